@@ -44,3 +44,119 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
     """Name the place and the message of the first problem of a validation error."""
     problem = error.errors(include_url=False, include_context=False)[0]
     return ".".join(str(part) for part in problem["loc"]) or "(top)", str(problem["msg"])
+
+
+Reason = Literal[
+    "malformed",
+    "unknown-base",
+    "invalid-recipe",
+    "no-op",
+    "duplicate",
+    "policy",
+    "build-failed",
+    "build-timeout",
+    "build-memory",
+    "build-output",
+    "non-finite",
+    "predict-failed",
+    "predict-output",
+    "development",
+    "gate-objective",
+    "gate-capability",
+    "gate-alignment",
+    "gate-robustness",
+    "inconclusive",
+    "hold-unanswered",
+    "vault-exhausted",
+    "budget",
+    "evaluator-failed",
+    "judge-failed",
+    "sandbox",
+    "interrupted",
+]
+"""Why a proposal was rejected: the closed list that README explains."""
+
+REASONS: dict[str, str] = {
+    "malformed": "the bytes are not a proposal",
+    "unknown-base": "it starts from a candidate that this run does not know",
+    "invalid-recipe": "the subject's Recipe does not accept the values",
+    "no-op": "it changes nothing: same recipe and source, or same weights and same answers",
+    "duplicate": "the same candidate was proposed before in this epoch",
+    "policy": "a policy rule was not satisfied",
+    "build-failed": "building or training raised an error in the sandbox",
+    "build-timeout": "building or training made no progress, or ran past its deadline",
+    "build-memory": "building or training used more memory than its budget",
+    "build-output": "what training left behind is not a sound set of tensors",
+    "non-finite": "the loss or the weights became NaN or infinite",
+    "predict-failed": "predicting raised an error, or ran past its deadline",
+    "predict-output": "the answers have the wrong shape or type, or are not finite",
+    "development": "no gain of the objective on the development items",
+    "gate-objective": "the objective is not better than the incumbent's on held-out items",
+    "gate-capability": "another capability is not shown to hold",
+    "gate-alignment": "an alignment eval is not shown to hold",
+    "gate-robustness": "a robustness eval is not shown to hold",
+    "inconclusive": "the held-out items allowed did not suffice to show it",
+    "hold-unanswered": "a rule asks for people, and nobody answered",
+    "vault-exhausted": "too few unspent held-out items are left to test anything",
+    "budget": "a hard budget of the run is spent",
+    "evaluator-failed": "the evaluator could not score it",
+    "judge-failed": "the policies could not be judged",
+    "sandbox": "the sandbox could not be made, or was breached",
+    "interrupted": "its test was cut off by a rollback, which ended the epoch",
+}
+"""One line on each reason code, as README and the command line print it."""
+
+Verdict = Literal["promote", "reject", "hold"]
+
+
+class Why(Record):
+    """One reason of a decision: a code of the closed list, and a sentence a person can act on."""
+
+    code: Reason
+    text: str
+
+
+class Candidate(Record):
+    """A recipe, a source tree and weights, each by digest; `digest` binds the three."""
+
+    digest: Digest
+    recipe: dict[str, Any]
+    source: Digest
+    weights: Digest
+    parameters: int
+    """Number of scalar weights, counted by the supervisor from the tensor header."""
+    bytes: int
+    """Size of the weights file in bytes."""
+    schema_digest: Digest
+    """The JSON schema of the subject's Recipe, as a blob: the space that proposers search."""
+    flops: int | None = None
+    """Floating-point operations per row, as counted in the worker: advisory, never gated on."""
+
+
+class Proposed(Record):
+    """One slot of a generation as the log holds it."""
+
+    number: int
+    generation: int
+    index: int
+    proposer: str
+    scripted: bool
+    label: str = ""
+    document: Digest
+    """The proposal's raw bytes, as a blob."""
+
+
+class GateVerdict(Record):
+    """The public part of a gate's result: no score, no count."""
+
+    name: str
+    eval: str
+    kind: str
+    verdict: Literal["pass", "fail", "inconclusive"]
+
+
+class Decision(Record):
+    """What was decided of a proposal, and why. A rejection is a value, not an exception."""
+
+    verdict: Verdict
+    reasons: list[Why]
