@@ -1,0 +1,297 @@
+"""Keys: Ed25519 signers and verifiers with signed-note names, and the vault key.
+
+Rules. A private key file is readable by its owner only, or it is not read. A verifier is its name and
+32 bytes; who signed is counted by `Verifier.key_digest`, never by name, because one key under two names
+is one signer. The form of a verifier key is C2SP signed-note's, type 0x01 (Ed25519):
+`NAME+8 hex digits of the key id+base64(0x01 || 32 bytes)`.
+
+Not covered: keys in hardware, and encryption of keys at rest (the run folder's `private/` is 0700).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from harness.canonical import digest
+from harness.durable import write_durably
+from harness.errors import AuditError, KeyFileError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+__all__ = ["Signer", "VaultKey", "Verifier", "is_key_name"]
+
+_ED25519 = 0x01  # signed-note §Signatures: the algorithm byte of plain Ed25519
+_PEM_LIMIT = 4096
+_VKEY = re.compile(r"(?P<name>[^+]+)\+(?P<id>[0-9a-f]{8})\+(?P<key>[A-Za-z0-9+/]{43,}={0,2})", re.ASCII)
+
+# RFC 8032 §5.1: a point is its y coordinate, little-endian, and a sign bit. Bytes with y >= p are a second
+# spelling of a point, and points of order 1, 2, 4 or 8 verify signatures that nobody made: neither is a key.
+_P = 2**255 - 19
+_SMALL_ORDER_Y = frozenset(
+    {
+        0,
+        1,
+        _P - 1,
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7,
+    }
+)
+
+
+def is_key_name(name: str) -> bool:
+    """Tell whether `name` may name a key: not empty, at most 255 bytes, no space, control character or plus."""
+    return (
+        bool(name)
+        and "+" not in name
+        and name.isprintable()
+        and not any(c.isspace() for c in name)
+        and len(name.encode("utf-8", "replace")) <= 255
+    )
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """A public key with its name. `key` is the 32 bytes of RFC 8032."""
+
+    name: str
+    key: bytes
+
+    def __post_init__(self) -> None:
+        """Refuse a malformed name and bytes that are no sound key; raises KeyFileError."""
+        if not is_key_name(self.name):
+            raise KeyFileError(f"{self.name!a} cannot name a key")
+        if len(self.key) != 32:
+            raise KeyFileError(f"an Ed25519 key has 32 bytes, not {len(self.key)}")
+        y = int.from_bytes(self.key, "little") & ((1 << 255) - 1)
+        if y >= _P or y in _SMALL_ORDER_Y:
+            raise KeyFileError("the key is a point that anybody can sign for, or not in its one spelling")
+
+    @property
+    def id(self) -> bytes:
+        """The four bytes that stand before a signature (signed-note): a hint, never proof of identity."""
+        return hashlib.sha256(self.name.encode() + b"\n" + self._typed_key).digest()[:4]
+
+    @property
+    def vkey(self) -> str:
+        """The verifier key as one line, without its newline."""
+        return f"{self.name}+{self.id.hex()}+{base64.b64encode(self._typed_key).decode()}"
+
+    @property
+    def key_digest(self) -> str:
+        """The digest of the key material: what signers are counted and revoked by."""
+        return digest(self.key)
+
+    @property
+    def _typed_key(self) -> bytes:
+        return bytes([_ED25519]) + self.key
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """Read a verifier key from one line (a final newline is allowed); raises KeyFileError."""
+        match = _VKEY.fullmatch(line.removesuffix("\n"))
+        if match is None:
+            raise KeyFileError("not a verifier key of the form NAME+ID+KEY")
+        try:
+            material = base64.b64decode(match["key"], validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise KeyFileError("the key part is not base64") from error
+        if len(material) != 33 or material[0] != _ED25519:
+            raise KeyFileError("not a key of type 0x01 (Ed25519)")
+        verifier = cls(match["name"], material[1:])
+        # Also catches base64 with loose final bits: the line must be the one that this key prints.
+        if verifier.vkey != line.removesuffix("\n"):
+            raise KeyFileError("the key id does not belong to this name and key, or the base64 is not in its one form")
+        return verifier
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a file that holds one verifier key line; raises KeyFileError."""
+        try:
+            with Path(path).open("rb") as file:
+                text = file.read(_PEM_LIMIT + 1).decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyFileError(f"cannot be read: {error}", where=str(path)) from error
+        if len(text) > _PEM_LIMIT:
+            raise KeyFileError("too long for a verifier key", where=str(path))
+        return cls.parse(text)
+
+    def save(self, path: Path | str) -> None:
+        """Write the verifier key line, readable by all; raises OSError."""
+        write_durably(Path(path), self.vkey.encode() + b"\n", mode=0o444)
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Return when `signature` (64 bytes) is this key's over `message`; raises AuditError otherwise."""
+        from cryptography.exceptions import InvalidSignature
+
+        try:
+            self._public.verify(signature, message)
+        except InvalidSignature as error:
+            raise AuditError(f"the signature is not that of {self.name}") from error
+
+    @property
+    def _public(self) -> Ed25519PublicKey:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+        return Ed25519PublicKey.from_public_bytes(self.key)
+
+
+class Signer:
+    """An Ed25519 private key with its name. It never shows its secret in `repr`."""
+
+    def __init__(self, name: str, key: Ed25519PrivateKey) -> None:
+        """Hold `key` under `name`; raises KeyFileError for a malformed name."""
+        from cryptography.hazmat.primitives import serialization
+
+        self._key = key
+        raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        self.verifier = Verifier(name, raw)
+
+    def __repr__(self) -> str:
+        """Name the public half only."""
+        return f"Signer({self.verifier.vkey})"
+
+    @property
+    def name(self) -> str:
+        """The name that stands before its signatures."""
+        return self.verifier.name
+
+    @classmethod
+    def generate(cls, name: str) -> Self:
+        """Make a fresh key from the system's randomness."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        return cls(name, Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_seed(cls, name: str, seed: bytes) -> Self:
+        """Make the key of a 32-byte seed (RFC 8032 §5.1.5): for tests and published vectors."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        if len(seed) != 32:
+            raise KeyFileError(f"a seed has 32 bytes, not {len(seed)}")
+        return cls(name, Ed25519PrivateKey.from_private_bytes(seed))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read what `save` wrote; raises KeyFileError, also when the file is open to others."""
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+        data = _read_private(Path(path), _PEM_LIMIT)
+        first, _, pem = data.partition(b"\n")
+        if not first.startswith(b"Name: ") or not pem.startswith(b"-----BEGIN PRIVATE KEY-----\n"):
+            raise KeyFileError("not a signing key: a line `Name: …`, then PKCS #8 in PEM", where=str(path))
+        try:
+            name = first.removeprefix(b"Name: ").decode("utf-8")
+            key = load_pem_private_key(pem, password=None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise KeyFileError("not a readable PKCS #8 key", where=str(path)) from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyFileError("not an Ed25519 key", where=str(path))
+        return cls(name, key)
+
+    def save(self, path: Path | str) -> None:
+        """Write the key as PKCS #8 PEM (mode 0600) after a `Name:` line; raises KeyFileError if a file is there.
+
+        RFC 7468 §2 lets text stand before the encapsulation boundary, so other tools read the file as it is.
+        """
+        from cryptography.hazmat.primitives import serialization
+
+        pem = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        _write_private(Path(path), b"Name: " + self.name.encode() + b"\n" + pem)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature of `message`."""
+        return self._key.sign(message)
+
+
+class VaultKey:
+    """32 secret bytes that decide which held-out items are asked, in which order, and blind their ids."""
+
+    def __init__(self, secret: bytes) -> None:
+        """Hold the secret; raises KeyFileError unless it has 32 bytes."""
+        if len(secret) != 32:
+            raise KeyFileError(f"a vault key has 32 bytes, not {len(secret)}")
+        self._secret = secret
+
+    def __repr__(self) -> str:
+        """Name the commitment only."""
+        return f"VaultKey({self.commitment()})"
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read 32 raw bytes from a file that is its owner's only; raises KeyFileError."""
+        return cls(_read_private(Path(path), 32))
+
+    @classmethod
+    def create(cls, path: Path | str) -> Self:
+        """Draw a key and write it (mode 0600); raises KeyFileError when a file is there."""
+        key = cls(os.urandom(32))
+        _write_private(Path(path), key._secret)
+        return key
+
+    def commitment(self) -> str:
+        """Return a digest that binds the key and tells nothing of it: 256 random bits are their own salt."""
+        return digest(b"lockgate vault key commitment v1\n" + self._secret)
+
+    def derive(self, label: bytes) -> bytes:
+        """Return 32 bytes for `label` by HKDF-SHA256 (RFC 5869, empty salt, info = `label`)."""
+        extracted = hmac.digest(bytes(32), self._secret, "sha256")  # §2.2
+        return hmac.digest(extracted, label + b"\x01", "sha256")  # §2.3, one block
+
+    def order(self, n: int, label: bytes) -> list[int]:
+        """Return the secret permutation of `range(n)` that belongs to `label`.
+
+        Each index is ranked by its own 128 bits of SHAKE256 keyed by `derive`: who lacks the key cannot
+        tell it from a uniform permutation, and it depends on `n` only by how many indices are ranked.
+        """
+        stream = hashlib.shake_256(self.derive(b"order\n" + label)).digest(16 * n)
+        return sorted(range(n), key=lambda index: stream[16 * index : 16 * index + 16])
+
+
+def _read_private(path: Path, limit: int) -> bytes:
+    """Read at most `limit` bytes of a regular file that only its owner, who is us, may read."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise KeyFileError(f"cannot be opened: {error.strerror}", where=str(path)) from error
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError("not a regular file", where=str(path))
+        if status.st_mode & 0o077:
+            raise KeyFileError("the key is open to others", where=str(path), remedy=f"chmod 600 {path}")
+        if status.st_uid != os.geteuid():
+            raise KeyFileError(
+                "the key belongs to somebody else", where=str(path), remedy="chown it, or run as its owner"
+            )
+        if status.st_size > limit:
+            raise KeyFileError(f"{status.st_size} bytes, where a key has at most {limit}", where=str(path))
+        return os.read(file, limit)
+    except OSError as error:
+        raise KeyFileError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    finally:
+        os.close(file)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    """Write a key once: a key that is there is never replaced."""
+    try:
+        write_durably(path, data, mode=0o600, replace=False)
+    except FileExistsError as error:
+        raise KeyFileError("a key is already there", where=str(path), remedy="move it away first") from error
+    except OSError as error:
+        raise KeyFileError(f"cannot be written: {error.strerror}", where=str(path)) from error
