@@ -47,6 +47,7 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
 
 
 Reason = Literal[
+    "passed",
     "malformed",
     "unknown-base",
     "invalid-recipe",
@@ -74,9 +75,10 @@ Reason = Literal[
     "sandbox",
     "interrupted",
 ]
-"""Why a proposal was rejected: the closed list that README explains."""
+"""Why a proposal was decided as it was: the closed list that README explains."""
 
 REASONS: dict[str, str] = {
+    "passed": "every gate and every rule held (the one code that is no rejection)",
     "malformed": "the bytes are not a proposal",
     "unknown-base": "it starts from a candidate that this run does not know",
     "invalid-recipe": "the subject's Recipe does not accept the values",

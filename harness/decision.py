@@ -1,0 +1,111 @@
+"""Verdicts of gates and rules in, a Decision out. Pure: no clock, no chance, no I/O.
+
+A candidate is promoted only where every gate passed **and** every rule of the decide
+stage held. Everything else is a rejection with its reasons. A hold waits for people;
+while no approver is configured nobody can answer it, so it ends as a rejection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from harness.records import Decision, GateVerdict, Reason, Why
+
+
+class RuleLike(Protocol):
+    """What a decision reads of one rule's verdict."""
+
+    @property
+    def policy(self) -> str:
+        """The policy's name."""
+
+    @property
+    def rule(self) -> str:
+        """The rule's id."""
+
+    @property
+    def passed(self) -> bool | None:
+        """True, False, or None where it could not be evaluated."""
+
+    @property
+    def message(self) -> str:
+        """Why, in words."""
+
+
+class JudgementLike(Protocol):
+    """What a decision reads of a judgement."""
+
+    @property
+    def outcome(self) -> str:
+        """One of pass, deny, hold, invalid."""
+
+    @property
+    def verdicts(self) -> Sequence[RuleLike]:
+        """One for each rule that applied."""
+
+    @property
+    def reason(self) -> str:
+        """Why it is invalid, where it is."""
+
+
+_BY_EVAL_KIND: Mapping[str, Reason] = {
+    "capability": "gate-capability",
+    "alignment": "gate-alignment",
+    "robustness": "gate-robustness",
+}
+
+_CLAIM = {
+    "improve": "better than the incumbent",
+    "parent": "not worse than the incumbent by the margin",
+    "anchor": "not worse than the baseline by the margin",
+    "floor": "above its floor",
+    "rare": "rarer than its rate",
+    "ceiling": "below its ceiling",
+}
+
+
+def reject(code: Reason, text: str) -> Decision:
+    """A rejection for one reason."""
+    return Decision(verdict="reject", reasons=[Why(code=code, text=text)])
+
+
+def judged(judgement: JudgementLike) -> list[Why]:
+    """The reasons that a judgement gives against a proposal; empty only where it passed."""
+    if judgement.outcome == "pass":
+        return []
+    if judgement.outcome == "invalid":
+        return [Why(code="judge-failed", text=judgement.reason or "the judgement is invalid")]
+    failed = [rule for rule in judgement.verdicts if rule.passed is not True]
+    code: Reason = "hold-unanswered" if judgement.outcome == "hold" else "policy"
+    reasons = [Why(code=code, text=f"{rule.policy}/{rule.rule}: {rule.message or 'not satisfied'}") for rule in failed]
+    return reasons or [Why(code="judge-failed", text=f"outcome '{judgement.outcome}' without a failed rule")]
+
+
+def gated(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str]) -> list[Why]:
+    """The reasons that the gates give against a candidate; empty only where every gate passed."""
+    if not gates:
+        return [Why(code="inconclusive", text="no gate was tested")]
+    reasons = []
+    for gate in gates:
+        if gate.verdict == "fail":
+            code = "gate-objective" if gate.kind == "improve" else _BY_EVAL_KIND.get(eval_kinds.get(gate.eval, ""))
+            reasons.append(Why(code=code or "gate-capability", text=f"{gate.eval} is not shown to be {_CLAIM[gate.kind]}"))
+    if reasons:
+        return reasons
+    return [
+        Why(code="inconclusive", text=f"{gate.eval}: the items allowed do not show it to be {_CLAIM[gate.kind]}")
+        for gate in gates
+        if gate.verdict != "pass"
+    ]
+
+
+def decide(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str], judgement: JudgementLike) -> Decision:
+    """Promote where all gates passed and all rules held; otherwise reject, with every reason."""
+    against = gated(gates, eval_kinds)
+    # Where a gate failed, the rule that demands passed gates fails too: one reason for one fact.
+    against = against or judged(judgement)
+    if against:
+        return Decision(verdict="reject", reasons=against)
+    names = ", ".join(sorted({gate.name for gate in gates}))
+    return Decision(verdict="promote", reasons=[Why(code="passed", text=f"passed every gate ({names}) and every rule")])

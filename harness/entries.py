@@ -1,0 +1,242 @@
+"""What the log may say: one record for the body of each kind of entry.
+
+A body that is not one of these does not enter the log, and one read back that does
+not validate is an AuditError. Every body carries the wall-clock `time` at which it
+was written, which no decision reads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.config import Config
+from harness.errors import AuditError
+from harness.records import Candidate, Decision, Digest, GateVerdict, Proposed, Record, first_problem
+
+
+class Entry(Record):
+    """The base of all bodies."""
+
+    time: str = ""
+
+
+class Genesis(Entry):
+    """The run's configuration, guard, baseline, and the commitment to the vault key. Authorises the baseline."""
+
+    origin: str
+    seed: int
+    config: Config
+    guard: Digest
+    policies: Digest
+    baseline: Candidate
+    development: dict[str, float]
+    answers: Digest
+    """The baseline's answers on the development items."""
+    data: Digest
+    vault_commitment: Digest
+    vault_items: int
+    vault_named: bool
+    harness: str
+
+
+class Started(Entry):
+    """A supervisor began, or began again: which sandbox, which device, which process (by nonce)."""
+
+    nonce: str
+    isolation: str
+    device: str
+
+
+class ProposedEntry(Entry, Proposed):
+    """One slot of a generation is filled."""
+
+
+class Screened(Entry):
+    """What a proposal would really change, and what the static rules say of it."""
+
+    number: int
+    base: Digest
+    recipe: dict[str, Any]
+    source: Digest
+    change: Digest
+    """The effective change with its diff, as a blob."""
+    judgement: Digest
+    """Every rule's verdict with its values, as a blob."""
+    outcome: Literal["pass", "deny", "hold", "invalid"]
+    failed: list[str]
+    """The ids of the static rules that failed; the proposer may see them."""
+
+
+class Built(Entry):
+    """A sealed candidate: the digest of what the build job left behind."""
+
+    number: int
+    candidate: Candidate
+    steps: int
+    seconds: float
+    peak_mb: float
+
+
+class Developed(Entry):
+    """Development metrics, which the proposer may see, and the digest of the answers behind them."""
+
+    number: int
+    development: dict[str, float]
+    answers: Digest
+
+
+class Staked(Entry):
+    """The part of the error budget that a test spends, written before its first item is scored."""
+
+    number: int
+    epoch: int
+    test: int
+    alpha: float
+    incumbent: Digest
+    offset: int
+    cap: int
+
+
+class Predicted(Entry):
+    """The digest of a candidate's answers to the epoch's prefix of the vault."""
+
+    candidate: Digest
+    epoch: int
+    offset: int
+    cap: int
+    answers: Digest
+    number: int | None = None
+    """The proposal whose test asked for them."""
+
+
+class Measured(Entry):
+    """The verdict of each gate. Scores and counts lie in the evidence, which is confidential."""
+
+    number: int
+    passed: bool
+    items: int
+    gates: list[GateVerdict]
+    evidence: Digest
+
+
+class Decided(Entry):
+    """The decision, its reasons, and the judgement of the rules where there was one."""
+
+    number: int
+    decision: Decision
+    judgement: Digest | None = None
+
+
+class Authorised(Entry):
+    """Permission to make one candidate live, once, over one incumbent, before an instant."""
+
+    number: int
+    version: int
+    incumbent: Digest
+    candidate: Digest
+    guard: Digest
+    policies: Digest
+    evidence: Digest
+    approvals: list[Digest] = []
+    nonce: str
+    expires: str
+
+
+class Intended(Entry):
+    """The swap is about to be made: a promotion, or the return to an earlier version."""
+
+    action: Literal["promote", "rollback"]
+    version: int
+    candidate: Digest
+    authorisation: int | None = None
+    by: str = "supervisor"
+    reason: str = ""
+
+
+class Promoted(Entry):
+    """The swap was made: `version` is live."""
+
+    number: int
+    version: int
+    candidate: Digest
+
+
+class Watched(Entry):
+    """The smoke test of the live model: did it give the answers that were measured?"""
+
+    version: int
+    candidate: Digest
+    expected: Digest
+    answers: Digest | None
+    ok: bool
+
+
+class Voided(Entry):
+    """An authorisation or an intent that came to nothing, and why."""
+
+    number: int
+    reason: str
+
+
+class RolledBack(Entry):
+    """An earlier version is live again. Ends the epoch."""
+
+    version: int
+    candidate: Digest
+    by: str
+    reason: str
+
+
+class Halted(Entry):
+    """Nothing is promoted from here until `resumed`."""
+
+    by: str
+    reason: str
+
+
+class Resumed(Entry):
+    """A halt is lifted."""
+
+    by: str
+
+
+KINDS: dict[str, type[Entry]] = {
+    "genesis": Genesis,
+    "started": Started,
+    "proposed": ProposedEntry,
+    "screened": Screened,
+    "built": Built,
+    "developed": Developed,
+    "staked": Staked,
+    "predicted": Predicted,
+    "measured": Measured,
+    "decided": Decided,
+    "authorised": Authorised,
+    "intended": Intended,
+    "promoted": Promoted,
+    "watched": Watched,
+    "voided": Voided,
+    "rolled-back": RolledBack,
+    "halted": Halted,
+    "resumed": Resumed,
+}
+_NAMES = {body: kind for kind, body in KINDS.items()}
+
+
+def kind_of(entry: Entry) -> str:
+    """The kind under which a body is written."""
+    return _NAMES[type(entry)]
+
+
+def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
+    """Validate a body read back from the log; AuditError names the entry."""
+    record = KINDS.get(kind)
+    if record is None:
+        raise AuditError(f"unknown kind of entry '{kind}'", where=f"entry {index}")
+    try:
+        return record.parse(body)
+    except ValidationError as error:
+        place, message = first_problem(error)
+        raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}") from error

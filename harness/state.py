@@ -1,0 +1,317 @@
+"""The run's state is a fold over its log.
+
+`fold` takes a state and one entry and returns the next state, or raises StateError
+where the entry is illegal: the supervisor at work, recovery after a crash, `status`
+and the auditor all run this same machine. It does no I/O and reads no clock.
+
+What is legal, in short: genesis first and once; a proposal's stages in their order;
+a stake before its measurement, one at a time; an authorisation only after a decision
+to promote over the incumbent of the moment, used at most once; an intent before every
+swap and its outcome right after; no authorisation and no intent to promote while halted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from harness.entries import (
+    Authorised,
+    Built,
+    Decided,
+    Developed,
+    Entry,
+    Genesis,
+    Halted,
+    Intended,
+    Measured,
+    Predicted,
+    Promoted,
+    ProposedEntry,
+    Resumed,
+    RolledBack,
+    Screened,
+    Staked,
+    Started,
+    Voided,
+    Watched,
+)
+from harness.errors import StateError
+from harness.records import Candidate, Decision, Digest
+
+BASELINE: Final = 0
+"""The version number of the baseline: `models/0`."""
+
+
+@dataclass(frozen=True)
+class ProposalState:
+    """What the log knows of one proposal."""
+
+    proposed: ProposedEntry
+    screened: Screened | None = None
+    built: Built | None = None
+    developed: Developed | None = None
+    staked: Staked | None = None
+    measured: Measured | None = None
+    decision: Decision | None = None
+    authorisation: int | None = None
+    outcome: str | None = None
+    """`promoted` or `voided`, once an authorisation has come to an end."""
+    epoch: int = 1
+    """The epoch in which it was proposed."""
+
+    @property
+    def stage(self) -> str:
+        """The name of the last stage passed."""
+        if self.decision:
+            return "decided"
+        for name in ("measured", "staked", "developed", "built", "screened"):
+            if getattr(self, name) is not None:
+                return name
+        return "proposed"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that a supervisor must know to go on, and a reader to understand where a run stands."""
+
+    size: int = 0
+    genesis: Genesis | None = None
+    started: Started | None = None
+    starts: int = 0
+    proposals: dict[int, ProposalState] = field(default_factory=dict)
+    versions: dict[int, Candidate] = field(default_factory=dict)
+    live: int = BASELINE
+    epoch: int = 1
+    answers: dict[tuple[Digest, int, int, int], Digest] = field(default_factory=dict)
+    """(candidate, epoch, offset, cap) → answers to that prefix of the vault."""
+    open_stake: int | None = None
+    authorised: dict[int, Authorised] = field(default_factory=dict)
+    """Authorisations not yet used, by entry index."""
+    intent: Intended | None = None
+    unwatched: bool = False
+    """A promotion whose smoke test has not been logged."""
+    failed_watch: bool = False
+    """The live model failed its smoke test and was not rolled back yet."""
+    halted: Halted | None = None
+
+    def _genesis(self) -> Genesis:
+        if self.genesis is None:
+            raise StateError("the log has no genesis", where="entry 0")
+        return self.genesis
+
+    @property
+    def incumbent(self) -> Candidate:
+        """The candidate that is live."""
+        return self.versions[self.live]
+
+    @property
+    def baseline(self) -> Candidate:
+        """The first version of all."""
+        return self._genesis().baseline
+
+    @property
+    def promotions(self) -> int:
+        """How many promotions there have been, undone ones too."""
+        return len(self.versions) - 1
+
+    def candidates(self) -> dict[Digest, tuple[Candidate, dict[str, float]]]:
+        """All candidates with development metrics, by digest: the archive that proposals may start from."""
+        genesis = self._genesis()
+        known = {genesis.baseline.digest: (genesis.baseline, genesis.development)}
+        for state in self.proposals.values():
+            if state.built and state.developed:
+                known.setdefault(state.built.candidate.digest, (state.built.candidate, state.developed.development))
+        return known
+
+    def generation(self, number: int) -> list[ProposalState]:
+        """The slots of a generation, in order."""
+        return sorted(
+            (p for p in self.proposals.values() if p.proposed.generation == number), key=lambda p: p.proposed.index
+        )
+
+
+def fold(state: RunState, index: int, entry: Entry) -> RunState:
+    """The state after `entry`, which stands at `index`; StateError where it may not stand there."""
+
+    def illegal(why: str) -> StateError:
+        return StateError(f"{type(entry).__name__}: {why}", where=f"entry {index}")
+
+    if index != state.size:
+        raise illegal(f"expected entry {state.size}")
+    if (state.genesis is None) != isinstance(entry, Genesis):
+        raise illegal("genesis comes first, and once")
+    if state.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
+        raise illegal("an intent is open: its outcome comes first")
+    state = replace(state, size=index + 1)
+
+    def proposal(number: int) -> ProposalState:
+        found = state.proposals.get(number)
+        if found is None:
+            raise illegal(f"proposal {number} is unknown")
+        return found
+
+    def with_proposal(number: int, **changes: object) -> RunState:
+        return replace(state, proposals={**state.proposals, number: replace(proposal(number), **changes)})  # type: ignore[arg-type]
+
+    def undecided(number: int) -> ProposalState:
+        found = proposal(number)
+        if found.decision is not None and found.decision.verdict != "hold":
+            raise illegal(f"proposal {number} is decided already")
+        return found
+
+    match entry:
+        case Genesis():
+            return replace(state, genesis=entry, versions={BASELINE: entry.baseline})
+        case Started():
+            return replace(state, started=entry, starts=state.starts + 1)
+        case ProposedEntry():
+            if entry.number != len(state.proposals) + 1:
+                raise illegal(f"expected number {len(state.proposals) + 1}")
+            return replace(
+                state, proposals={**state.proposals, entry.number: ProposalState(entry, epoch=state.epoch)}
+            )
+        case Screened():
+            if undecided(entry.number).screened:
+                raise illegal(f"proposal {entry.number} is screened already")
+            return with_proposal(entry.number, screened=entry)
+        case Built():
+            found = undecided(entry.number)
+            if found.built or found.screened is None or found.screened.outcome != "pass":
+                raise illegal(f"proposal {entry.number} did not pass the screen, or is built already")
+            return with_proposal(entry.number, built=entry)
+        case Developed():
+            found = undecided(entry.number)
+            if found.developed or found.built is None:
+                raise illegal(f"proposal {entry.number} is not built, or is developed already")
+            return with_proposal(entry.number, developed=entry)
+        case Staked():
+            found = undecided(entry.number)
+            if found.staked or found.developed is None or state.open_stake is not None:
+                raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
+            if entry.epoch != state.epoch or entry.incumbent != state.incumbent.digest:
+                raise illegal("the stake is of another epoch or over another incumbent")
+            return replace(with_proposal(entry.number, staked=entry), open_stake=entry.number)
+        case Predicted():
+            if entry.epoch != state.epoch:
+                raise illegal("answers to another epoch's items")
+            key = (entry.candidate, entry.epoch, entry.offset, entry.cap)
+            if key in state.answers:
+                raise illegal("these items were answered already")
+            return replace(state, answers={**state.answers, key: entry.answers})
+        case Measured():
+            found = undecided(entry.number)
+            if state.open_stake != entry.number or found.staked is None:
+                raise illegal(f"proposal {entry.number} has no open stake")
+            if not entry.gates or entry.passed != all(gate.verdict == "pass" for gate in entry.gates):
+                raise illegal("'passed' does not follow from the gates")
+            if entry.items > found.staked.cap:
+                raise illegal("more items than the stake allows")
+            return replace(with_proposal(entry.number, measured=entry), open_stake=None)
+        case Decided():
+            found = undecided(entry.number)
+            promotes = entry.decision.verdict == "promote"
+            if promotes and (found.measured is None or not found.measured.passed):
+                raise illegal("a promotion without a passed measurement")
+            if not promotes and not entry.decision.reasons:
+                raise illegal("a rejection without a reason")
+            closed = None if state.open_stake == entry.number else state.open_stake
+            return replace(with_proposal(entry.number, decision=entry.decision), open_stake=closed)
+        case Authorised():
+            found = proposal(entry.number)
+            if found.decision is None or found.decision.verdict != "promote" or found.authorisation is not None:
+                raise illegal(f"proposal {entry.number} was not decided to be promoted, or is authorised already")
+            if state.halted:
+                raise illegal("the run is halted")
+            if found.built is None or entry.candidate != found.built.candidate.digest:
+                raise illegal("another candidate than the one decided on")
+            if found.measured is None or entry.evidence != found.measured.evidence:
+                raise illegal("other evidence than the one decided on")
+            genesis = state._genesis()  # noqa: SLF001 - the fold is the state's own machine
+            if entry.guard != genesis.guard or entry.policies != genesis.policies:
+                raise illegal("another guard than this run's")
+            if entry.incumbent != state.incumbent.digest or found.staked is None or entry.incumbent != found.staked.incumbent:
+                raise illegal("the incumbent has moved")
+            if entry.version != len(state.versions):
+                raise illegal(f"expected version {len(state.versions)}")
+            return replace(
+                with_proposal(entry.number, authorisation=index), authorised={**state.authorised, index: entry}
+            )
+        case Intended(action="promote"):
+            authorised = state.authorised.get(-1 if entry.authorisation is None else entry.authorisation)
+            if authorised is None:
+                raise illegal("no unused authorisation stands behind it")
+            if state.halted:
+                raise illegal("the run is halted")
+            if (authorised.version, authorised.candidate) != (entry.version, entry.candidate):
+                raise illegal("another version than the one authorised")
+            if authorised.incumbent != state.incumbent.digest:
+                raise illegal("the incumbent has moved")
+            return replace(state, intent=entry)
+        case Intended():
+            target = state.versions.get(entry.version)
+            if target is None or target.digest != entry.candidate:
+                raise illegal(f"version {entry.version} was never live")
+            if entry.version == state.live:
+                raise illegal(f"version {entry.version} is live already")
+            return replace(state, intent=entry)
+        case Promoted():
+            intent = state.intent
+            if intent is None or intent.action != "promote" or intent.authorisation is None:
+                raise illegal("no intent to promote is open")
+            authorised = state.authorised[intent.authorisation]
+            if (authorised.number, authorised.version, authorised.candidate) != (
+                entry.number,
+                entry.version,
+                entry.candidate,
+            ):
+                raise illegal("another version than the one intended")
+            found = proposal(entry.number)
+            if found.built is None:
+                raise illegal("nothing was built")
+            rest = {key: value for key, value in state.authorised.items() if key != intent.authorisation}
+            return replace(
+                with_proposal(entry.number, outcome="promoted"),
+                versions={**state.versions, entry.version: found.built.candidate},
+                live=entry.version,
+                epoch=state.epoch + 1,
+                authorised=rest,
+                intent=None,
+                unwatched=True,
+            )
+        case Watched():
+            if entry.version != state.live or entry.candidate != state.incumbent.digest or not state.unwatched:
+                raise illegal("no promotion waits for its smoke test")
+            if entry.ok != (entry.answers == entry.expected):
+                raise illegal("'ok' does not follow from the answers")
+            return replace(state, unwatched=False, failed_watch=not entry.ok)
+        case Voided():
+            found = proposal(entry.number)
+            if found.authorisation is None or found.authorisation not in state.authorised:
+                raise illegal(f"proposal {entry.number} has no unused authorisation")
+            if state.intent is not None and state.intent.authorisation != found.authorisation:
+                raise illegal("another intent is open")
+            rest = {key: value for key, value in state.authorised.items() if key != found.authorisation}
+            return replace(with_proposal(entry.number, outcome="voided"), authorised=rest, intent=None)
+        case RolledBack():
+            intent = state.intent
+            if intent is None or intent.action != "rollback":
+                raise illegal("no intent to roll back is open")
+            if (intent.version, intent.candidate) != (entry.version, entry.candidate):
+                raise illegal("another version than the one intended")
+            return replace(
+                state,
+                live=entry.version,
+                epoch=state.epoch + 1,
+                intent=None,
+                open_stake=None,
+                unwatched=False,
+                failed_watch=False,
+            )
+        case Halted():
+            return replace(state, halted=entry)
+        case Resumed():
+            if state.halted is None:
+                raise illegal("the run is not halted")
+            return replace(state, halted=None)
+    raise illegal("unknown kind of entry")
