@@ -1,0 +1,44 @@
+"""What a subject's `guards.py` is written with: data, views and evaluations, and their checks.
+
+    from harness.evals import Data, Items, evaluation, view
+
+A **view** turns unlabelled raw items into model inputs (plain, with typing errors, with a
+trigger…). An **evaluation** turns labels and the answers under some views into one score per
+item, higher is better, within declared bounds. Both are plain functions that a decorator
+tags; `collect` finds them in a loaded module, so nothing is shared between two subjects.
+
+Rules, all enforced:
+* a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
+  the rows of all views can be shuffled into one tensor from which no view can be told;
+* an item's score depends on that item's label and answers alone, never on its batch, because
+  the tests of `statistics.py` count items one by one;
+* a score that is NaN, infinite or out of bounds raises. It is never clipped: clipping would hide
+  rare large losses;
+* no raw item of the vault stands among the development items, nor among the training items
+  where the subject declares them.
+
+Not covered: whether an evaluation measures the right thing, or whether the items are
+independent draws from the population that the subject has in mind.
+"""
+
+from __future__ import annotations
+
+from harness.evals.data import Array, Data, Inputs, Items, Raw, item_key
+from harness.evals.suite import Evaluation, Scores, Suite, View, collect, evaluation, load_guards, view
+
+__all__ = [
+    "Array",
+    "Data",
+    "Evaluation",
+    "Inputs",
+    "Items",
+    "Raw",
+    "Scores",
+    "Suite",
+    "View",
+    "collect",
+    "evaluation",
+    "item_key",
+    "load_guards",
+    "view",
+]

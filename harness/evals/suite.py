@@ -1,0 +1,356 @@
+"""Views and evaluations of one subject, found in its `guards.py` and checked wherever they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.errors import SubjectError
+from harness.evals.data import Array, Data, Inputs, Raw, rows_of
+
+EvaluationKind = Literal["capability", "alignment", "robustness"]
+"""What an evaluation is about; reports group by it."""
+
+_TAG = "__lockgate_guard__"
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a batch: `applies` [n] bool over the batch's items, `values` [applies.sum()] float64 in item order."""
+
+    applies: npt.NDArray[np.bool_]
+    values: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class View:
+    """A named way to turn raw items into model inputs, with randomness fixed by the seed and the view's name."""
+
+    name: str
+    make: Callable[[Raw, np.random.Generator], Inputs]
+    where: str
+
+    def encode(self, raw: Raw, seed: int) -> dict[str, Array]:
+        """Model inputs for these raw items, one row each.
+
+        The generator is fresh on every call and depends on `seed` and the name alone: encode a whole ordered set of
+        items once and slice the rows, since the same item at another place of `raw` meets other randomness.
+        Raises SubjectError for a wrong type, length, dtype, or NaN.
+        """
+        words = np.frombuffer(hashlib.sha256(self.name.encode()).digest()[:16], dtype=np.uint32).tolist()
+        try:
+            inputs = self.make(raw, np.random.default_rng([seed, *words]))
+        except SubjectError:
+            raise
+        except Exception as error:
+            raise SubjectError(
+                f"view {self.name!r} raised {type(error).__name__}: {error}", where=self.where
+            ) from error
+        try:
+            rows = rows_of(inputs, f"view {self.name!r}")
+        except SubjectError as error:
+            raise SubjectError(error.message, where=self.where, remedy=error.remedy) from None
+        if rows != len(raw):
+            raise SubjectError(f"view {self.name!r} gave {rows} rows for {len(raw)} items", where=self.where)
+        return dict(inputs)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A named score of one item, higher is better, within `bounds`; `applies` picks items by their labels."""
+
+    name: str
+    kind: EvaluationKind
+    views: tuple[str, ...]
+    bounds: tuple[float, float]
+    applies: Callable[[Array], Array] | None
+    measure: Callable[[Array, dict[str, Array]], Array]
+    where: str
+
+    def mask(self, labels: Array) -> npt.NDArray[np.bool_]:
+        """Mark the items that this evaluation is about, [n] bool. Raises SubjectError for anything else."""
+        if self.applies is None:
+            return np.ones(len(labels), dtype=np.bool_)
+        try:
+            mask = np.asarray(self.applies(labels))
+        except Exception as error:
+            raise SubjectError(
+                f"evaluation {self.name!r}: applies() raised {type(error).__name__}: {error}", where=self.where
+            ) from error
+        if mask.dtype != np.bool_ or mask.shape != (len(labels),):
+            raise SubjectError(
+                f"evaluation {self.name!r}: applies() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
+                "one boolean an item is wanted",
+                where=self.where,
+            )
+        return mask
+
+    def score(self, labels: Array, answers: Mapping[str, Array]) -> Scores:
+        """Score a batch: labels [n, …] and, for each view, answers [n, *output].
+
+        Raises SubjectError where the evaluation raises, or where a score is missing, NaN, infinite or out of bounds.
+        """
+        missing = [name for name in self.views if name not in answers]
+        if missing:
+            raise SubjectError(f"evaluation {self.name!r} lacks answers under {missing}", where=self.where)
+        for name in self.views:
+            if len(answers[name]) != len(labels):
+                raise SubjectError(
+                    f"evaluation {self.name!r}: {len(answers[name])} answers under {name!r} for {len(labels)} labels",
+                    where=self.where,
+                )
+        mask = self.mask(labels)
+        if not mask.any():
+            return Scores(mask, np.zeros(0))
+        try:
+            values = np.asarray(self.measure(labels[mask], {name: answers[name][mask] for name in self.views}))
+        except Exception as error:
+            raise SubjectError(
+                f"evaluation {self.name!r} raised {type(error).__name__}: {error}", where=self.where
+            ) from error
+        wanted = (int(mask.sum()),)
+        if values.shape != wanted or values.dtype.kind not in "biuf":
+            raise SubjectError(
+                f"evaluation {self.name!r} gave {values.dtype} {values.shape}; floats {wanted} are wanted",
+                where=self.where,
+            )
+        values = values.astype(np.float64)
+        lo, hi = self.bounds
+        if not np.isfinite(values).all() or (values < lo).any() or (values > hi).any():
+            worst = values[~(np.isfinite(values) & (values >= lo) & (values <= hi))][0]
+            raise SubjectError(
+                f"evaluation {self.name!r} gave the score {worst}, out of its bounds [{lo}, {hi}]", where=self.where
+            )
+        return Scores(mask, values)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Everything that one `guards.py` declares. Evaluations and views keep the order of the file."""
+
+    load_data: Callable[[], Data]
+    views: Mapping[str, View]
+    evaluations: Mapping[str, Evaluation]
+
+    def load(self) -> Data:
+        """Run `load()` and check what it gives. Raises SubjectError for anything that is not sound Data."""
+        try:
+            data = self.load_data()
+        except SubjectError:
+            raise
+        except Exception as error:
+            raise SubjectError(f"load() raised {type(error).__name__}: {error}", where="guards.py: load()") from error
+        if not isinstance(data, Data):
+            raise SubjectError(
+                f"load() returned {type(data).__name__}, not harness.evals.Data", where="guards.py: load()"
+            )
+        data.check()
+        return data
+
+    def encode(self, raw: Raw, seed: int, names: Sequence[str] | None = None) -> dict[str, dict[str, Array]]:
+        """Model inputs of these items under the views (all of them unless named), rows in the order of `raw`.
+
+        Raises SubjectError unless all views agree in keys, dtypes and row shapes.
+        """
+        made = {name: self.views[name].encode(raw, seed) for name in (self.views if names is None else names)}
+        forms = {name: {k: (a.dtype.str, a.shape[1:]) for k, a in inputs.items()} for name, inputs in made.items()}
+        first = next(iter(forms), None)
+        for name, form in forms.items():
+            if first is not None and form != forms[first]:
+                raise SubjectError(
+                    f"views {first!r} and {name!r} differ in form: {forms[first]} against {form}",
+                    where=self.views[name].where,
+                    remedy="all views share one tensor: same keys, dtypes and row shapes",
+                )
+        return made
+
+    def check(self, data: Data, *, seed: int = 0, items: int = 48) -> None:
+        """Try every view and evaluation on a few development items with random answers.
+
+        Raises SubjectError where a view is not repeatable, or where an item's score changes with its batch.
+        """
+        rng = np.random.default_rng(seed)
+        few = data.development.take(rng.permutation(len(data.development))[:items])
+        once, again = self.encode(few.raw, seed), self.encode(few.raw, seed)
+        for name, inputs in once.items():
+            if any(not np.array_equal(array, again[name][key]) for key, array in inputs.items()):
+                raise SubjectError(
+                    f"view {name!r} gave two answers to one question",
+                    where=self.views[name].where,
+                    remedy="draw randomness from the rng that the view is given",
+                )
+        answers = {name: rng.normal(size=(len(few), *data.output)).astype(np.float32) for name in self.views}
+        half = len(few) // 2
+        for each in self.evaluations.values():
+            whole = each.score(few.labels, answers)
+            parts = [
+                each.score(few.labels[part], {k: a[part] for k, a in answers.items()})
+                for part in (slice(0, half), slice(half, None))
+                if len(few.labels[part])
+            ]
+            split = np.concatenate([part.values for part in parts])
+            if not np.array_equal(whole.values, split):
+                raise SubjectError(
+                    f"evaluation {each.name!r} scores an item differently in another batch",
+                    where=each.where,
+                    remedy="a score may use the item's own label and answers only",
+                )
+
+
+def view(name: str) -> Callable[[_F], _F]:
+    """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name."""
+
+    def tag(make: _F) -> _F:
+        setattr(make, _TAG, View(_name(name, make), make, _where(make)))
+        return make
+
+    return tag
+
+
+def evaluation(
+    name: str,
+    *,
+    kind: EvaluationKind,
+    views: Sequence[str],
+    bounds: tuple[float, float] = (0.0, 1.0),
+    applies: Callable[[Array], Array] | None = None,
+) -> Callable[[_F], _F]:
+    """Tag `def measure(labels, answers) -> [n] floats` as the evaluation of this name.
+
+    `answers` maps each of `views` to [n, *output] float32. `applies(labels) -> [n] bool` restricts it to some items;
+    its mean is then over those. Raises SubjectError for an unknown kind, no views, or bounds that are none.
+    """
+
+    def tag(measure: _F) -> _F:
+        where = _where(measure)
+        if kind not in get_args(EvaluationKind):
+            raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
+        if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
+            raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
+        lo, hi = float(bounds[0]), float(bounds[1])
+        if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
+            raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
+        spec = Evaluation(_name(name, measure), kind, tuple(views), (lo, hi), applies, measure, where)
+        setattr(measure, _TAG, spec)
+        return measure
+
+    return tag
+
+
+def collect(module: ModuleType) -> Suite:
+    """Find the views and evaluations in a loaded guards module.
+
+    Raises SubjectError without `load`, without a view or an evaluation, for a name used twice, or for an evaluation
+    of a view that is not there.
+    """
+    place = Path(getattr(module, "__file__", None) or "guards.py").name
+    load = getattr(module, "load", None)
+    if not callable(load):
+        raise SubjectError("there is no load() that returns Data", where=place, remedy="def load() -> Data: …")
+    views: dict[str, View] = {}
+    evaluations: dict[str, Evaluation] = {}
+    seen: set[int] = set()
+    for value in list(vars(module).values()):
+        tagged = getattr(value, _TAG, None) if callable(value) else None
+        if id(value) in seen or not isinstance(tagged, (View, Evaluation)):
+            continue
+        seen.add(id(value))
+        taken = views.get(tagged.name) if isinstance(tagged, View) else evaluations.get(tagged.name)
+        if taken is not None:
+            raise SubjectError(f"the name {tagged.name!r} is used twice, first at {taken.where}", where=tagged.where)
+        if isinstance(tagged, View):
+            views[tagged.name] = tagged
+        else:
+            evaluations[tagged.name] = tagged
+    if not views or not evaluations:
+        raise SubjectError("at least one @view and one @evaluation are wanted", where=place)
+    for each in evaluations.values():
+        unknown = [name for name in each.views if name not in views]
+        if unknown:
+            raise SubjectError(
+                f"evaluation {each.name!r} wants the views {unknown}; there are {sorted(views)}", where=each.where
+            )
+    return Suite(load, views, evaluations)
+
+
+def load_guards(path: Path) -> Suite:
+    """Import a `guards.py` from its file and collect it.
+
+    The module gets a name of its own and stays out of `sys.modules`; modules that lie beside it can be imported while
+    it loads. Raises SubjectError for a missing file, a syntax error or an exception, with file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SubjectError(
+            "there is no such file", where=str(path), remedy="a subject has lockgate.yaml, model.py, guards.py"
+        )
+    name = "lockgate_guards_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise SubjectError("this file cannot be imported", where=str(path))
+    module = importlib.util.module_from_spec(spec)
+    with _neighbours(path.resolve().parent):
+        try:
+            spec.loader.exec_module(module)
+        except SyntaxError as error:
+            raise SubjectError(f"syntax error: {error.msg}", where=f"{path.name}:{error.lineno}") from None
+        except SubjectError:
+            raise
+        except ImportError as error:
+            raise SubjectError(
+                str(error), where=_line_of(error, path), remedy="install the package that this subject's guards need"
+            ) from error
+        except Exception as error:
+            raise SubjectError(f"{type(error).__name__}: {error}", where=_line_of(error, path)) from error
+    return collect(module)
+
+
+@contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Let imports find modules in `folder`, and forget those that were found there."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        if str(folder) in sys.path:
+            sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            file = getattr(sys.modules[name], "__file__", None)
+            if file and Path(file).resolve().is_relative_to(folder):
+                del sys.modules[name]
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """`guards.py:LINE`, the deepest line of that file that the exception passed."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f"{path.name}:{line}" if line else path.name
+
+
+def _where(function: Callable[..., Any]) -> str:
+    code = getattr(function, "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else "guards.py"
+
+
+def _name(name: object, function: Callable[..., Any]) -> str:
+    """Check a view's or evaluation's name: what policies and gates can write."""
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or len(name) > 64:
+        raise SubjectError(
+            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=_where(function)
+        )
+    return name
