@@ -1,6 +1,6 @@
 """YAML that means one thing: the loader of `lockgate.yaml`, of policies and of their tests.
 
-Rules: one document of plain JSON values; YAML 1.2 core scalars (`1e-3` is a number, `no`
+Rules: documents of plain JSON values; YAML 1.2 core scalars (`1e-3` is a number, `no`
 and `off` are strings, only `true` and `false` are booleans); keys are strings and occur
 once; no anchors, aliases, tags or merge keys (so no alias bomb and no constructor); no
 NaN, infinity, NUL or lone surrogate; integers within ±(2^53 - 1), as in canonical JSON;
@@ -37,7 +37,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 class Place(NamedTuple):
-    """Where something starts, counted from 1; `block` marks a `|` or `>` scalar, whose text starts a line below."""
+    """Where a value's first character stands, counted from 1; the text of a `block` (`|`, `>`) starts a line below."""
 
     line: int
     column: int
@@ -80,7 +80,18 @@ class _Open:
 
 
 def load(text: str, name: str) -> Located:
-    """Parse one strict YAML document; `name` is the file's name in error messages.
+    """Parse a file of exactly one strict YAML document; `name` is the file's name in error messages.
+
+    Raises ConfigError, with where="name:line", and nothing else.
+    """
+    documents = load_all(text, name)
+    if len(documents) > 1:
+        raise ConfigError("more than one document in the file", where=documents[1].where())
+    return documents[0]
+
+
+def load_all(text: str, name: str) -> list[Located]:
+    """Parse a file of one or more strict YAML documents, divided by `---`.
 
     Raises ConfigError, with where="name:line", and nothing else.
     """
@@ -89,7 +100,7 @@ def load(text: str, name: str) -> Located:
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"longer than {MAX_CHARACTERS} characters", where=f"{name}:1")
     try:
-        return _build(yaml.parse(text, Loader=yaml.SafeLoader), name)
+        documents = list(_build(yaml.parse(text, Loader=yaml.SafeLoader), name))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -101,10 +112,13 @@ def load(text: str, name: str) -> Located:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # PyYAML passes an escape such as "\UFFFFFFFF" to chr(), which raises ValueError or OverflowError
         raise ConfigError(f"not YAML: {error}", where=f"{name}:1") from error
+    if not documents:
+        raise ConfigError("the file is empty", where=f"{name}:1")
+    return documents
 
 
-def _build(events: Iterator[Any], name: str) -> Located:
-    """Build the value from parser events without recursion, so that depth costs no stack."""
+def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
+    """Build the values from parser events without recursion, so that depth costs no stack."""
     import yaml
 
     entries: dict[Path, Place] = {}
@@ -130,12 +144,13 @@ def _build(events: Iterator[Any], name: str) -> Located:
             top.key = None
 
     for event in events:
-        place = Place(
-            event.start_mark.line + 1, event.start_mark.column + 1, getattr(event, "style", None) in ("|", ">")
-        )
+        style = getattr(event, "style", None)
+        column = event.start_mark.column + (2 if style in ("'", '"') else 1)
+        place = Place(event.start_mark.line + 1, column, style in ("|", ">"))
         where = f"{name}:{place.line}"
-        if isinstance(event, yaml.DocumentStartEvent) and roots:
-            raise ConfigError("more than one document in the file", where=where)
+        if isinstance(event, yaml.DocumentEndEvent):
+            yield Located(name, roots.pop(), entries, values)
+            entries, values = {}, {}
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise ConfigError("anchors and aliases are not allowed", where=where, remedy="write the value out")
         if isinstance(event, yaml.CollectionEndEvent):
@@ -167,9 +182,6 @@ def _build(events: Iterator[Any], name: str) -> Located:
         container: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         put(container)
         stack.append(_Open(path, container))
-    if not roots:
-        raise ConfigError("the file is empty", where=f"{name}:1")
-    return Located(name, roots[0], entries, values)
 
 
 def _key(event: Any, where: str) -> str:

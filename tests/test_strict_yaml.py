@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
-from harness.strict_yaml import MAX_DEPTH, load
+from harness.strict_yaml import MAX_DEPTH, load, load_all
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
 JSON = st.recursive(
@@ -71,7 +71,7 @@ def test_scalars_follow_the_yaml_1_2_core_schema(text: str, value: object) -> No
         ("true: a\n", 1, "key must be a string"),
         ("[1]: a\n", 1, "key must be a string"),
         ("? {a: 1}\n: b\n", 1, "key must be a string"),
-        ("a: 1\n---\nb: 2\n", 2, "more than one"),
+        ("a: 1\n---\nb: 2\n", 3, "more than one"),
         ("", 1, "empty"),
         ("# nothing\n", 1, "empty"),
         ('a: "x\\0y"\n', 1, "NUL"),
@@ -101,6 +101,13 @@ def test_every_path_knows_its_line() -> None:
     assert located.where(("top", "list", 0)) == "f:3"
     assert located.place(("top", "list", 1, "k")) == (4, 11, False)
     assert located.place(("top", "text")).block
+
+
+def test_documents_of_one_file_keep_their_lines_apart() -> None:
+    """Documents divided by --- are loaded in order, and each knows the lines of its own entries."""
+    first, second = load_all("a: 1\n---\na: 2\nb: 'x'\n", "f")
+    assert (first.value, second.value) == ({"a": 1}, {"a": 2, "b": "x"})
+    assert (first.line(("a",)), second.line(("a",)), second.place(("b",))) == (1, 3, (4, 5, False))
 
 
 @given(JSON)
