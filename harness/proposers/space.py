@@ -1,0 +1,174 @@
+"""The search space: the knobs of a Recipe, read from its JSON schema.
+
+A knob is a scalar field of the subject's `Recipe`. Its range comes from pydantic's own constraints
+(`ge`, `gt`, `le`, `lt`, `multiple_of`), its choices from `Literal` or an enum, its group and scale from
+`json_schema_extra={"group": "architecture" | "training", "scale": "log" | "linear"}` (training and linear
+where nothing is said).
+
+The schema was written by the candidate's code, so nothing in it is trusted: what cannot be read as a
+range or a choice becomes a knob of type `other`, which is never searched and whose values are left for the
+worker to judge.
+
+Not covered: dependencies between knobs. A knob that another one switches off is searched like any other;
+what then changes nothing is found out by the identical candidate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from typing_extensions import TypeIs
+
+from harness.errors import SubjectError
+from harness.records import Record
+
+__all__ = ["MAX_KNOBS", "Group", "Knob", "Scalar", "read_space", "same"]
+
+Scalar: TypeAlias = bool | int | float | str | None
+"""What a knob may be set to."""
+
+Group: TypeAlias = Literal["architecture", "training"]
+"""What a knob shapes: the network, or how it is trained."""
+
+MAX_KNOBS = 256
+"""A Recipe with more scalar fields than this is refused."""
+
+MAX_CHOICES = 256
+_EXACT = 2**53 - 1
+
+
+class Knob(Record):
+    """One knob: its group, its type, and the values that it admits (`low` and `high` inclusive)."""
+
+    name: str
+    group: Group
+    type: Literal["int", "float", "bool", "choice", "other"]
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    log: bool = False
+    choices: list[Scalar] = []
+
+    @property
+    def searchable(self) -> bool:
+        """Whether a search can draw values: two bounds apart, or two choices."""
+        if self.type in ("int", "float"):
+            return self.low is not None and self.high is not None and self.low < self.high
+        return self.type == "bool" or (self.type == "choice" and len(self.choices) > 1)
+
+    def admits(self, value: Scalar) -> bool:
+        """Whether the value has the knob's type and lies within its declared range or choices."""
+        if self.type == "other":
+            return True
+        if self.type == "bool":
+            return isinstance(value, bool)
+        if self.type == "choice":
+            return any(same(value, choice) for choice in self.choices)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        if self.type == "int" and not isinstance(value, int):
+            return False
+        if (self.low is not None and value < self.low) or (self.high is not None and value > self.high):
+            return False
+        return self.step is None or self.type == "float" or math.fmod(value, self.step) == 0
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two JSON values are the same: 1 and 1.0 are (JSON has one kind of number), 1 and true are not."""
+    if isinstance(left, bool) or isinstance(right, bool):
+        return isinstance(left, bool) and isinstance(right, bool) and left == right
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
+    return bool(left == right)
+
+
+def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
+    """Read the knobs of a Recipe, in the order of its fields, from `Recipe.model_json_schema()`.
+
+    Raises SubjectError when the schema describes no object, or one with more than MAX_KNOBS fields.
+    """
+    fields = schema.get("properties", {})
+    if schema.get("type") != "object" or not isinstance(fields, Mapping):
+        raise SubjectError("the Recipe's JSON schema describes no object", remedy="make Recipe a pydantic BaseModel")
+    if len(fields) > MAX_KNOBS:
+        raise SubjectError(f"a Recipe of {len(fields)} fields, where at most {MAX_KNOBS} are read")
+    return {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
+
+
+def _knob(name: str, field: Any, schema: Mapping[str, Any]) -> Knob:
+    described = _resolve(field, schema)
+    group: Group = "architecture" if described.get("group") == "architecture" else "training"
+    kind = described.get("type")
+    choices = described.get("enum")
+    if isinstance(choices, list):
+        if 1 <= len(choices) <= MAX_CHOICES and all(map(_is_scalar, choices)):
+            return Knob(name=name, group=group, type="choice", choices=choices)
+    elif "const" in described:
+        if _is_scalar(described["const"]):
+            return Knob(name=name, group=group, type="choice", choices=[described["const"]])
+    elif kind == "boolean":
+        return Knob(name=name, group=group, type="bool")
+    elif kind == "integer":
+        return _number(name, group, described, whole=True)
+    elif kind == "number":
+        return _number(name, group, described, whole=False)
+    return Knob(name=name, group=group, type="other")
+
+
+def _number(name: str, group: Group, described: Mapping[str, Any], *, whole: bool) -> Knob:
+    low, high = _bound(described, whole=whole, upper=False), _bound(described, whole=whole, upper=True)
+    step = described.get("multipleOf")
+    step = float(step) if _is_number(step) and step > 0 else None
+    if step is not None and low is not None:
+        low = math.ceil(low / step) * step
+    if step is not None and high is not None:
+        high = math.floor(high / step) * step
+    log = described.get("scale") == "log" and low is not None and low > 0
+    return Knob(name=name, group=group, type="int" if whole else "float", low=low, high=high, step=step, log=log)
+
+
+def _bound(described: Mapping[str, Any], *, whole: bool, upper: bool) -> float | None:
+    """Return the tightest bound, made inclusive: the next integer, or the next double."""
+    bounds: list[float] = []
+    edge = described.get("maximum" if upper else "minimum")
+    if _is_number(edge):
+        bounds.append((math.floor(edge) if upper else math.ceil(edge)) if whole else edge)
+    edge = described.get("exclusiveMaximum" if upper else "exclusiveMinimum")
+    if _is_number(edge):
+        if whole:
+            bounds.append(math.ceil(edge) - 1 if upper else math.floor(edge) + 1)
+        else:
+            bounds.append(math.nextafter(edge, -math.inf if upper else math.inf))
+    if not bounds:
+        return None
+    return float(min(bounds) if upper else max(bounds))
+
+
+def _resolve(field: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Follow one local reference (an enum's), the field's own words winning."""
+    if not isinstance(field, Mapping):
+        return {}
+    reference = field.get("$ref")
+    alone = field.get("allOf")
+    if reference is None and isinstance(alone, list) and len(alone) == 1 and isinstance(alone[0], Mapping):
+        reference = alone[0].get("$ref")
+    definitions = schema.get("$defs", {})
+    if isinstance(reference, str) and isinstance(definitions, Mapping):
+        target = definitions.get(reference.removeprefix("#/$defs/"))
+        if isinstance(target, Mapping):
+            return {**target, **field}
+    return dict(field)
+
+
+def _is_number(value: Any) -> TypeIs[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and abs(value) <= _EXACT
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | str) or _is_number(value)
