@@ -11,6 +11,8 @@ Not covered: Unicode normalisation (two spellings of one letter stay two strings
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import json
 import math
@@ -20,7 +22,17 @@ from typing import Any, Never, TypeAlias
 
 from harness.errors import CanonicalError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "Json", "canonical_bytes", "digest", "digest_file", "digest_json", "parse_json"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "Json",
+    "canonical_bytes",
+    "decode_base64",
+    "digest",
+    "digest_file",
+    "digest_json",
+    "parse_json",
+]
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 """A value that JSON can carry."""
@@ -78,6 +90,17 @@ def parse_json(data: bytes, *, max_bytes: int = MAX_BYTES, max_depth: int = MAX_
     except RecursionError as error:  # the caller's own stack was nearly full
         raise CanonicalError("no room on the stack to read this document") from error
     return value
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode standard padded base64 in its one form (RFC 4648 §3.5: no loose final bits); raises CanonicalError."""
+    try:
+        data = base64.b64decode(text.encode("ascii"), validate=True)
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise CanonicalError("not base64") from error
+    if base64.b64encode(data).decode() != text:
+        raise CanonicalError("base64 that is not in its one form")
+    return data
 
 
 def digest(data: bytes) -> str:

@@ -20,14 +20,13 @@ Not covered: thresholds of several signers (each signs an envelope of their own;
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.canonical import Json, canonical_bytes, digest_json, parse_json
+from harness.canonical import Json, canonical_bytes, decode_base64, digest_json, parse_json
 from harness.errors import AuditError, CanonicalError
 from harness.keys import Signer, Verifier
 
@@ -40,13 +39,13 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "urn:lockgate:entry:v1:"
 _KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 # A Statement must have a subject. An entry about nothing but itself (a halt, say) has its own body as the
 # subject, under this name, which is reserved for that.
-_SELF = "entry"
+_SELF = "body"
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def unseal(raw: bytes, verifier: Verifier) -> Entry:
         except CanonicalError as error:  # a number that no canonical text holds
             raise AuditError(f"the body has no digest: {error}") from error
         if subjects != {_SELF: own}:
-            raise AuditError("the subject `entry` is not the digest of the body")
+            raise AuditError("the subject `body` is not the digest of the body")
         subjects = {}
     _check_parts(kind, body, subjects)
     return Entry(kind, body, subjects)
@@ -165,20 +164,12 @@ def _open(raw: bytes) -> tuple[bytes, str, bytes]:
             "signatures": [{"keyid": str(keyid), "sig": str(signature), **others}],
             **rest,
         } if not rest and not others and payload_type == PAYLOAD_TYPE:
-            return _base64(payload), keyid, _base64(signature)
+            try:
+                return decode_base64(payload), keyid, decode_base64(signature)
+            except CanonicalError as error:
+                raise AuditError(f"not a DSSE envelope: {error}") from error
         case _:
             raise AuditError(f"not a DSSE envelope with one signature over {PAYLOAD_TYPE}")
-
-
-def _base64(text: str) -> bytes:
-    """Decode standard base64 with padding, in its one form (RFC 4648 §3.5: no loose final bits)."""
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise AuditError("not base64") from error
-    if base64.b64encode(data).decode() != text:
-        raise AuditError("base64 that is not in its one form")
-    return data
 
 
 def _subjects(listed: list[Json]) -> dict[str, str]:
@@ -201,7 +192,7 @@ def _check_parts(kind: str, body: Mapping[str, Any], subjects: Mapping[str, str]
         raise AuditError(f"{kind[:80]!a} is no kind of entry")
     time = body.get("time")
     if not isinstance(time, str) or not _TIME.fullmatch(time):
-        raise AuditError("`time` is not of the form 2026-01-31T23:59:59Z", where=kind)
+        raise AuditError("`time` is not ISO 8601 in UTC, such as 2026-01-31T23:59:59Z", where=kind)
     try:
         datetime.fromisoformat(time)
     except ValueError as error:
