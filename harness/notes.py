@@ -1,0 +1,211 @@
+"""Signed notes (C2SP signed-note), tree heads (tlog-checkpoint) and proofs that carry one (tlog-proof).
+
+    example.org/run                                    the log's origin
+    42                                                 its size
+    qINS1GRFHWmVsqCmMEiYxMyCnCWF3P5CKEmBfUMA8E0=       its RFC 6962 root
+
+    — example.org/run Az3grlgtzPICa5OS8npVmf1Myq/…     key name, base64(key id || Ed25519 signature)
+
+Rules. Bytes are read by exact grammar: decimal without sign or leading zero, base64 in its one form,
+one trailing newline, no control characters. A tree head has exactly three lines. A line by an unknown
+key (a witness's, or a newer algorithm's) is ignored; a line by a known key that does not verify
+makes the note invalid. Key ids are hints: what counts is the signature under the caller's verifier.
+
+Not covered: cosignatures (type 0x04) are carried along and ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+from harness.canonical import decode_base64
+from harness.errors import AuditError, CanonicalError
+from harness.keys import Signer, Verifier, is_key_name
+from harness.merkle import HASH, leaf_hash, verify_inclusion
+
+__all__ = [
+    "LogProof",
+    "Note",
+    "NoteSignature",
+    "TreeHead",
+    "open_head",
+    "open_note",
+    "parse_note",
+    "sign_head",
+    "sign_note",
+]
+
+_LIMIT = 1 << 16  # a tree head with a few hundred signatures
+_SIGNATURES = 100
+_LINE = re.compile(r"— (?P<name>[^ ]+) (?P<blob>[A-Za-z0-9+/]+={0,2})", re.ASCII)
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)  # below 2^60: a size fits every reader's int64
+_PROOF_HEADER = "c2sp.org/tlog-proof@v1"
+
+
+@dataclass(frozen=True)
+class NoteSignature:
+    """One signature line: who it says made it, the four-byte key id, and the signature's bytes."""
+
+    name: str
+    id: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class Note:
+    """A note taken apart. `text` ends with a newline and is what the signatures cover; nothing is verified."""
+
+    text: str
+    signatures: tuple[NoteSignature, ...]
+
+
+def sign_note(text: str, *signers: Signer) -> bytes:
+    """Return `text` with one signature line by each signer; raises AuditError for text that no note may have."""
+    message = text.encode("utf-8", "surrogatepass")
+    lines = [
+        f"— {signer.name} {base64.b64encode(signer.verifier.id + signer.sign(message)).decode()}\n"
+        for signer in signers
+    ]
+    note = f"{text}\n{''.join(lines)}".encode("utf-8", "surrogatepass")
+    if parse_note(note).text != text:
+        raise AuditError("the text holds what reads as a signature")
+    return note
+
+
+def parse_note(data: bytes) -> Note:
+    """Take a note apart by the grammar of signed-note; raises AuditError. Verifies nothing."""
+    if len(data) > _LIMIT:
+        raise AuditError(f"a note of {len(data)} bytes, where at most {_LIMIT} are read")
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AuditError("a note that is not UTF-8") from error
+    if any(ord(c) < 0x20 and c != "\n" for c in whole):
+        raise AuditError("a control character in a note")
+    text, gap, block = whole.rpartition("\n\n")
+    if not gap or not text or not block.endswith("\n"):
+        raise AuditError("a note is text, an empty line, and signature lines, each with its newline")
+    lines = block[:-1].split("\n")
+    if len(lines) > _SIGNATURES:
+        raise AuditError(f"{len(lines)} signatures, where at most {_SIGNATURES} are read")
+    return Note(text + "\n", tuple(_signature(line) for line in lines))
+
+
+def open_note(data: bytes, verifiers: Iterable[Verifier]) -> tuple[str, list[Verifier]]:
+    """Return a note's text and those of `verifiers` whose signature stands on it; raises AuditError unless one does."""
+    note = parse_note(data)
+    known = {(verifier.name, verifier.id): verifier for verifier in verifiers}
+    signers: list[Verifier] = []
+    for line in note.signatures:
+        verifier = known.get((line.name, line.id))
+        if verifier is None:
+            continue
+        verifier.verify(note.text.encode(), line.signature)
+        if verifier not in signers:
+            signers.append(verifier)
+    if not signers:
+        raise AuditError("no signature by a known key")
+    return note.text, signers
+
+
+@dataclass(frozen=True)
+class TreeHead:
+    """What a log says of itself: origin, number of entries, root (32 bytes)."""
+
+    origin: str
+    size: int
+    root: bytes
+
+    @property
+    def text(self) -> str:
+        """The three lines that are signed."""
+        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the three lines; raises AuditError. Extension lines are refused."""
+        lines = text.split("\n")
+        if len(lines) != 4 or lines[3]:
+            raise AuditError("a tree head has exactly three lines")
+        if not is_key_name(lines[0]):
+            raise AuditError("a tree head's first line is the log's origin")
+        root = _base64(lines[2])
+        if len(root) != HASH:
+            raise AuditError(f"a root of {len(root)} bytes")
+        return cls(lines[0], _number(lines[1]), root)
+
+
+def sign_head(head: TreeHead, signer: Signer) -> bytes:
+    """Return the signed note of a tree head."""
+    return sign_note(head.text, signer)
+
+
+def open_head(data: bytes, verifier: Verifier, *, origin: str | None = None) -> TreeHead:
+    """Verify a signed tree head (and that it is the log `origin`'s, where given); raises AuditError."""
+    head = TreeHead.parse(open_note(data, [verifier])[0])
+    if origin is not None and head.origin != origin:
+        raise AuditError(f"the tree head is that of {head.origin!a}, not of {origin!a}")
+    return head
+
+
+@dataclass(frozen=True)
+class LogProof:
+    """That an entry is in a log, checkable offline: its index, the inclusion proof, the signed tree head."""
+
+    index: int
+    hashes: tuple[bytes, ...]
+    head: bytes
+
+    def encode(self) -> bytes:
+        """Return the proof as a tlog-proof file, without `extra`."""
+        lines = [_PROOF_HEADER, f"index {self.index}", *(base64.b64encode(node).decode() for node in self.hashes)]
+        return "".join(f"{line}\n" for line in lines).encode() + b"\n" + self.head
+
+    @classmethod
+    def parse(cls, data: bytes) -> Self:
+        """Read a tlog-proof file without `extra`; raises AuditError. Verifies nothing."""
+        if len(data) > 2 * _LIMIT:
+            raise AuditError(f"a proof of {len(data)} bytes")
+        before, gap, head = data.partition(b"\n\n")
+        try:
+            lines = before.decode("ascii").split("\n")
+        except UnicodeDecodeError as error:
+            raise AuditError("a proof that is not ASCII") from error
+        if not gap or len(lines) < 2 or lines[0] != _PROOF_HEADER or not lines[1].startswith("index "):
+            raise AuditError("not a tlog-proof file")
+        if len(lines) > 2 + 63:  # tlog-proof: a tree of 2^63 leaves is 63 high
+            raise AuditError("a proof of more than 63 hashes")
+        return cls(_number(lines[1].removeprefix("index ")), tuple(_base64(line) for line in lines[2:]), head)
+
+    def verify(self, entry: bytes, verifier: Verifier, *, origin: str | None = None) -> TreeHead:
+        """Return the tree head when `entry` is in the log it describes; raises AuditError otherwise."""
+        head = open_head(self.head, verifier, origin=origin)
+        verify_inclusion(leaf_hash(entry), self.index, head.size, self.hashes, head.root)
+        return head
+
+
+def _signature(line: str) -> NoteSignature:
+    match = _LINE.fullmatch(line)
+    if match is None or not is_key_name(match["name"]):
+        raise AuditError("a signature line is `— NAME BASE64`")
+    blob = _base64(match["blob"])
+    if len(blob) < 5:
+        raise AuditError("a signature line without a signature")
+    return NoteSignature(match["name"], blob[:4], blob[4:])
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return decode_base64(text)
+    except CanonicalError as error:
+        raise AuditError(str(error)) from error
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise AuditError(f"{text[:40]!a} is no decimal number")
+    return int(text)
