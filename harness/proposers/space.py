@@ -16,6 +16,7 @@ what then changes nothing is found out by the identical candidate.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -24,7 +25,18 @@ from typing_extensions import TypeIs
 from harness.errors import SubjectError
 from harness.records import Record
 
-__all__ = ["MAX_KNOBS", "Group", "Knob", "Scalar", "read_space", "same"]
+__all__ = [
+    "MAX_KNOBS",
+    "Group",
+    "Knob",
+    "Scalar",
+    "direction",
+    "ordered",
+    "read_space",
+    "same",
+    "snapped",
+    "uniform",
+]
 
 Scalar: TypeAlias = bool | int | float | str | None
 """What a knob may be set to."""
@@ -97,6 +109,53 @@ def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
     if len(fields) > MAX_KNOBS:
         raise SubjectError(f"a Recipe of {len(fields)} fields, where at most {MAX_KNOBS} are read")
     return {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
+
+
+def ordered(knob: Knob) -> list[int | float]:
+    """Return a knob's choices in order where all of them are numbers, else nothing."""
+    numbers = [value for value in knob.choices if isinstance(value, int | float) and not isinstance(value, bool)]
+    return sorted(numbers) if len(numbers) == len(knob.choices) else []
+
+
+def direction(knob: Knob, old: Scalar, new: Scalar) -> int:
+    """Return 1 where the value grew, -1 where it shrank, 0 where it stayed or has no order."""
+    if knob.type == "choice" and not ordered(knob):
+        return 0
+    if not isinstance(old, int | float) or not isinstance(new, int | float):
+        return 0
+    return (new > old) - (new < old)
+
+
+def snapped(knob: Knob, target: Scalar, present: Scalar) -> Scalar:
+    """Bring a number into the knob's range and grid; a step away from `present` is a whole one at least.
+
+    Floats keep three significant digits: what people review should be readable. Other values come back as they are.
+    """
+    if knob.type not in ("int", "float") or isinstance(target, bool) or not isinstance(target, int | float):
+        return target
+    low = -math.inf if knob.low is None else knob.low
+    high = math.inf if knob.high is None else knob.high
+    grid = knob.step or (1.0 if knob.type == "int" else None)
+    if grid is None:
+        rounded = float(f"{target:.3g}")
+        return rounded if low <= rounded <= high else float(min(max(target, low), high))
+    if isinstance(present, int | float) and target != present:
+        target = max(target, present + grid) if target > present else min(target, present - grid)
+    start = low if math.isfinite(low) else 0.0
+    steps = round((target - start) / grid)
+    if math.isfinite(high):
+        steps = min(steps, math.floor((high - start) / grid + 1e-9))
+    if math.isfinite(low):
+        steps = max(steps, 0)
+    value = start + steps * grid
+    return round(value) if knob.type == "int" else value
+
+
+def uniform(rng: random.Random, knob: Knob) -> Scalar:
+    """Draw from the whole range of a number with two bounds, evenly on its scale."""
+    low, high = knob.low or 0.0, knob.high or 0.0
+    drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if knob.log else rng.uniform(low, high)
+    return snapped(knob, drawn, drawn)
 
 
 def _knob(name: str, field: Any, schema: Mapping[str, Any]) -> Knob:

@@ -1,0 +1,400 @@
+"""Evolution over hyperparameters and architecture.
+
+Each generation is shared by two ways of searching, because neither does alone in the few dozen trials that a
+guarded loop can afford:
+
+* **Mutation** of a parent, mostly the incumbent: one leading knob and a few more. Choices that nothing has
+  tried yet lead now and then; a direction that paid before is followed; with no experience yet, whole numbers
+  (sizes and durations) rather grow, because a first version is more often too small and too briefly trained
+  than too large.
+* **Sampling** of the whole space, crossed with the incumbent, by an optuna sampler: `tpe` (the tree-structured Parzen estimator of Bergstra
+  et al. 2011) or `nsga2` (Deb et al. 2002), told all of the history.
+
+It is a pure function of the ask. Optuna's study is rebuilt from the history each time, and every random
+number comes from (seed, generation, slot). Rejected proposals are told as infeasible: they repel, whatever
+they scored.
+
+Settings, all optional: `sampler` ("tpe" or "nsga2"), `objectives` (names of development metrics, all to grow
+but `parameters`, which is to shrink; default: the subject's objective), `explore` (share of a generation that
+the sampler draws, 0 to 1), `upward` (probability that an untried whole number grows).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.errors import ProposerError
+from harness.proposers import Archived, Ask, Feedback
+from harness.proposers.space import Knob, Scalar, direction, ordered, read_space, same, snapped, uniform
+from harness.records import Record, first_problem
+
+__all__ = ["Settings", "propose"]
+
+_DRAWS = 64  # draws for one slot before it is left empty: in a small space everything may have been tried
+_STARTUP = 5  # earlier trials before a sampler is asked
+_MINIMISED = "parameters"
+
+
+class Settings(Record):
+    """What a configuration may set; see the module's docstring."""
+
+    sampler: Literal["tpe", "nsga2"] = "tpe"
+    objectives: list[str] = []
+    explore: Annotated[float, Field(ge=0, le=1)] = 0.34
+    upward: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+
+class _Trial(Record):
+    """One earlier proposal as a point of the space, with what is known of its parent."""
+
+    values: dict[str, Scalar]
+    parent: dict[str, Scalar]
+    scores: list[float] | None
+    parent_scores: list[float] | None
+    rejected: bool
+
+
+def propose(ask: Ask) -> list[dict[str, Any]]:
+    """Return up to `ask.count` proposals, different from each other and from everything proposed before.
+
+    Raises ProposerError for settings that do not fit, or a Recipe without a knob that could be searched.
+    """
+    try:
+        settings = Settings.parse(ask.settings)
+    except ValidationError as error:
+        place, message = first_problem(error)
+        raise ProposerError(message, where=f"evolution: {place}") from error
+    space = {name: knob for name, knob in read_space(ask.schema_).items() if knob.searchable}
+    if not space:
+        raise ProposerError(
+            "the Recipe has no knob to search",
+            where="evolution",
+            remedy="give fields bounds with Field(ge=…, le=…), or choices with Literal",
+        )
+    search = _Search(ask, settings, space)
+    # A sampler that has seen next to nothing draws blindly, which is the poorest of moves.
+    sampled = min(round(ask.count * settings.explore), ask.count) if len(search.trials) >= _STARTUP else 0
+    documents = []
+    for slot in range(ask.count):
+        document = search.draw(slot, sample=slot >= ask.count - sampled)
+        if document is not None:
+            documents.append(document)
+    return documents
+
+
+class _Search:
+    """One ask's search: the history as trials, and the points that are taken."""
+
+    def __init__(self, ask: Ask, settings: Settings, space: dict[str, Knob]) -> None:
+        self._ask = ask
+        self._settings = settings
+        self._space = space
+        self._known = {known.digest: known for known in (*ask.archive, ask.incumbent)}
+        self._objectives = settings.objectives or ([ask.objective] if ask.objective else [])
+        self.trials = [trial for entry in ask.history if (trial := self._trial(entry)) is not None]
+        points = [self._point(known.recipe) for known in self._known.values()]
+        self._taken = {_key(point) for point in (*points, *(trial.values for trial in self.trials))}
+        # What has been tried, by knob: the incumbent's own value counts, and so does every proposal's.
+        self._tried = {
+            name: [
+                point[name] for point in (self._point(ask.incumbent.recipe), *(trial.values for trial in self.trials))
+            ]
+            for name in space
+        }
+        known = (*ask.archive, ask.incumbent)
+        self._measured = [
+            (self._point(candidate.recipe), scores[0])
+            for candidate in known
+            if (scores := self._scores(candidate.development)) is not None
+        ]
+        self._credit = self._directions()
+        self._study: Any = None
+
+    def draw(self, slot: int, *, sample: bool) -> dict[str, Any] | None:
+        """Draw one proposal that is new, or None when none is found in a bounded number of draws."""
+        rng = random.Random(self._seed(f"slot {slot}"))  # noqa: S311 - a search, not a secret
+        for attempt in range(_DRAWS):
+            # A sampler that keeps saying what is taken has converged: the rest of the draws are mutations.
+            if sample and attempt < _DRAWS // 4:
+                base = self._ask.incumbent
+                point = self._crossed(rng, self._point(base.recipe), self._sampled())
+                how = f"sampled by {self._settings.sampler}"
+            else:
+                base = self._parent(rng)
+                point = self._mutated(rng, slot, self._point(base.recipe))
+                how = f"mutated from {'the incumbent' if base is self._ask.incumbent else 'an archived candidate'}"
+            if _key(point) in self._taken:
+                continue
+            self._taken.add(_key(point))
+            return self._document(base, point, how)
+        return None
+
+    def _document(self, base: Archived, point: dict[str, Scalar], how: str) -> dict[str, Any]:
+        before = self._point(base.recipe)
+        changes = {name: value for name, value in point.items() if not same(value, before[name])}
+        for name, value in changes.items():
+            self._tried[name].append(value)
+        shaping = any(self._space[name].group == "architecture" for name in changes)
+        told = ", ".join(f"{name} {json.dumps(before[name])} to {json.dumps(new)}" for name, new in changes.items())
+        return {
+            "kind": "architecture" if shaping else "hyperparameters",
+            "base": base.digest,
+            "changes": changes,
+            "rationale": f"{how}: {told}"[:2000],
+        }
+
+    def _seed(self, purpose: str) -> int:
+        text = f"lockgate/evolution/{self._ask.seed}/{self._ask.generation}/{purpose}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+    def _point(self, recipe: dict[str, Any]) -> dict[str, Scalar]:
+        """Reduce a recipe to the knobs that are searched."""
+        return {name: recipe.get(name) for name in self._space}
+
+    # What the history says
+
+    def _trial(self, entry: Feedback) -> _Trial | None:
+        """Place an earlier proposal in the space; None where its base is not known."""
+        base = entry.proposal.get("base")
+        parent = self._ask.incumbent if base == "incumbent" else self._known.get(str(base))
+        made = self._known.get(entry.candidate) if entry.candidate else None
+        changes = entry.proposal.get("changes", {})
+        if made is not None:
+            values = self._point(made.recipe)
+        elif parent is not None and isinstance(changes, dict):
+            values = self._point({**parent.recipe, **changes})
+        else:
+            return None
+        if entry.proposal.get("kind") == "code" and self._same_point(values, parent):
+            return None  # another text of the same point says nothing about the point
+        scores = self._scores(entry.development)
+        return _Trial(
+            values=values,
+            parent=self._point(parent.recipe) if parent else values,
+            scores=scores,
+            parent_scores=self._scores(parent.development) if parent else None,
+            rejected=scores is None or bool(entry.failed_rules),
+        )
+
+    def _same_point(self, values: dict[str, Scalar], parent: Archived | None) -> bool:
+        return parent is not None and _key(values) == _key(self._point(parent.recipe))
+
+    def _scores(self, development: dict[str, float] | None) -> list[float] | None:
+        """Return the objectives, each to be maximised; None where one of them was not measured."""
+        if not development:
+            return None
+        metrics = self._objectives or sorted(name for name in development if name != _MINIMISED)
+        if not metrics or not all(name in development for name in metrics):
+            return None
+        signed = [-development[name] if name == _MINIMISED else development[name] for name in metrics]
+        return signed if self._objectives else [sum(signed) / len(signed)]
+
+    def _directions(self) -> dict[str, float]:
+        """Return for each knob whether larger values went with gains (above 0) or losses, as far as measured."""
+        credit = dict.fromkeys(self._space, 0.0)
+        for trial in self.trials:
+            if trial.scores is None or trial.parent_scores is None:
+                continue
+            gain = trial.scores[0] - trial.parent_scores[0]
+            old, new = trial.parent, trial.values
+            moved = {name: direction(knob, old[name], new[name]) for name, knob in self._space.items()}
+            changed = sum(map(abs, moved.values()))
+            for name, sign in moved.items():
+                credit[name] += gain * sign / max(1, changed)
+        return credit
+
+    # Mutation
+
+    def _parent(self, rng: random.Random) -> Archived:
+        """Pick the incumbent, or one time in four a candidate that measured better but was not promoted."""
+        present = self._scores(self._ask.incumbent.development)
+        others = [
+            (scores[0], known.digest)
+            for known in self._ask.archive
+            if present and (scores := self._scores(known.development)) is not None and scores[0] > present[0]
+        ]
+        if others and rng.random() < 0.25:
+            return self._known[max(others)[1]]
+        return self._ask.incumbent
+
+    def _mutated(self, rng: random.Random, slot: int, point: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Change one leading knob and a few more; every third slot leads with an untried choice, while there is one."""
+        fresh = [name for name, knob in self._space.items() if self._untried(knob)]
+        if slot % 3 == 0 and fresh:
+            # The network's choices before the training's, and in the order of the Recipe, where what matters
+            # most is written first. Nothing else moves along, so that the choice is what is learned about.
+            lead = min(fresh, key=lambda name: self._space[name].group != "architecture")
+            share = 0.0
+        else:
+            names = list(self._space)
+            lead = rng.choices(names, weights=[self._weight(name, point[name]) for name in names])[0]
+            share = 2.0 / len(self._space)
+        return {
+            name: self._moved(rng, knob, point[name])
+            if name == lead or rng.random() < min(0.5, share * min(1.0, self._weight(name, point[name])))
+            else point[name]
+            for name, knob in self._space.items()
+        }
+
+    def _weight(self, name: str, value: Scalar) -> float:
+        """Return how much a knob deserves to move from this value, 1 being ordinary."""
+        knob = self._space[name]
+        if knob.type in ("int", "float"):
+            weight = 2.0 if knob.type == "int" else 1.0  # sizes and durations before rates
+            return weight * (2.0 if self._credit[name] > 0 else 1.0)
+        return 1.0 if self._promising(knob, value) else 0.05
+
+    def _promising(self, knob: Knob, value: Scalar) -> list[Scalar]:
+        """Return the choices that are untried, or have been seen to do at least as well as the present one."""
+        present = self._best(knob, value)
+        return [
+            option
+            for option in _options(knob)
+            if not same(option, value)
+            and ((best := self._best(knob, option)) is None or present is None or best >= present)
+        ]
+
+    def _best(self, knob: Knob, option: Scalar) -> float | None:
+        """Return the best first objective measured with this choice; -inf where all that had it were rejected."""
+        if not any(same(option, value) for value in self._tried[knob.name]):
+            return None
+        scores = [score for point, score in self._measured if same(point[knob.name], option)]
+        return max(scores, default=-math.inf)
+
+    def _untried(self, knob: Knob) -> list[Scalar]:
+        tried = self._tried[knob.name]
+        return [option for option in _options(knob) if not any(same(option, value) for value in tried)]
+
+    def _moved(self, rng: random.Random, knob: Knob, value: Scalar) -> Scalar:
+        """Return another value of the knob, near the present one where nearness has a meaning."""
+        if knob.type == "bool":
+            return not value
+        if knob.type == "choice":
+            return self._other_choice(rng, knob, value)
+        if knob.low is None or knob.high is None or isinstance(value, bool) or not isinstance(value, int | float):
+            return uniform(rng, knob)
+        up = rng.random() < self._upward(knob.name)
+        if knob.log and value > 0:
+            step = min(math.log(rng.uniform(1.4, 3.2)), 0.5 * math.log(knob.high / knob.low))
+            steps = [value * math.exp(step), value * math.exp(-step)]
+        else:
+            step = rng.uniform(0.05, 0.3) * (knob.high - knob.low)
+            steps = [value + step, value - step]
+        for target in steps if up else reversed(steps):
+            moved = snapped(knob, target, value)
+            if not same(moved, value):
+                return moved
+        return value
+
+    def _other_choice(self, rng: random.Random, knob: Knob, value: Scalar) -> Scalar:
+        numbers = ordered(knob)
+        if numbers and isinstance(value, int | float):  # an ordered choice: a neighbour, or the one after it
+            place = numbers.index(value) if value in numbers else 0
+            reach = rng.choice((1, 1, 2))
+            up = rng.random() < self._upward(knob.name)
+            for sign in (1, -1) if up else (-1, 1):
+                target = max(0, min(len(numbers) - 1, place + sign * reach))
+                if target != place:
+                    return numbers[target]
+        others = [option for option in knob.choices if not same(option, value)]
+        return rng.choice(self._untried(knob) or self._promising(knob, value) or others)
+
+    def _upward(self, name: str) -> float:
+        credit = self._credit[name]
+        if credit == 0:
+            return 0.5 if self._space[name].type == "float" else self._settings.upward
+        return 0.8 if credit > 0 else 0.2
+
+    # Sampling
+
+    def _sampled(self) -> dict[str, Scalar]:
+        """Draw a point of the whole space from the study."""
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # optuna marks whole features as experimental
+            if self._study is None:
+                self._study = self._rebuilt_study()
+            trial = self._study.ask({name: _distribution(knob) for name, knob in self._space.items()})
+            drawn = {name: _undrawn(knob, trial.params[name]) for name, knob in self._space.items()}
+        return {name: snapped(self._space[name], value, value) for name, value in drawn.items()}
+
+    def _crossed(self, rng: random.Random, point: dict[str, Scalar], drawn: dict[str, Scalar]) -> dict[str, Scalar]:
+        """Take each knob from one of two points: a whole new point is too far from what is known to be good."""
+        return {name: drawn[name] if rng.random() < 0.5 else point[name] for name in point}
+
+    def _rebuilt_study(self) -> Any:
+        """Tell a fresh study the whole history, in order; proposals without a measurement get the worst score seen."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        width = max((len(trial.scores) for trial in self.trials if trial.scores), default=1)
+        seed = self._seed("sampler") % 2**32
+        population = max(4, self._ask.count)
+        if self._settings.sampler == "nsga2":
+            sampler: Any = optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
+        else:
+            sampler = optuna.samplers.TPESampler(n_startup_trials=_STARTUP, constant_liar=True, seed=seed)
+        study = optuna.create_study(directions=["maximize"] * width, sampler=sampler)
+        measured = [trial.scores for trial in self.trials if trial.scores and len(trial.scores) == width]
+        worst = [min(scores[axis] for scores in measured) for axis in range(width)] if measured else [0.0] * width
+        for number, trial in enumerate(self._usable()):
+            scores = trial.scores if trial.scores and len(trial.scores) == width else worst
+            study.add_trial(
+                optuna.trial.create_trial(
+                    values=scores,
+                    params={name: _drawn(knob, trial.values[name]) for name, knob in self._space.items()},
+                    distributions={name: _distribution(knob) for name, knob in self._space.items()},
+                    # NSGA-II breeds from trials that bear a generation of its own counting, by populations.
+                    system_attrs={"NSGAIISampler:generation": number // population},
+                    constraints={"rejected": 1.0 if trial.rejected else -1.0},
+                )
+            )
+        return study
+
+    def _usable(self) -> list[_Trial]:
+        """Keep the trials whose every value the present space admits: a change of code may have moved its bounds."""
+        knobs = self._space.items()
+        return [trial for trial in self.trials if all(knob.admits(trial.values[name]) for name, knob in knobs)]
+
+
+def _options(knob: Knob) -> list[Scalar]:
+    return [False, True] if knob.type == "bool" else list(knob.choices)
+
+
+def _key(point: dict[str, Scalar]) -> str:
+    """Name a point so that equal points have equal names: 1 and 1.0 are one number."""
+    plain = {name: float(value) if type(value) is int else value for name, value in point.items()}
+    return json.dumps(plain, sort_keys=True)
+
+
+def _distribution(knob: Knob) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if knob.type == "bool":
+        return CategoricalDistribution([False, True])
+    if knob.type == "choice":
+        return CategoricalDistribution(list(range(len(knob.choices))))
+    if knob.low is None or knob.high is None:
+        raise ProposerError(f"the knob {knob.name!r} has no bounds", where="evolution")
+    if knob.type == "int" and knob.step is None:
+        return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
+    return FloatDistribution(knob.low, knob.high, log=knob.log)
+
+
+def _drawn(knob: Knob, value: Scalar) -> Any:
+    """Return the value as optuna holds it: a choice by its index, because 1 and true would be one choice."""
+    if knob.type == "choice":
+        return next(index for index, choice in enumerate(knob.choices) if same(choice, value))
+    return value
+
+
+def _undrawn(knob: Knob, drawn: Any) -> Scalar:
+    value: Scalar = knob.choices[drawn] if knob.type == "choice" else drawn
+    return value
