@@ -62,6 +62,8 @@ class Screened(Entry):
     source: Digest
     change: Digest
     """The effective change with its diff, as a blob."""
+    document: Digest
+    """What the static rules were shown, as a blob."""
     judgement: Digest
     """Every rule's verdict with its values, as a blob."""
     outcome: Literal["pass", "deny", "hold", "invalid"]

@@ -1,122 +1,186 @@
-"""The live model: staged beside the others, made live by one rename.
-
-    models/<version>/   recipe.json  candidate.json  source/…  weights.safetensors  authorisation.json
-    current             a symbolic link to models/<version>; renaming over it is the only point of application
-
-Every write is durable before the next step begins (Sunlight's order: stage, check, apply,
-publish). A version's folder is never written again, so an earlier one comes back bit-identical.
-
-Not covered: who may call this. The supervisor holds the order; see `supervisor.py`.
-"""
+"""Authorise, intend, rename, log the outcome, watch; roll back; and recover, by the very same steps."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
+import secrets
+from datetime import UTC, datetime, timedelta
 
-from harness.artifacts import BlobStore
-from harness.canonical import canonical_bytes, digest_file, digest_json, parse_json
-from harness.durable import make_directory, sync_directory, write_durably
-from harness.errors import CanonicalError, LockgateError, PromotionError
-from harness.records import Candidate
+from harness.canonical import digest
+from harness.desk import Desk, finished
+from harness.entries import Authorised, Intended, Promoted, RolledBack, Voided, Watched
+from harness.envelope import unseal
+from harness.errors import PromotionError, StateError
+from harness.live import check_version, live_version, stage, swap
+from harness.workshop import Failure
 
-CURRENT = "current"
-MODELS = "models"
-WEIGHTS = "weights.safetensors"
-
-
-def candidate_digest(recipe: object, source: str, weights: str) -> str:
-    """The digest that binds a candidate's recipe, source tree and weights."""
-    return digest_json({"recipe": recipe, "source": source, "weights": weights})
+AUTHORISATION_LIFE = timedelta(hours=1)
 
 
-def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, authorisation: bytes) -> Path:
-    """Write `models/<version>` whole and durably; returns the folder. Idempotent: a leftover is replaced.
+class Promotion(Desk):
+    """The live model's side of the supervisor."""
 
-    Raises PromotionError where a blob is missing or does not match, or the disk fails.
-    """
-    models = run / MODELS
-    target = models / str(version)
-    staging = models / f".staging-{version}"
-    try:
-        make_directory(models)
-        if staging.exists():
-            shutil.rmtree(staging)
-        if target.exists():
-            # Left by a crash between staging and intent: nothing live points there, for versions are never reused.
-            if live_version(run) == version:
-                raise PromotionError(f"version {version} is live already")
-            shutil.rmtree(target)
-        make_directory(staging / "source")
-        manifest = parse_json(blobs.get(candidate.source))
-        if not isinstance(manifest, dict):
-            raise PromotionError("the source tree's manifest is malformed", where=candidate.source)
-        for name, blob in sorted(manifest.items()):
-            path = staging / "source" / name
-            make_directory(path.parent)
-            write_durably(path, blobs.get(str(blob)))
-        write_durably(staging / "recipe.json", canonical_bytes(candidate.recipe))
-        write_durably(staging / "candidate.json", canonical_bytes(candidate.json_value()))
-        write_durably(staging / "authorisation.json", authorisation)
-        write_durably(staging / WEIGHTS, blobs.get(candidate.weights))
-        sync_directory(staging)
-        staging.rename(target)
-        sync_directory(models)
-    except (OSError, CanonicalError) as error:
-        raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
-    check_version(run, version, candidate)
-    return target
-
-
-def check_version(run: Path, version: int, candidate: Candidate) -> None:
-    """Hash a staged folder again, from the disk; PromotionError unless it is exactly `candidate`."""
-    folder = run / MODELS / str(version)
-    try:
-        recipe = parse_json((folder / "recipe.json").read_bytes())
-        source = digest_json(source_manifest(folder / "source"))
-        weights = digest_file(folder / WEIGHTS)
-    except (OSError, LockgateError) as error:
-        raise PromotionError(f"version {version} cannot be read: {error}", where=str(folder)) from error
-    if candidate_digest(recipe, source, weights) != candidate.digest:
-        raise PromotionError(
-            f"version {version} is not the candidate that was authorised",
-            where=str(folder),
-            remedy="somebody changed the folder by hand: `lockgate rollback` to another version",
+    def promote(self, number: int) -> None:
+        """Authorise, stage, check as an outsider would, intend, rename, log the outcome, smoke-test."""
+        rooms = self._rooms
+        self._check_halt()
+        found = self._of(number)
+        if found.built is None or found.measured is None or found.outcome is not None:
+            return
+        candidate, genesis = found.built.candidate, self.state.genesis
+        if genesis is None:
+            raise StateError("the log has no genesis")
+        index = found.authorisation
+        if index is None:
+            index = self._journal.commit(
+                Authorised(
+                    number=number,
+                    version=len(self.state.versions),
+                    incumbent=self.state.incumbent.digest,
+                    candidate=candidate.digest,
+                    guard=genesis.guard,
+                    policies=genesis.policies,
+                    evidence=found.measured.evidence,
+                    nonce=secrets.token_hex(16),
+                    expires=(datetime.now(UTC) + AUTHORISATION_LIFE).isoformat(timespec="seconds"),
+                )
+            )
+        authorised = self.state.authorised[index]
+        envelope = self._journal.raw(index)
+        # As an outsider would: the signature over the very bytes, then what they say against what is there.
+        if unseal(envelope, rooms.verifier).body != authorised.json_value():
+            raise PromotionError("the authorisation in the log is not the one in hand", where=f"entry {index}")
+        why = self._why_void(authorised)
+        if why is None:
+            stage(rooms.folder.root, authorised.version, candidate, rooms.blobs, envelope)
+            why = self._why_void(authorised)
+        if why is not None:
+            self._journal.commit(Voided(number=number, reason=why))
+            self._close_test(number, promoted=False)
+            return
+        self._journal.commit(
+            Intended(action="promote", version=authorised.version, candidate=candidate.digest, authorisation=index)
         )
+        self._finish_promotion()
 
-
-def source_manifest(root: Path) -> dict[str, str]:
-    """Path → digest of every file below `root`: the source tree, as it is hashed."""
-    manifest = {}
-    for path in sorted(root.rglob("*")):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise PromotionError("neither a file nor a folder", where=str(path))
-        if path.is_file():
-            manifest[path.relative_to(root).as_posix()] = digest_file(path)
-    return manifest
-
-
-def swap(run: Path, version: int) -> None:
-    """Make `version` live: one atomic rename over `current`, made durable. The only point of application."""
-    link = run / ".current-next"
-    try:
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"{MODELS}/{version}")
-        link.rename(run / CURRENT)
-        sync_directory(run)
-    except OSError as error:
-        raise PromotionError(f"the swap failed: {error}", where=str(run / CURRENT)) from error
-
-
-def live_version(run: Path) -> int | None:
-    """The version that `current` names, or None where there is no link; PromotionError where it names anything else."""
-    link = run / CURRENT
-    try:
-        target = link.readlink()
-    except FileNotFoundError:
+    def _why_void(self, authorised: Authorised) -> str | None:
+        """Why an authorisation may not be used any more; None where it may."""
+        if self._halting():
+            return "the run was halted between the authorisation and the swap"
+        if authorised.incumbent != self.state.incumbent.digest:
+            return "the incumbent has moved since"
+        if datetime.now(UTC) >= datetime.fromisoformat(authorised.expires):
+            return "the authorisation has expired"
         return None
-    except OSError as error:
-        raise PromotionError("not a symbolic link", where=str(link)) from error
-    if len(target.parts) != 2 or target.parts[0] != MODELS or not target.parts[1].isdecimal():
-        raise PromotionError(f"names {target}, which is no version", where=str(link))
-    return int(target.parts[1])
+
+    def _finish_promotion(self) -> None:
+        """From an open intent to its outcome: also what recovery calls."""
+        rooms, intent = self._rooms, self.state.intent
+        if intent is None or intent.authorisation is None:
+            return
+        authorised = self.state.authorised[intent.authorisation]
+        if live_version(rooms.folder.root) != intent.version:
+            why = self._why_void(authorised)
+            if why is not None:
+                self._journal.commit(Voided(number=authorised.number, reason=why))
+                self._close_test(authorised.number, promoted=False)
+                return
+            built = self._of(authorised.number).built
+            if built is None:
+                raise StateError("an intent without a candidate")
+            check_version(rooms.folder.root, intent.version, built.candidate)
+            swap(rooms.folder.root, intent.version)
+        self._journal.commit(Promoted(number=authorised.number, version=intent.version, candidate=intent.candidate))
+        self._close_test(authorised.number, promoted=True)
+        self._watch()
+
+    def _watch(self) -> None:
+        """Smoke test: the live folder must give the very answers that were measured; else the last version comes back."""
+        rooms, state = self._rooms, self.state
+        if state.unwatched:
+            live = state.incumbent
+            expected = self._development_answers(live.digest)
+            folder = rooms.folder.models / str(state.live)
+            answered = rooms.workshop.predict(live, rooms.development, rooms.development_rows, folder=folder)
+            answers = None if isinstance(answered, Failure) else answered.answers
+            watched = Watched(
+                version=state.live,
+                candidate=live.digest,
+                expected=expected or digest(b""),
+                answers=answers,
+                ok=answers is not None and answers == expected,
+            )
+            self._journal.commit(watched)
+        if self.state.failed_watch:
+            before = self.state.genesis and self._before_live()
+            self.rollback(before or 0, by="supervisor", reason="the live model did not give the answers that were measured")
+
+    def _before_live(self) -> int:
+        """The version that was the incumbent when the live one was authorised."""
+        for version, candidate in sorted(self.state.versions.items(), reverse=True):
+            for found in self.state.proposals.values():
+                if found.outcome == "promoted" and found.built and found.built.candidate.digest == self.state.incumbent.digest:
+                    if found.staked and found.staked.incumbent == candidate.digest and version < self.state.live:
+                        return version
+        return 0
+
+    def rollback(self, version: int, *, by: str, reason: str) -> None:
+        """Make an earlier version live again, bit-identical. Ends the epoch. StateError where it never was live."""
+        rooms = self._rooms
+        target = self.state.versions.get(version)
+        if target is None:
+            raise StateError(f"version {version} was never live", remedy="`lockgate status` lists the versions")
+        check_version(rooms.folder.root, version, target)
+        self._journal.commit(Intended(action="rollback", version=version, candidate=target.digest, by=by, reason=reason))
+        self._finish_rollback()
+
+    def _finish_rollback(self) -> None:
+        rooms, intent = self._rooms, self.state.intent
+        if intent is None:
+            return
+        if live_version(rooms.folder.root) != intent.version:
+            check_version(rooms.folder.root, intent.version, self.state.versions[intent.version])
+            swap(rooms.folder.root, intent.version)
+        self._journal.commit(
+            RolledBack(version=intent.version, candidate=intent.candidate, by=intent.by, reason=intent.reason)
+        )
+        self._end_epoch()
+
+    def recover(self) -> None:
+        """Bring disk, vault and log into step after any crash, by the same steps as in normal work.
+
+        PromotionError where the live model is not the one that the log names: somebody else touched it.
+        """
+        rooms, state = self._rooms, self.state
+        if state.intent is not None:
+            if state.intent.action == "promote":
+                self._finish_promotion()
+            else:
+                self._finish_rollback()
+        elif live_version(rooms.folder.root) is None and not state.promotions:
+            # Killed between genesis, which authorises the baseline, and its first swap.
+            envelope = self._journal.raw(0)
+            stage(rooms.folder.root, 0, state.baseline, rooms.blobs, envelope)
+            swap(rooms.folder.root, 0)
+        live = live_version(rooms.folder.root)
+        if live != self.state.live:
+            raise PromotionError(
+                f"version {live} is live, but the log says version {self.state.live}",
+                where=str(rooms.folder.root / "current"),
+                remedy=f"somebody moved the link; point it back to models/{self.state.live}, and find out who",
+            )
+        check_version(rooms.folder.root, self.state.live, self.state.incumbent)
+        self._reconcile_vault()
+        self._watch()
+
+    def _reconcile_vault(self) -> None:
+        """Close what the vault's ledger still holds open although the run's log says how it ended."""
+        rooms = self._rooms
+        if self.state.rolled_back is not None:
+            self._end_epoch()
+        pending = rooms.vault.state.pending
+        if pending is None or not pending.key.startswith(f"{self._origin()}/"):
+            return
+        number = int(pending.key.rpartition("/")[2])
+        found = self.state.proposals.get(number)
+        if found is not None and found.staked is not None and finished(found):
+            self._close_test(number, promoted=found.outcome == "promoted")

@@ -13,6 +13,7 @@ swap and its outcome right after; no authorisation and no intent to promote whil
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final
 
 from harness.entries import (
@@ -94,6 +95,11 @@ class RunState:
     failed_watch: bool = False
     """The live model failed its smoke test and was not rolled back yet."""
     halted: Halted | None = None
+    rolled_back: int | None = None
+    """The index of a rollback after which nothing was staked yet."""
+    last_time: str = ""
+    active_seconds: float = 0.0
+    """Time between entries, idle time between two supervisors left out: what the wall-clock budget counts."""
 
     def _genesis(self) -> Genesis:
         if self.genesis is None:
@@ -143,7 +149,8 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
         raise illegal("genesis comes first, and once")
     if state.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
         raise illegal("an intent is open: its outcome comes first")
-    state = replace(state, size=index + 1)
+    gap = 0.0 if isinstance(entry, (Genesis, Started)) else _seconds(state.last_time, entry.time)
+    state = replace(state, size=index + 1, last_time=entry.time, active_seconds=state.active_seconds + gap)
 
     def proposal(number: int) -> ProposalState:
         found = state.proposals.get(number)
@@ -191,7 +198,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
             if entry.epoch != state.epoch or entry.incumbent != state.incumbent.digest:
                 raise illegal("the stake is of another epoch or over another incumbent")
-            return replace(with_proposal(entry.number, staked=entry), open_stake=entry.number)
+            return replace(with_proposal(entry.number, staked=entry), open_stake=entry.number, rolled_back=None)
         case Predicted():
             if entry.epoch != state.epoch:
                 raise illegal("answers to another epoch's items")
@@ -307,6 +314,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 open_stake=None,
                 unwatched=False,
                 failed_watch=False,
+                rolled_back=index,
             )
         case Halted():
             return replace(state, halted=entry)
@@ -315,3 +323,11 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("the run is not halted")
             return replace(state, halted=None)
     raise illegal("unknown kind of entry")
+
+
+def _seconds(before: str, after: str) -> float:
+    """Seconds from one entry's time to the next one's; a clock that was set back counts nothing."""
+    try:
+        return max(0.0, (datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds())
+    except ValueError:
+        return 0.0

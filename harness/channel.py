@@ -1,0 +1,129 @@
+"""A child process that answers JSON lines: how the supervisor talks to the evaluator.
+
+One request, one answer, in order; every line is bounded; every answer has a deadline.
+A child that dies, is late or answers anything else is killed, and the caller told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from harness.canonical import canonical_bytes, parse_json
+from harness.errors import CanonicalError, EvaluatorError
+
+MAX_LINE = 8 << 20
+"""Bytes of one line: the ids of a prefix and the curves of a test fit many times."""
+
+
+class Child:
+    """A warm child process; `ask` is safe to call from several threads."""
+
+    def __init__(self, arguments: Sequence[str], *, name: str, stderr: Path) -> None:
+        """`arguments` follow the interpreter; what the child prints to stderr goes to the file `stderr`."""
+        self._arguments = [sys.executable, "-P", *arguments]
+        self._name = name
+        self._stderr = stderr
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._buffer = bytearray()
+
+    @property
+    def pid(self) -> int | None:
+        """The running child's process id."""
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    def ask(self, request: dict[str, Any], *, seconds: float) -> dict[str, Any]:
+        """Send one request, return its answer. EvaluatorError where there is none in time."""
+        with self._lock:
+            process = self._running()
+            try:
+                return self._exchange(process, request, seconds)
+            except (OSError, ValueError, CanonicalError, EvaluatorError) as error:
+                self._kill()
+                if isinstance(error, EvaluatorError):
+                    raise
+                raise EvaluatorError(f"the {self._name} failed: {error}", remedy=f"see {self._stderr}") from error
+
+    def close(self) -> None:
+        """End the child."""
+        with self._lock:
+            self._kill()
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._kill()
+            self._buffer.clear()
+            keep = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+            environment = {key: os.environ[key] for key in keep if key in os.environ}
+            environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+            with self._stderr.open("ab") as log:
+                self._process = subprocess.Popen(  # noqa: S603
+                    self._arguments,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                )
+        return self._process
+
+    def _exchange(self, process: subprocess.Popen[bytes], request: dict[str, Any], seconds: float) -> dict[str, Any]:
+        if process.stdin is None or process.stdout is None:
+            raise EvaluatorError(f"the {self._name} has no pipes")
+        process.stdin.write(canonical_bytes(request) + b"\n")
+        process.stdin.flush()
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._buffer:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise EvaluatorError(f"the {self._name} did not answer within {seconds:g} s")
+            ready, _, _ = select.select([process.stdout], [], [], min(left, 1.0))
+            if not ready:
+                continue
+            data = os.read(process.stdout.fileno(), 1 << 16)
+            if not data:
+                raise EvaluatorError(f"the {self._name} died (status {process.wait()})", remedy=f"see {self._stderr}")
+            self._buffer += data
+            if len(self._buffer) > MAX_LINE:
+                raise EvaluatorError(f"the {self._name} answered more than {MAX_LINE} bytes")
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer[:] = rest
+        answer = parse_json(line, max_bytes=MAX_LINE)
+        if not isinstance(answer, dict):
+            raise EvaluatorError(f"the {self._name} answered no object")
+        return answer
+
+    def _kill(self) -> None:
+        if self._process is None:
+            return
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process = None
+
+
+def serve_lines() -> tuple[IO[bytes], IO[bytes]]:
+    """In the child: the pipes to the parent, with `print` sent to stderr.
+
+    When the parent dies the requests end, and so does the child: no signal, which would be tied to the
+    parent's thread (PR_SET_PDEATHSIG), and no process left behind.
+    """
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    return requests, answers

@@ -1,0 +1,117 @@
+"""The client's end of the supervisor's socket, and the supervisor's process where this client owns it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import errors
+from harness.errors import LockgateError, ServiceError
+
+
+def raise_problem(problem: dict[str, Any]) -> None:
+    """Raise what the other side reported, as the error that it was."""
+    kind = getattr(errors, str(problem.get("type")), LockgateError)
+    if not (isinstance(kind, type) and issubclass(kind, LockgateError)):
+        kind = LockgateError
+    raise kind(str(problem.get("message")), where=problem.get("where"), remedy=problem.get("remedy"))
+
+
+class Connection:
+    """One connection to a supervisor."""
+
+    def __init__(self, run: Path) -> None:
+        """Connect to the supervisor of the run in this folder; ServiceError where none listens."""
+        self._run = run
+        folder = None
+        try:
+            folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            # Through the descriptor, for sun_path holds 108 bytes only.
+            self._socket.connect(f"/proc/self/fd/{folder}/supervisor.sock")
+        except OSError as error:
+            raise ServiceError("no supervisor listens", where=str(run)) from error
+        finally:
+            if folder is not None:
+                os.close(folder)
+        self._file = self._socket.makefile("rwb")
+
+    def ask(self, request: dict[str, Any], on_event: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any]:
+        """Send a request, pass events on, return the answer; the other side's error is raised here."""
+        try:
+            self._file.write(json.dumps(request).encode() + b"\n")
+            self._file.flush()
+            while line := self._file.readline():
+                message = json.loads(line)
+                if "event" in message:
+                    on_event(message)
+                elif "error" in message:
+                    raise_problem(message["error"])
+                else:
+                    return dict(message["ok"])
+        except (OSError, ValueError) as error:
+            raise ServiceError(f"the supervisor went away: {error}", remedy=self._remedy()) from error
+        raise ServiceError("the supervisor went away", where=str(self._run), remedy=self._remedy())
+
+    def _remedy(self) -> str:
+        return f"nothing is lost: `lockgate resume {self._run}` goes on where it stopped"
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+            self._socket.close()
+
+
+class SupervisorProcess:
+    """The supervisor, started for this client's life."""
+
+    def __init__(self, arguments: dict[str, Any], note: Callable[[str], None]) -> None:
+        """Start it and wait until it is ready; its error is raised here. `note` is told what takes time."""
+        run = Path(arguments["out"])
+        run.mkdir(parents=True, exist_ok=True)
+        with (run / "supervisor.stderr").open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "harness.service", json.dumps(arguments)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for the client, which ends the supervisor in order
+            )
+        self.ready: dict[str, Any] = {}
+        out = self.process.stdout
+        if out is None:
+            raise ServiceError("the supervisor has no pipes")
+        for line in out:
+            message = json.loads(line)
+            if "error" in message:
+                self.close()
+                raise_problem(message["error"])
+            if "ready" in message:
+                self.ready = message
+                return
+            note(str(message.get("note")))
+        status = self.process.wait()
+        raise ServiceError(
+            f"the supervisor ended before it was ready (status {status})", remedy=f"see {run / 'supervisor.stderr'}"
+        )
+
+    def close(self) -> None:
+        """Close its standard input, on which it ends; kill it where it does not."""
+        with contextlib.suppress(OSError):
+            if self.process.stdin:
+                self.process.stdin.close()
+        try:
+            self.process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout:
+            self.process.stdout.close()

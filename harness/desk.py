@@ -1,0 +1,143 @@
+"""What every stage of the supervisor works with: the rooms, the state of the moment, and the small common steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts import BlobStore
+from harness.channel import Child
+from harness.config import Config
+from harness.entries import Decided
+from harness.errors import EvaluatorError
+from harness.folder import RunFolder
+from harness.gates import GateSpec
+from harness.journal import Journal
+from harness.judge import Judge
+from harness.keys import Verifier
+from harness.policy import PolicySet
+from harness.records import Decision, Digest
+from harness.state import ProposalState, RunState
+from harness.vault import Vault
+from harness.workshop import Workshop
+
+EVALUATOR_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What a supervisor works with: its processes and stores, opened by `opening.py`."""
+
+    folder: RunFolder
+    config: Config
+    workers: int
+    journal: Journal
+    blobs: BlobStore
+    workshop: Workshop
+    evaluator: Child
+    judge: Judge
+    policies: PolicySet
+    vault: Vault
+    gates: list[GateSpec]
+    eval_kinds: dict[str, str]
+    verifier: Verifier
+    training: Path
+    development: Path
+    development_rows: int
+    development_shuffle: str
+
+
+class Halt(Exception):  # noqa: N818 - no error: somebody stopped the run, and it rests
+    """The run is halted: nothing more is decided until it is resumed."""
+
+
+class Desk:
+    """The base of the supervisor's stages."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        """Work with these rooms; the state is the journal's."""
+        self._rooms = rooms
+        self._journal = rooms.journal
+
+    @property
+    def state(self) -> RunState:
+        """The state of the moment."""
+        return self._journal.state
+
+    def _of(self, number: int) -> ProposalState:
+        return self.state.proposals[number]
+
+    def _origin(self) -> str:
+        return self.state.genesis.origin if self.state.genesis else ""
+
+    def _key(self, number: int) -> str:
+        return f"{self._origin()}/{number}"
+
+    def _prefix(self) -> int:
+        """Items that a test may look at: the greatest cap of all gates."""
+        cap = self._rooms.config.ledger.cap
+        return max([cap, *(gate.cap or cap for gate in self._rooms.gates)])
+
+    def _reject(self, number: int, decision: Decision, *, judgement: Digest | None = None) -> None:
+        self._journal.commit(Decided(number=number, decision=decision, judgement=judgement))
+        if self._of(number).staked is not None:
+            self._close_test(number, promoted=False)
+
+    def _close_test(self, number: int, *, promoted: bool) -> None:
+        pending = self._rooms.vault.state.pending
+        if pending is None or pending.key != self._key(number):
+            return
+        measured = self._of(number).measured
+        used = measured.items if measured is not None else pending.items
+        self._rooms.vault.close_test(pending.key, used, promoted=promoted)
+
+    def _end_epoch(self) -> None:
+        self._rooms.vault.end_epoch(f"{self._origin()}/rollback/{self.state.rolled_back}")
+
+    def _development_answers(self, candidate: Digest) -> Digest | None:
+        genesis = self.state.genesis
+        if genesis is not None and candidate == genesis.baseline.digest:
+            return genesis.answers
+        for found in self.state.proposals.values():
+            if found.built and found.developed and found.built.candidate.digest == candidate:
+                return found.developed.answers
+        return None
+
+    def _ask(self, request: dict[str, Any], made: Path | None = None) -> dict[str, Any]:
+        """Ask the evaluator; one that died is started again and asked once more, for it holds no state.
+
+        `made`: the file that an earlier, equal request left behind counts as nothing; it is written again.
+        """
+        if made is not None:
+            made.unlink(missing_ok=True)
+        try:
+            answer = self._rooms.evaluator.ask(request, seconds=EVALUATOR_SECONDS)
+        except EvaluatorError:
+            answer = self._rooms.evaluator.ask(request, seconds=EVALUATOR_SECONDS)
+        if "ok" not in answer:
+            raise EvaluatorError(str(answer.get("message")), where=answer.get("where"), remedy=answer.get("remedy"))
+        result = answer["ok"]
+        if not isinstance(result, dict):
+            raise EvaluatorError("the evaluator answered no object")
+        return result
+
+    def _out_of_time(self) -> bool:
+        return self.state.active_seconds >= self._rooms.config.budgets.wall_seconds
+
+    def _halting(self) -> bool:
+        """Looked at before every decision and right before the swap: the log's halt, or the kill-switch file."""
+        return self.state.halted is not None or self._rooms.folder.halt.exists()
+
+    def _check_halt(self) -> None:
+        if self._halting():
+            raise Halt
+
+
+def finished(found: ProposalState) -> bool:
+    """Whether nothing more happens to a proposal."""
+    if found.decision is None:
+        return False
+    return found.decision.verdict == "reject" or (found.decision.verdict == "promote" and found.outcome is not None)
+
+

@@ -1,0 +1,219 @@
+"""The evaluator: the one process that holds held-out labels. It sees answers as plain tensors.
+
+Started by the supervisor as `python -m harness.evaluator SUBJECT`; answers one JSON line
+for each (see `channel.py`). It imports the subject's trusted `guards.py` and numpy, never
+torch, and runs no candidate code. It holds no key: the supervisor tells it which items,
+in which order, under which shuffle.
+
+What the predict job is given is one flat table of rows: the inputs of all views of all
+items, shuffled, so that a candidate cannot tell by its place which eval a row serves.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.canonical import canonical_bytes, digest, parse_json
+from harness.channel import MAX_LINE, serve_lines
+from harness.errors import EvaluatorError, LockgateError, SubjectError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from harness.evals import Items
+
+
+class Evaluator:
+    """The subject's data and evals, loaded once, and the operations that the supervisor asks for."""
+
+    def __init__(self, subject: Path) -> None:
+        """Load `guards.py` and its data. SubjectError where they are not sound."""
+        from harness.evals import load_guards
+
+        self._path = subject / "guards.py"
+        self._suite = load_guards(self._path)
+        self._data = self._suite.load()
+        self._suite.check(self._data)
+
+    def operate(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer one request, by its `op`."""
+        operations: dict[str, Callable[..., dict[str, Any]]] = {
+            "describe": self.describe,
+            "training": self.training,
+            "inputs": self.inputs,
+            "develop": self.develop,
+            "test": self.test,
+        }
+        arguments = dict(request)
+        operation = operations.get(str(arguments.pop("op", "")))
+        if operation is None:
+            raise EvaluatorError(f"unknown operation {request.get('op')!r}")
+        return operation(**arguments)
+
+    def describe(self) -> dict[str, Any]:
+        """What there is: sizes, evals with their kinds and bounds, the shape of an answer, the data's digest."""
+        return {
+            "data": self._fingerprint(),
+            "development": len(self._data.development),
+            "vault": len(self._data.vault),
+            "output": list(self._data.output),
+            "evals": [
+                {"name": e.name, "kind": e.kind, "views": list(e.views), "bounds": list(e.bounds)}
+                for e in self._suite.evaluations.values()
+            ],
+        }
+
+    def _fingerprint(self) -> str:
+        """A digest over every item and label, in order: what the guarantees are about."""
+        import hashlib
+
+        from harness.evals import item_key
+
+        whole = hashlib.sha256()
+        for items in (self._data.development, self._data.vault):
+            whole.update(len(items).to_bytes(8, "big"))
+            for raw in items.raw:
+                key = item_key(raw)
+                whole.update(len(key).to_bytes(8, "big") + key)
+            whole.update(_plain(items.labels).tobytes())
+        return f"sha256:{whole.hexdigest()}"
+
+    def training(self, dest: str) -> dict[str, Any]:
+        """Write the training tensors, labels and all, to `dest` for build jobs."""
+        from safetensors.numpy import save_file
+
+        save_file({k: _plain(v) for k, v in self._data.train.items()}, dest)
+        return {"digest": digest(Path(dest).read_bytes())}
+
+    def _items(self, split: str, ids: list[int] | None) -> Items:
+        whole = {"development": self._data.development, "vault": self._data.vault}[split]
+        return whole if ids is None else whole.take(ids)
+
+    def inputs(self, split: str, ids: list[int] | None, shuffle: str, dest: str) -> dict[str, Any]:
+        """Write the unlabelled, shuffled inputs of all views of these items to `dest`.
+
+        `shuffle` is 64 hexadecimal digits; it seeds the views' own randomness and the order of rows.
+        """
+        import numpy as np
+        from safetensors.numpy import save_file
+
+        items = self._items(split, ids)
+        tables = list(self._suite.encode(items.raw, _seed(shuffle, "views")).values())
+        keys = sorted(tables[0])
+        flat = {key: np.concatenate([table[key] for table in tables]) for key in keys}
+        rows = len(flat[keys[0]])
+        order = _generator(shuffle, "order of rows").permutation(rows)
+        save_file({key: _plain(table[order]) for key, table in flat.items()}, dest)
+        return {"rows": rows, "items": len(items)}
+
+    def _answers(self, path: str, items: int, shuffle: str) -> dict[str, np.ndarray]:
+        """Read a candidate's answers, checked before they are read, and put them back in order by view."""
+        import numpy as np
+
+        from harness.artifacts import TensorSpec, read_tensors
+
+        views = list(self._suite.views)
+        rows = items * len(views)
+        spec = TensorSpec(dtype="F32", shape=(rows, *self._data.output))
+        flat = read_tensors(Path(path), expect={"answers": spec}, max_bytes=1 << 32)["answers"]
+        order = _generator(shuffle, "order of rows").permutation(rows)
+        straight = np.empty_like(flat)
+        straight[order] = flat
+        return {view: straight[k * items : (k + 1) * items] for k, view in enumerate(views)}
+
+    def develop(self, answers: str, shuffle: str) -> dict[str, Any]:
+        """Score every eval on all development items: the mean of each, which a proposer may see."""
+        items = self._data.development
+        by_view = self._answers(answers, len(items), shuffle)
+        means = {}
+        for name in self._suite.evaluations:
+            scores = self._suite.evaluations[name].score(items.labels, by_view).values
+            if not len(scores):
+                raise SubjectError(f"eval '{name}' applies to no development item", where=str(self._path))
+            means[name] = float(scores.mean())
+        return {"development": means}
+
+    def test(  # noqa: D417 - the arguments are the fields of one request
+        self,
+        ids: list[int],
+        shuffle: str,
+        candidate: str,
+        incumbent: str,
+        baseline: str,
+        gates: list[dict[str, Any]],
+        alpha: float,
+        cap: int,
+        batch: int,
+    ) -> dict[str, Any]:
+        """Run the sequential test of all gates on this prefix of the vault; stop as soon as it is decided."""
+        import numpy as np
+
+        from harness.statistics import GateSpec, run_test
+
+        specs = [GateSpec.parse(gate) for gate in gates]
+        items = self._items("vault", ids)
+        answers: dict[str, dict[str, np.ndarray]] = {}
+        for role, path in (("candidate", candidate), ("incumbent", incumbent), ("baseline", baseline)):
+            answers[role] = self._answers(path, len(items), shuffle)
+        by_name = {spec.name: spec for spec in specs}
+
+        def scored(role: str, name: str, start: int, stop: int) -> np.ndarray:
+            part = {view: table[start:stop] for view, table in answers[role].items()}
+            return self._suite.evaluations[name].score(items.labels[start:stop], part).values
+
+        def draw(gate: str, start: int, stop: int) -> np.ndarray:
+            spec = by_name[gate]
+            reference = None if spec.paired is None else scored(spec.paired, spec.eval, start, stop)
+            return spec.observe(scored("candidate", spec.eval, start, stop), reference)
+
+        # How many items an eval applies to is known before any is scored: it only tells what is hopeless.
+        applicable = {
+            spec.name: int(self._suite.evaluations[spec.eval].mask(items.labels[: spec.cap or cap]).sum()) for spec in specs
+        }
+        result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(items))
+        return {"result": result.json_value(), "salt": secrets.token_hex(16)}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    import numpy as np
+
+    return np.ascontiguousarray(array)
+
+
+def _seed(shuffle: str, label: str) -> int:
+    """A seed for one purpose; the same shuffle and purpose give the same seed."""
+    return int(digest(f"{shuffle}/{label}".encode()).removeprefix("sha256:")[:32], 16)
+
+
+def _generator(shuffle: str, label: str) -> np.random.Generator:
+    import numpy as np
+
+    return np.random.Generator(np.random.PCG64(_seed(shuffle, label)))
+
+
+def main() -> None:
+    """Serve requests until the supervisor goes away."""
+    requests, answers = serve_lines()
+    evaluator: Evaluator | None = None
+    while line := requests.readline(MAX_LINE):
+        try:
+            request = parse_json(line, max_bytes=MAX_LINE)
+            if not isinstance(request, dict):
+                raise EvaluatorError("a request is an object")  # noqa: TRY301 - one way out for all of them
+            if evaluator is None:
+                evaluator = Evaluator(Path(sys.argv[1]))
+            answer: dict[str, Any] = {"ok": evaluator.operate(request)}
+        except LockgateError as error:
+            answer = {"error": type(error).__name__, "message": error.message, "where": error.where, "remedy": error.remedy}
+        except Exception as error:  # noqa: BLE001 - guards.py is the subject's code: whatever it raises is reported, and denies
+            answer = {"error": "SubjectError", "message": f"{type(error).__name__}: {error}", "where": None, "remedy": None}
+        answers.write(canonical_bytes(answer) + b"\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

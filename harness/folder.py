@@ -1,0 +1,127 @@
+"""The run's folder: where everything lies, who holds its lock, and the digest of what guards it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness import __version__
+from harness.canonical import digest_file, digest_json
+from harness.config import Config
+from harness.durable import make_directory
+from harness.errors import ConfigError, PolicyError
+from harness.live import MODELS
+from harness.records import Digest
+
+HALT = "HALT"
+
+
+class RunFolder:
+    """Paths below one run's folder."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; nothing is touched."""
+        self.root = root.absolute()
+        self.log = self.root / "log"
+        self.public_key = self.root / "keys" / "log.pub"
+        self.blobs = self.root / "blobs"
+        self.models = self.root / MODELS
+        self.private = self.root / "private"
+        self.signing_key = self.private / "signing.key"
+        self.vault_key = self.private / "vault.key"
+        self.vault = self.root / "vault"
+        self.work = self.root / "work"
+        self.socket = self.root / "supervisor.sock"
+        self.halt = self.root / HALT
+        self.subject_link = self.root / "subject.path"
+        self._lock: int | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was begun here: its log has a tree head."""
+        return (self.log / "checkpoint").exists()
+
+    def create(self) -> None:
+        """Make the folders, the private one closed to others. ConfigError where the disk refuses."""
+        try:
+            for path in (self.root, self.models, self.root / "keys", self.work):
+                make_directory(path)
+            make_directory(self.private, mode=0o700)
+        except OSError as error:
+            raise ConfigError(f"cannot be created: {error.strerror}", where=str(self.root), remedy="name another with --out") from error
+
+    def lock(self) -> None:
+        """Take the run's lock for this process's life; ConfigError where another supervisor holds it."""
+        handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise ConfigError(
+                "another supervisor is at work on this run",
+                where=str(self.root),
+                remedy="wait for it, `lockgate halt` it, or give this run a folder of its own with --out",
+            ) from error
+        self._lock = handle
+
+
+def policy_paths(subject: Path, config: Config) -> list[tuple[Path, dict[str, object]]]:
+    """The policy files that a configuration names, with overridden params, in order.
+
+    A bare name is a pack of the product; anything with a slash or a suffix is a glob below the subject.
+    PolicyError where a name finds nothing: an empty set never passes.
+    """
+    found: list[tuple[Path, dict[str, object]]] = []
+    for ref in config.policies:
+        name, params = (ref, {}) if isinstance(ref, str) else (ref.pack, dict(ref.params))
+        if "/" in name or name.endswith((".yaml", ".yml")):
+            paths: Sequence[Path] = sorted(p for p in subject.glob(name) if not p.name.endswith(".test.yaml"))
+        else:
+            paths = [pack_path(name)]
+        if not paths:
+            raise PolicyError(f"no policy file matches '{name}'", where=str(subject / "lockgate.yaml"))
+        found += [(path, params) for path in paths]
+    return found
+
+
+def pack_path(name: str) -> Path:
+    """Where the product keeps a policy pack: inside the wheel, or beside the package in a checkout."""
+    here = Path(__file__).parent
+    for root in (here / "_policies", here.parent / "policies"):
+        path = root / f"{name}.yaml"
+        if path.is_file():
+            return path
+    raise PolicyError(f"no policy pack '{name}'", remedy="the packs are listed in policies/")
+
+
+def guard_digest(subject: Path, config: Config) -> Digest:
+    """The digest of what guards a run: lockgate.yaml, guards.py, every policy, the harness and its version.
+
+    Other Python files of the subject that are not mutable count too, for guards.py may import them.
+    """
+    files = {"lockgate.yaml": digest_file(subject / "lockgate.yaml"), "guards.py": digest_file(subject / "guards.py")}
+    mutable = {path for pattern in config.mutable for path in subject.glob(pattern)}
+    for path in sorted(subject.rglob("*.py")):
+        if path not in mutable and "__pycache__" not in path.parts:
+            files[path.relative_to(subject).as_posix()] = digest_file(path)
+    for path, _ in policy_paths(subject, config):
+        files[f"policy:{path.name}"] = digest_file(path)
+    harness = Path(__file__).parent
+    code = {p.relative_to(harness).as_posix(): digest_file(p) for p in sorted(harness.rglob("*.py"))}
+    return digest_json({"files": files, "harness": __version__, "code": digest_json(code)})
+
+
+def read_source(subject: Path, config: Config) -> dict[str, bytes]:
+    """The subject's source tree that proposals may change: path → bytes. ConfigError where a glob finds nothing."""
+    tree: dict[str, bytes] = {}
+    for pattern in config.mutable:
+        for path in sorted(subject.glob(pattern)):
+            if path.is_file() and not path.is_symlink():
+                tree[path.relative_to(subject).as_posix()] = path.read_bytes()
+    if "model.py" not in tree:
+        raise ConfigError(
+            "no model.py among the mutable files", where=str(subject), remedy="it holds Recipe, build, train and predict"
+        )
+    return tree

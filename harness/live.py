@@ -1,0 +1,123 @@
+"""The live model: staged beside the others, made live by one rename.
+
+    models/<version>/   recipe.json  candidate.json  source/…  weights.safetensors  authorisation.json
+    current             a symbolic link to models/<version>; renaming over it is the only point of application
+
+Every write is durable before the next step begins (Sunlight's order: stage, check, apply,
+publish). A version's folder is never written again, so an earlier one comes back bit-identical.
+
+Not covered: when this may be called; see `promotion.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from harness.artifacts import BlobStore
+from harness.canonical import canonical_bytes, digest_file, digest_json, parse_json
+from harness.durable import make_directory, sync_directory, write_durably
+from harness.errors import CanonicalError, LockgateError, PromotionError
+from harness.records import Candidate
+
+CURRENT = "current"
+MODELS = "models"
+WEIGHTS = "weights.safetensors"
+
+
+def candidate_digest(recipe: object, source: str, weights: str) -> str:
+    """The digest that binds a candidate's recipe, source tree and weights."""
+    return digest_json({"recipe": recipe, "source": source, "weights": weights})
+
+
+def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, authorisation: bytes) -> Path:
+    """Write `models/<version>` whole and durably; returns the folder. Idempotent: a leftover is replaced.
+
+    Raises PromotionError where a blob is missing or does not match, or the disk fails.
+    """
+    models = run / MODELS
+    target = models / str(version)
+    staging = models / f".staging-{version}"
+    try:
+        make_directory(models)
+        if staging.exists():
+            shutil.rmtree(staging)
+        if target.exists():
+            # Left by a crash between staging and intent: nothing live points there, for versions are never reused.
+            if live_version(run) == version:
+                raise PromotionError(f"version {version} is live already")
+            shutil.rmtree(target)
+        make_directory(staging / "source")
+        manifest = parse_json(blobs.get(candidate.source))
+        if not isinstance(manifest, dict):
+            raise PromotionError("the source tree's manifest is malformed", where=candidate.source)
+        for name, blob in sorted(manifest.items()):
+            path = staging / "source" / name
+            make_directory(path.parent)
+            write_durably(path, blobs.get(str(blob)))
+        write_durably(staging / "recipe.json", canonical_bytes(candidate.recipe))
+        write_durably(staging / "candidate.json", canonical_bytes(candidate.json_value()))
+        write_durably(staging / "authorisation.json", authorisation)
+        write_durably(staging / WEIGHTS, blobs.get(candidate.weights))
+        sync_directory(staging)
+        staging.rename(target)
+        sync_directory(models)
+    except (OSError, CanonicalError) as error:
+        raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
+    check_version(run, version, candidate)
+    return target
+
+
+def check_version(run: Path, version: int, candidate: Candidate) -> None:
+    """Hash a staged folder again, from the disk; PromotionError unless it is exactly `candidate`."""
+    folder = run / MODELS / str(version)
+    try:
+        recipe = parse_json((folder / "recipe.json").read_bytes())
+        source = digest_json(source_manifest(folder / "source"))
+        weights = digest_file(folder / WEIGHTS)
+    except (OSError, LockgateError) as error:
+        raise PromotionError(f"version {version} cannot be read: {error}", where=str(folder)) from error
+    if candidate_digest(recipe, source, weights) != candidate.digest:
+        raise PromotionError(
+            f"version {version} is not the candidate that was authorised",
+            where=str(folder),
+            remedy="somebody changed the folder by hand: `lockgate rollback` to another version",
+        )
+
+
+def source_manifest(root: Path) -> dict[str, str]:
+    """Path → digest of every file below `root`: the source tree, as it is hashed."""
+    manifest = {}
+    for path in sorted(root.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise PromotionError("neither a file nor a folder", where=str(path))
+        if path.is_file():
+            manifest[path.relative_to(root).as_posix()] = digest_file(path)
+    return manifest
+
+
+def swap(run: Path, version: int) -> None:
+    """Make `version` live: one atomic rename over `current`, made durable. The only point of application."""
+    link = run / ".current-next"
+    try:
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"{MODELS}/{version}")
+        link.rename(run / CURRENT)
+        sync_directory(run)
+    except OSError as error:
+        raise PromotionError(f"the swap failed: {error}", where=str(run / CURRENT)) from error
+
+
+def live_version(run: Path) -> int | None:
+    """The version that `current` names, or None where there is no link; PromotionError where it names anything else."""
+    link = run / CURRENT
+    try:
+        target = link.readlink()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PromotionError("not a symbolic link", where=str(link)) from error
+    if len(target.parts) != 2 or target.parts[0] != MODELS or not re.fullmatch(r"0|[1-9][0-9]{0,8}", target.parts[1]):
+        raise PromotionError(f"names {target}, which is no version", where=str(link))
+    return int(target.parts[1])

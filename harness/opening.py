@@ -1,0 +1,318 @@
+"""Open a run: make its rooms, begin its log or go on from it, and refuse where anything does not fit."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.artifacts import BlobStore
+from harness.auditlog import AuditLog
+from harness.canonical import digest
+from harness.channel import Child
+from harness.config import Config, load_config
+from harness.desk import EVALUATOR_SECONDS, Rooms
+from harness.entries import Genesis, Started
+from harness.errors import ConfigError, EvaluatorError, SubjectError
+from harness.folder import RunFolder, guard_digest, policy_paths, read_source
+from harness.gates import GateSpec, compile_gates
+from harness.journal import Journal, Listener
+from harness.judge import Judge
+from harness.keys import Signer, VaultKey
+from harness.policy import PolicySet, load_policies
+from harness.state import RunState
+from harness.supervisor import Supervisor
+from harness.vault import Vault
+from harness.workshop import Failure, Made, Workshop
+
+MINIMUM_ITEMS = 200
+"""With fewer unspent held-out items, no test is begun."""
+
+
+class Opened:
+    """A supervisor with its rooms, and how to leave them."""
+
+    def __init__(self, supervisor: Supervisor, rooms: Rooms, closers: list[Callable[[], None]]) -> None:
+        """Keep what must be closed, in reverse order of opening."""
+        self.supervisor = supervisor
+        self.rooms = rooms
+        self._closers = closers
+
+    def close(self) -> None:
+        """Close every room; the log last of all."""
+        self.supervisor.close()
+        for close in self._closers:
+            close()
+
+
+def open_run(
+    out: Path,
+    subject: Path,
+    *,
+    seed: int | None = None,
+    workers: int | None = None,
+    vault_key: Path | None = None,
+    listener: Listener | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> Opened:
+    """Open the run in `out` over `subject`, beginning it where there is none.
+
+    `note` is told, in words, what takes its time. Raises LockgateError, with a remedy, where the subject,
+    its policies or gates are not sound, where the sandbox does not hold, where another supervisor is at work,
+    or where what guards the run is not what its log names.
+    """
+    config = load_config(subject)
+    source = read_source(subject, config)
+    folder = RunFolder(out)
+    fresh = not folder.exists
+    if fresh and out.exists() and any(p.name != "lock" for p in out.iterdir()) and not (folder.private).exists():
+        raise ConfigError("the folder is not empty, and holds no run", where=str(out), remedy="name another with --out")
+    folder.create()
+    folder.lock()
+    guard = guard_digest(subject, config)
+    signer = _signer(folder, config)
+    key = _vault_key(vault_key or folder.vault_key)
+    closers: list[Callable[[], None]] = []
+    try:
+        return _open(
+            folder, subject, config, source, guard, signer, key, closers, seed=seed, workers=workers, listener=listener, note=note
+        )
+    except BaseException:
+        for close in closers:
+            close()
+        raise
+
+
+def _open(
+    folder: RunFolder,
+    subject: Path,
+    config: Config,
+    source: dict[str, bytes],
+    guard: str,
+    signer: Signer,
+    key: VaultKey,
+    closers: list[Callable[[], None]],
+    *,
+    seed: int | None,
+    workers: int | None,
+    listener: Listener | None,
+    note: Callable[[str], None],
+) -> Opened:
+    from harness.engines.local import LocalEngine
+    from harness.sandbox import Site
+
+    evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=folder.work / "evaluator.stderr")
+    closers.append(evaluator.close)
+    with ThreadPoolExecutor(1) as aside:
+        note("opening the sandbox and the evaluator")
+        # Loading the data and warming the worker take seconds each: side by side.
+        described = aside.submit(evaluator.ask, {"op": "describe"}, seconds=EVALUATOR_SECONDS)
+        policies = load_policies(policy_paths(subject, config))
+        count = workers or config.workers.count
+        engine = LocalEngine(
+            count=count,
+            isolation=config.workers.isolation,
+            site=Site.minimal(extra=config.packages),
+            device=config.workers.device,
+        )
+        closers.insert(0, engine.close)
+        answer = described.result()
+    if "ok" not in answer:
+        raise SubjectError(str(answer["message"]), where=answer.get("where") or str(subject / "guards.py"), remedy=answer.get("remedy"))
+    data = answer["ok"]
+    gates = check_gates(config, data, subject)
+    judge = Judge()
+    closers.append(judge.close)
+    blobs = BlobStore(folder.blobs)
+    log, state = _log(folder, signer, config, listener)
+    closers.append(log.close)
+    first = state.genesis is None
+    run_seed = (0 if seed is None else seed) if state.genesis is None else state.genesis.seed
+    if state.genesis is not None:
+        _same_run(state.genesis, guard, data["data"], key, policies, seed)
+        config = state.genesis.config
+    workshop = Workshop(engine, blobs, config, folder.work, seed=run_seed, output=data["output"])
+    development, training = folder.work / "development.safetensors", folder.work / "train.safetensors"
+    shuffle = digest(f"development {run_seed}".encode()).removeprefix("sha256:")
+    rows = _evaluate(evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)})["rows"]
+    _evaluate(evaluator, {"op": "training", "dest": str(training)})
+    named = config.vault.dir is not None
+    place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
+    vault = Vault(
+        place, key, data=data["data"], items=data["vault"], delta=config.ledger.delta, minimum=min(MINIMUM_ITEMS, data["vault"])
+    )
+    closers.append(vault.close)
+    if first:
+        genesis = _genesis(
+            folder, config, source, guard, policies, workshop, evaluator, training, development, rows, shuffle, data, vault,
+            signer=signer, seed=run_seed, named=named, note=note,
+        )  # fmt: skip
+        log.commit(genesis)
+    log.commit(Started(nonce=secrets.token_hex(8), isolation=engine.isolation, device=engine.device))
+    rooms = Rooms(
+        folder=folder,
+        config=config,
+        workers=count,
+        journal=log,
+        blobs=blobs,
+        workshop=workshop,
+        evaluator=evaluator,
+        judge=judge,
+        policies=policies,
+        vault=vault,
+        gates=gates,
+        eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
+        verifier=signer.verifier,
+        training=training,
+        development=development,
+        development_rows=rows,
+        development_shuffle=shuffle,
+    )
+    supervisor = Supervisor(rooms)
+    supervisor.recover()
+    return Opened(supervisor, rooms, closers)
+
+
+def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
+    """Compile the gates against the evals that there are, and refuse gates that can hardly pass.
+
+    ConfigError where an alignment eval has no gate: what must not regress must be tested.
+    """
+    from harness.power import check_power
+
+    gates = compile_gates([gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]})
+    gated = {gate.eval for gate in gates}
+    for each in data["evals"]:
+        if each["kind"] == "alignment" and each["name"] not in gated:
+            raise ConfigError(
+                f"the alignment eval '{each['name']}' has no gate",
+                where=str(subject / "lockgate.yaml"),
+                remedy=f"add under gates: {{eval: {each['name']}, kind: parent, margin: 0.05}}",
+            )
+    check_power(gates, config.ledger, vault=data["vault"])
+    return gates
+
+
+def _genesis(
+    folder: RunFolder,
+    config: Config,
+    source: dict[str, bytes],
+    guard: str,
+    policies: PolicySet,
+    workshop: Workshop,
+    evaluator: Child,
+    training: Path,
+    development: Path,
+    rows: int,
+    shuffle: str,
+    data: dict[str, Any],
+    vault: Vault,
+    *,
+    signer: Signer,
+    seed: int,
+    named: bool,
+    note: Callable[[str], None],
+) -> Genesis:
+    """Build and measure the baseline: the subject as it stands, with the default recipe."""
+    note("building the baseline")
+    tree = workshop.store_source(source)
+    recipe, _ = workshop.describe(tree)
+    made = workshop.build(recipe, tree, training)
+    if not isinstance(made, Made):
+        raise SubjectError(made.text, where="model.py", remedy="the subject as it stands must train: mend it and run again")
+    answered = workshop.predict(made.candidate, development, rows)
+    if isinstance(answered, Failure):
+        raise SubjectError(answered.text, where="model.py", remedy="the subject as it stands must answer: mend it and run again")
+    scored = _evaluate(evaluator, {"op": "develop", "answers": str(workshop.blob(answered.answers)), "shuffle": shuffle})
+    return Genesis(
+        origin=signer.name,
+        seed=seed,
+        config=config,
+        guard=guard,
+        policies=policies.digest,
+        baseline=made.candidate.model_copy(update={"flops": answered.flops}),
+        development=scored["development"],
+        answers=answered.answers,
+        data=data["data"],
+        vault_commitment=vault.commitment,
+        vault_items=data["vault"],
+        vault_named=named,
+        harness=__version__,
+    )
+
+
+def _same_run(genesis: Genesis, guard: str, data: str, key: VaultKey, policies: PolicySet, seed: int | None) -> None:
+    """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
+    if (guard, policies.digest) != (genesis.guard, genesis.policies):
+        raise ConfigError(
+            "what guards the run has changed since its genesis: lockgate.yaml, guards.py, a policy or the harness itself",
+            remedy="restore it, or begin a new run with --out; a log never mixes two guards",
+        )
+    if data != genesis.data:
+        raise ConfigError("the data's items or labels have changed since genesis", remedy="restore them, or begin a new run")
+    if key.commitment() != genesis.vault_commitment:
+        raise ConfigError("this is not the vault key that genesis committed to", remedy="give the same --vault-key again")
+    if seed is not None and seed != genesis.seed:
+        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
+
+
+def _log(folder: RunFolder, signer: Signer, config: Config, listener: Listener | None) -> tuple[Journal, RunState]:
+    log = AuditLog.open(folder.log, signer) if folder.exists else AuditLog.create(folder.log, signer, signer.name)
+    journal = Journal(log, signer, listener)
+    return journal, journal.state
+
+
+def open_journal(out: Path, listener: Listener | None = None) -> Journal:
+    """The log of a run that no supervisor is at work on, to add a word of the operator's to it."""
+    folder = RunFolder(out)
+    if not folder.exists:
+        raise ConfigError("no run here", where=str(out), remedy="`lockgate run SUBJECT --out DIR` begins one")
+    folder.lock()
+    signer = Signer.load(folder.signing_key)
+    return Journal(AuditLog.open(folder.log, signer), signer, listener)
+
+
+def _signer(folder: RunFolder, config: Config) -> Signer:
+    """The run's signing key; made at the first start."""
+    if not folder.signing_key.exists():
+        if folder.exists:
+            raise ConfigError("the run's signing key is gone", where=str(folder.signing_key), remedy="restore it from a backup")
+        signer = Signer.generate(f"lockgate-{config.name}-{secrets.token_hex(4)}")
+        signer.save(folder.signing_key)
+        signer.verifier.save(folder.public_key)
+        return signer
+    signer = Signer.load(folder.signing_key)
+    if not folder.public_key.exists():
+        signer.verifier.save(folder.public_key)
+    return signer
+
+
+def _vault_key(path: Path) -> VaultKey:
+    if path.exists():
+        return VaultKey.load(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return VaultKey.create(path)
+
+
+def _evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:
+    answer = evaluator.ask(request, seconds=EVALUATOR_SECONDS)
+    if "ok" not in answer:
+        raise EvaluatorError(str(answer.get("message")), where=answer.get("where"), remedy=answer.get("remedy"))
+    return dict(answer["ok"])
+
+
+def write_subject(folder: RunFolder, subject: Path) -> None:
+    """Remember which subject a run is about, so that `resume` and `rollback` need not be told."""
+    folder.subject_link.write_text(json.dumps({"subject": str(subject.absolute())}), encoding="utf-8")
+
+
+def read_subject(folder: RunFolder) -> Path:
+    """The subject of a run; ConfigError where it is not known any more."""
+    try:
+        return Path(json.loads(folder.subject_link.read_text(encoding="utf-8"))["subject"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError("the run does not say which subject it is about", where=str(folder.root), remedy="name it: --subject DIR") from error

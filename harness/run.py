@@ -1,0 +1,146 @@
+"""The guarded loop, as a client of the supervisor: ask the proposers, submit, settle, tell, again.
+
+It holds no key and decides nothing. A proposer's process has ended before its generation's
+first vault test begins, so that it cannot time one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.client import Connection, SupervisorProcess
+from harness.config import Config, load_config
+from harness.errors import ConfigError, ProposerError
+from harness.proposers import Ask
+from harness.proposing import Proposing
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told of a run as it goes: notes in words, events as records."""
+
+    note: Callable[[str], None]
+    event: Callable[[dict[str, Any]], None]
+
+
+def guarded_loop(
+    subject: Path,
+    out: Path,
+    watcher: Watcher,
+    *,
+    seed: int | None = None,
+    generations: int | None = None,
+    proposers: list[str] | None = None,
+    workers: int | None = None,
+    vault_key: Path | None = None,
+) -> dict[str, Any]:
+    """Run generations until the number asked for is there; returns the run's summary.
+
+    `generations` counts from the run's beginning, so that a resumed run ends where it would have ended.
+    Raises LockgateError with a remedy; nothing that was finished is lost.
+    """
+    config = load_config(subject)
+    wanted = generations or config.generations
+    allotment = _allotment(config, proposers)
+    plans = {name: proposer_settings(subject, config, name) for name in allotment}
+    arguments = {
+        "out": str(out.absolute()),
+        "subject": str(subject.absolute()),
+        "seed": seed,
+        "workers": workers,
+        "vault_key": str(vault_key.absolute()) if vault_key else None,
+    }
+    process = SupervisorProcess(arguments, watcher.note)
+    try:
+        connection = Connection(out)
+        connection.ask({"op": "resume"})
+        generation = int(process.ready["generation"])
+        watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
+        proposing = Proposing()
+        while generation <= wanted:
+            watcher.event({"event": "generation", "generation": generation, "of": wanted})
+            slots = _slots(connection.ask({"op": "ask"}), generation, allotment, plans, proposing, watcher)
+            if not slots:
+                watcher.note(f"generation {generation}: the proposers have nothing more to propose")
+                break
+            connection.ask({"op": "submit", "generation": generation, "slots": slots})
+            answer = connection.ask({"op": "settle", "generation": generation}, watcher.event)
+            if answer["halted"]:
+                break
+            generation += 1
+        result = connection.ask({"op": "status"})
+        connection.ask({"op": "stop"})
+        connection.close()
+        return result
+    finally:
+        process.close()
+
+
+def _slots(
+    asked: dict[str, Any],
+    generation: int,
+    allotment: dict[str, int],
+    plans: dict[str, dict[str, Any]],
+    proposing: Proposing,
+    watcher: Watcher,
+) -> list[dict[str, Any]]:
+    """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty."""
+    if asked["generation"] != generation:
+        raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
+    slots = []
+    for name, count in allotment.items():
+        ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
+        watcher.note(f"asking {name} for {count}")
+        try:
+            documents = proposing.propose(name, ask)
+        except ProposerError as error:
+            watcher.note(f"proposer {name} failed: {error}")
+            continue
+        labels = plans[name].get("plan") if name == "scripted" else None
+        slots += [
+            {
+                "proposer": name,
+                "document": json.dumps(document),
+                "scripted": name == "scripted",
+                "label": _label(labels, generation, index),
+            }
+            for index, document in enumerate(documents)
+        ]
+    return slots
+
+
+def _label(plan: Any, generation: int, index: int) -> str:
+    """What a scripted plan calls its candidate, for people to read."""
+    if not isinstance(plan, list):
+        return ""
+    mine = [step for step in plan if isinstance(step, dict) and step.get("generation") == generation]
+    return str(mine[index].get("label", "")) if index < len(mine) else ""
+
+
+def _allotment(config: Config, chosen: list[str] | None) -> dict[str, int]:
+    if chosen is None:
+        return dict(config.proposers)
+    unknown = [name for name in chosen if name not in config.proposers]
+    if unknown:
+        raise ConfigError(
+            f"no proposer '{unknown[0]}' in the subject's configuration",
+            where="--proposers",
+            remedy=f"there are: {', '.join(config.proposers)}",
+        )
+    return {name: config.proposers[name] for name in chosen}
+
+
+def proposer_settings(subject: Path, config: Config, name: str) -> dict[str, Any]:
+    """A proposer's settings; for `scripted`, the plan is read from the file that they name."""
+    settings = dict(config.proposer_settings.get(name, {}))
+    if name == "scripted":
+        path = subject / str(settings.pop("file", "scripted.json"))
+        try:
+            settings["plan"] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"the scripted plan cannot be read: {error}", where=str(path)) from error
+    return settings

@@ -1,0 +1,81 @@
+"""The screen: untrusted bytes → a proposal → its effective change → the static rules. Nothing is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.canonical import canonical_bytes
+from harness.decision import judged, reject
+from harness.desk import Desk
+from harness.entries import Decided, Screened
+from harness.errors import ProposalError
+from harness.proposal import effective_change, parse_proposal, successor
+from harness.records import Decision, Digest
+from harness.rules import screen_document
+
+
+class Screening(Desk):
+    """The first stage of a proposal's life."""
+
+    def screen(self, number: int) -> None:
+        """Parse the bytes, work out the effective change, judge it by the static rules."""
+        rooms, state = self._rooms, self.state
+        found = self._of(number)
+        if found.screened or found.decision:
+            return
+        if number > rooms.config.budgets.proposals:
+            return self._reject(number, reject("budget", f"the run may take {rooms.config.budgets.proposals} proposals"))
+        try:
+            proposal = parse_proposal(rooms.blobs.get(found.proposed.document), mutable=rooms.config.mutable)
+        except ProposalError as error:
+            return self._reject(number, reject("malformed", str(error)))
+        known = state.candidates()
+        wanted = state.incumbent.digest if proposal.base == "incumbent" else proposal.base
+        if wanted not in known:
+            return self._reject(number, reject("unknown-base", f"{wanted} is not a candidate of this run"))
+        base, _ = known[wanted]
+        files = {path: content.decode("utf-8", "replace") for path, content in rooms.workshop.load_source(base.source).items()}
+        try:
+            schema = rooms.workshop.schema(base)
+            change = effective_change(base.recipe, files, proposal, schema=schema)
+        except ProposalError as error:
+            return self._reject(number, reject("invalid-recipe", str(error)))
+        if change.is_noop:
+            unread = f"; no code reads {', '.join(change.unread)}" if change.unread else ""
+            return self._reject(number, reject("no-op", f"recipe and source are the base's own{unread}"))
+        recipe, new_files = successor(base.recipe, files, proposal)
+        source = rooms.workshop.store_source({path: text.encode() for path, text in new_files.items()})
+        twin = self._twin(number, recipe, source)
+        if twin is not None:
+            return self._reject(number, reject("duplicate", f"proposal {twin} of this epoch is the same candidate"))
+        document = screen_document(
+            state, rooms.config, found, proposal.kind, base.digest, proposal.rationale, change, new_files
+        )
+        judgement = rooms.judge.decide(rooms.policies, "screen", proposal.kind, document)
+        reasons = judged(judgement)
+        screened = Screened(
+            number=number,
+            base=base.digest,
+            recipe=recipe,
+            source=source,
+            change=rooms.blobs.put(canonical_bytes({"change": change.json_value(), "kind": proposal.kind})),
+            document=rooms.blobs.put(canonical_bytes(document)),
+            judgement=rooms.blobs.put(canonical_bytes(judgement.json_value())),
+            outcome=judgement.outcome,
+            failed=sorted({f"{v.policy}/{v.rule}" for v in judgement.verdicts if v.passed is not True}),
+        )
+        if reasons:
+            self._journal.commit(
+                screened, Decided(number=number, decision=Decision(verdict="reject", reasons=reasons), judgement=screened.judgement)
+            )
+        else:
+            self._journal.commit(screened)
+        return None
+
+    def _twin(self, number: int, recipe: dict[str, Any], source: Digest) -> int | None:
+        """An earlier proposal of the same epoch that asks for the same recipe and source."""
+        for other, found in self.state.proposals.items():
+            if other < number and found.epoch == self._of(number).epoch and found.screened:
+                if (found.screened.recipe, found.screened.source) == (recipe, source):
+                    return other
+        return None

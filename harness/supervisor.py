@@ -1,0 +1,203 @@
+"""The only place that knows the order: screen, build, develop, stake, predict, measure, decide, promote, watch.
+
+Every step reads the state that the log folds to, does one thing, and commits one entry.
+A step whose entry is there is not done again, so going on after a crash is the same code as
+going on: a supervisor that was killed at any point is started, recovers, and calls `settle`.
+
+Slots of a generation are built side by side; their tests on the vault run one at a time, in
+order of number, so that the same stakes are spent with one worker or many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from harness.canonical import canonical_bytes, parse_json
+from harness.decision import decide, reject
+from harness.desk import Desk, Halt, Rooms, finished
+from harness.entries import Built, Decided, Developed, ProposedEntry, Staked
+from harness.errors import ArtifactError, EvaluatorError, StateError
+from harness.rules import decide_document
+from harness.screening import Screening
+from harness.promotion import Promotion
+from harness.trial import Trial
+from harness.workshop import Failure
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One proposal as a proposer gave it; the name and the label are the harness's own stamp."""
+
+    proposer: str
+    document: bytes
+    scripted: bool = False
+    label: str = ""
+
+
+class Supervisor(Desk):
+    """One run, in order. `submit` and `settle` are called from one thread; `halt` from any."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        """Take over the rooms; `recover` must be called before anything else."""
+        super().__init__(rooms)
+        self._screening = Screening(rooms)
+        self._trial = Trial(rooms)
+        self._promotion = Promotion(rooms)
+        self._pool = ThreadPoolExecutor(rooms.workers, thread_name_prefix="slot")
+
+    def submit(self, generation: int, slots: list[Slot]) -> None:
+        """Fill a generation, whole, as one group of entries. One that is filled already stays as it is."""
+        if self.state.generation(generation):
+            return
+        if generation > 1 and not self.settled(generation - 1):
+            raise StateError(f"generation {generation - 1} is not settled")
+        first = len(self.state.proposals) + 1
+        entries = [
+            ProposedEntry(
+                number=first + index,
+                generation=generation,
+                index=index,
+                proposer=slot.proposer,
+                scripted=slot.scripted,
+                label=slot.label,
+                document=self._rooms.blobs.put(slot.document),
+            )
+            for index, slot in enumerate(slots)
+        ]
+        if entries:
+            self._journal.commit(*entries)
+
+    def settled(self, generation: int) -> bool:
+        """Whether every slot of a generation has come to its end."""
+        slots = self.state.generation(generation)
+        return bool(slots) and all(finished(slot) for slot in slots)
+
+    def settle(self, generation: int) -> None:
+        """Bring every slot of a generation to its end. Raises Halt where the run is halted meanwhile."""
+        numbers = [slot.proposed.number for slot in self.state.generation(generation)]
+        for number in numbers:
+            self._check_halt()
+            self._guarded(number, self._screening.screen)
+        # Each slot is one task, so that a slow one holds nobody up; results are committed as they come.
+        list(self._pool.map(lambda number: self._guarded(number, self._prepare), numbers))
+        for number in numbers:
+            self._check_halt()
+            self._guarded(number, self._conclude)
+
+    def _guarded(self, number: int, step: Callable[[int], None]) -> None:
+        """Run one step of one proposal; an artefact or scorer that fails is a rejection with its reason.
+
+        Errors of the log, the swap or the disk pass through: then nothing more can be decided.
+        """
+        if self.state.halted is None and finished(self._of(number)):
+            return
+        try:
+            step(number)
+        except EvaluatorError as error:
+            self._reject(number, reject("evaluator-failed", str(error)))
+        except ArtifactError as error:
+            self._reject(number, reject("build-output", str(error)))
+
+
+    def _prepare(self, number: int) -> None:
+        """Build the candidate and measure it on the development items, each in a sandbox of its own."""
+        rooms = self._rooms
+        found = self._of(number)
+        if found.screened is None or found.decision:
+            return
+        if self._out_of_time():
+            return self._reject(number, reject("budget", "the run's wall-clock budget is spent"))
+        if found.built is None:
+            made = rooms.workshop.build(found.screened.recipe, found.screened.source, rooms.training)
+            if isinstance(made, Failure):
+                return self._reject(number, reject(made.code, made.text))
+            built = Built(
+                number=number, candidate=made.candidate, steps=made.steps, seconds=made.seconds, peak_mb=made.peak_mb
+            )
+            self._journal.commit(built)
+            found = self._of(number)
+        if found.developed is None and found.built is not None:
+            answered = rooms.workshop.predict(found.built.candidate, rooms.development, rooms.development_rows)
+            if isinstance(answered, Failure):
+                return self._reject(number, reject(answered.code, answered.text))
+            scored = self._ask(
+                {
+                    "op": "develop",
+                    "answers": str(rooms.blobs.path(answered.answers)),
+                    "shuffle": rooms.development_shuffle,
+                }
+            )
+            developed = Developed(number=number, development=scored["development"], answers=answered.answers)
+            self._journal.commit(developed)
+        return None
+
+    def _conclude(self, number: int) -> None:
+        """Everything that happens in order: the stake, the test, the decision, the promotion."""
+        rooms = self._rooms
+        found = self._of(number)
+        if found.decision is not None:
+            if found.decision.verdict == "promote" and found.outcome is None:
+                self._promotion.promote(number)
+            return None
+        if found.built is None or found.developed is None:
+            return self._reject(number, reject("interrupted", "it was not built"))
+        if found.measured is None:
+            if found.staked is not None and found.staked.epoch != self.state.epoch:
+                return self._reject(number, reject("interrupted", "a rollback ended the epoch of its test"))
+            if found.staked is None:
+                against = self._trial.before_stake(found)
+                if against is not None:
+                    return self._reject(number, against)
+                stake = rooms.vault.stake(self._key(number), self._prefix())
+                self._journal.commit(
+                    Staked(
+                        number=number,
+                        epoch=self.state.epoch,
+                        test=stake.test,
+                        alpha=stake.alpha,
+                        incumbent=self.state.incumbent.digest,
+                        offset=stake.offset,
+                        cap=stake.items,
+                    )
+                )
+            against = self._trial.measure(number)
+            if against is not None:
+                return self._reject(number, against)
+        self._decide(number)
+        return None
+
+    def _decide(self, number: int) -> None:
+        rooms = self._rooms
+        found = self._of(number)
+        if found.measured is None or found.screened is None:
+            return
+        evidence = rooms.blobs.get(found.measured.evidence)
+        screened = parse_json(rooms.blobs.get(found.screened.document))
+        if not isinstance(screened, dict):
+            raise StateError("the screen's document is malformed")
+        document = decide_document(screened, self.state, rooms.config, found, evidence)
+        judgement = rooms.judge.decide(rooms.policies, "decide", document["proposal"]["kind"], document)
+        decision = decide(found.measured.gates, rooms.eval_kinds, judgement)
+        kept = rooms.blobs.put(canonical_bytes(judgement.json_value()))
+        if decision.verdict == "promote":
+            self._journal.commit(Decided(number=number, decision=decision, judgement=kept))
+            self._promotion.promote(number)
+        else:
+            self._reject(number, decision, judgement=kept)
+
+    def recover(self) -> None:
+        """Bring disk, vault and log into step after any crash; before anything else."""
+        self._promotion.recover()
+
+    def rollback(self, version: int, *, by: str, reason: str) -> None:
+        """Make an earlier version live again; see `promotion.py`."""
+        self._promotion.rollback(version, by=by, reason=reason)
+
+    def close(self) -> None:
+        """Stop the slot threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+__all__ = ["Halt", "Rooms", "Slot", "Supervisor"]

@@ -1,0 +1,117 @@
+"""A candidate's trial on the vault: what stops it before, the stake, the answers, the test.
+
+The stake is durable before the first item is scored; the digest of the answers is logged before
+they are scored; the evaluator stops when it knows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.canonical import canonical_bytes
+from harness.decision import reject
+from harness.desk import Desk
+from harness.entries import Measured, Predicted, Staked
+from harness.records import Candidate, Decision, Digest, GateVerdict
+from harness.state import ProposalState
+from harness.workshop import Failure
+
+
+class Trial(Desk):
+    """One candidate at a time, in order of number."""
+
+    def before_stake(self, found: ProposalState) -> Decision | None:
+        """What stops a developed candidate before it costs held-out items."""
+        rooms, state = self._rooms, self.state
+        if found.built is None or found.developed is None:
+            return reject("interrupted", "it was not built")
+        known = state.candidates()
+        for name, other in (("its base", found.screened.base if found.screened else ""), ("the incumbent", state.incumbent.digest)):
+            twin = known.get(other)
+            if twin and twin[0].weights == found.built.candidate.weights and self._development_answers(other) == found.developed.answers:
+                return reject("no-op", f"the same weights and the same answers as {name}: the change has no effect")
+        if state.promotions >= rooms.config.budgets.promotions:
+            return reject("budget", f"the run may promote {rooms.config.budgets.promotions} times")
+        if self._out_of_time():
+            return reject("budget", "the run's wall-clock budget is spent")
+        objective = rooms.config.objective
+        mine, theirs = found.developed.development[objective], known[state.incumbent.digest][1][objective]
+        if not mine - theirs > rooms.config.development.min_gain:
+            return reject("development", f"{objective} {mine:.4f} on the development items, the incumbent {theirs:.4f}")
+        if rooms.vault.state.exhausted:
+            return reject("vault-exhausted", f"{rooms.vault.state.remaining} unspent held-out items are left")
+        return None
+
+    def measure(self, number: int) -> Decision | None:
+        """Candidate, incumbent and baseline answer the epoch's prefix; the evaluator runs the test."""
+        rooms, state = self._rooms, self.state
+        found = self._of(number)
+        if found.staked is None or found.built is None:
+            return reject("interrupted", "nothing was staked")
+        offset, cap = found.staked.offset, found.staked.cap
+        ids = rooms.vault.items(offset, cap)
+        shuffle = rooms.vault.shuffle(offset, cap)
+        inputs = rooms.folder.work / f"inputs-{state.epoch}-{offset}-{cap}.safetensors"
+        rows = self._ask({"op": "inputs", "split": "vault", "ids": ids, "shuffle": shuffle, "dest": str(inputs)}, inputs)["rows"]
+        paths = {}
+        roles = {"incumbent": state.incumbent, "baseline": state.baseline, "candidate": found.built.candidate}
+        for role, candidate in roles.items():
+            answers = self._answers(candidate, inputs, rows, offset, cap, number)
+            if isinstance(answers, Failure):
+                if role != "candidate":
+                    return reject("evaluator-failed", f"the {role} did not answer: {answers.text}")
+                return reject(answers.code, answers.text)
+            paths[role] = str(rooms.blobs.path(answers))
+        answer = self._ask(
+            {
+                "op": "test",
+                "ids": ids,
+                "shuffle": shuffle,
+                **paths,
+                "gates": [gate.json_value() for gate in rooms.gates],
+                "alpha": found.staked.alpha,
+                "cap": min(cap, rooms.config.ledger.cap),
+                "batch": rooms.config.ledger.batch,
+            }
+        )
+        result = answer["result"]
+        by_name = {gate.name: gate for gate in rooms.gates}
+        verdicts = [
+            GateVerdict(name=g["name"], eval=by_name[g["name"]].eval, kind=by_name[g["name"]].kind, verdict=g["verdict"])
+            for g in result["gates"]
+        ]
+        self._check_halt()
+        self._journal.commit(
+            Measured(
+                number=number,
+                passed=all(v.verdict == "pass" for v in verdicts),
+                items=result["items"],
+                gates=verdicts,
+                evidence=rooms.blobs.put(canonical_bytes(answer)),
+            )
+        )
+        return None
+
+    def _answers(self, candidate: Candidate, inputs: Path, rows: int, offset: int, cap: int, number: int) -> Digest | Failure:
+        """A candidate's answers to the epoch's prefix: once for each prefix, then from the log."""
+        key = (candidate.digest, self.state.epoch, offset, cap)
+        cached = self.state.answers.get(key)
+        if cached is not None and self._rooms.blobs.has(cached):
+            return cached
+        answered = self._rooms.workshop.predict(candidate, inputs, rows)
+        if isinstance(answered, Failure):
+            return answered
+        if cached is None:
+            self._journal.commit(
+                Predicted(
+                    candidate=candidate.digest,
+                    epoch=self.state.epoch,
+                    offset=offset,
+                    cap=cap,
+                    answers=answered.answers,
+                    number=number,
+                )
+            )
+        elif cached != answered.answers:
+            return Failure("evaluator-failed", "answers given again differ from those in the log")
+        return answered.answers

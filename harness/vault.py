@@ -1,0 +1,110 @@
+"""The vault's ledger, durable: stakes and burned items survive every run and every crash.
+
+It is a signed log of its own in the vault's folder, under a key derived from the vault
+key, and each entry carries the LedgerState after it. Every operation has a key (which run,
+which proposal, which epoch), so that a supervisor which was killed between this log and its
+own asks again and gets the same answer: no refund, no second spending.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.auditlog import AuditLog
+from harness.canonical import digest
+from harness.envelope import seal, unseal
+from harness.errors import AuditError, ConfigError
+from harness.keys import Signer, VaultKey
+from harness.ledger import LedgerState, Stake
+
+
+class Vault:
+    """One vault, opened with its key: the secret order of its items and the ledger of their use."""
+
+    def __init__(self, folder: Path, key: VaultKey, *, data: str, items: int, delta: float, minimum: int) -> None:
+        """Open the ledger in `folder`, or begin it.
+
+        `data` is the digest of the items, `items` their number. ConfigError where the folder belongs to
+        other data, another key or another delta; AuditError where the ledger does not verify.
+        """
+        self._key = key
+        self._signer = Signer.from_seed("lockgate-vault", key.derive(b"ledger signing key v1"))
+        self._last: dict[str, Any] = {}
+        place = folder / "ledger"
+        if (place / "checkpoint").exists():
+            try:
+                self._log = AuditLog.open(place, self._signer)
+                raw = list(self._log.read(self._log.size - 1)) if self._log.size else []
+                body = unseal(raw[-1], self._signer.verifier).body
+            except (AuditError, IndexError) as error:
+                raise ConfigError(
+                    f"the vault's ledger does not verify under this vault key: {error}",
+                    where=str(place),
+                    remedy="use the vault key that it was begun with",
+                ) from error
+            if (body["data"], body["delta"]) != (data, delta):
+                raise ConfigError(
+                    "the vault was begun with other items or another delta",
+                    where=str(folder),
+                    remedy="name another vault folder, or restore the configuration",
+                )
+            self.state = LedgerState.parse(body["state"])
+            self._last = body["last"]
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = AuditLog.create(place, self._signer, f"lockgate-vault-{key.commitment()[7:23]}")
+            self.state = LedgerState(delta=delta, size=items, minimum=minimum)
+            self._fixed = {"data": data, "delta": delta}
+            self._write("vault-begun", self.state, {})
+        self._fixed = {"data": data, "delta": delta}
+        self._order: list[int] | None = None
+
+    @property
+    def commitment(self) -> str:
+        """What `genesis` publishes of the vault key."""
+        return self._key.commitment()
+
+    def items(self, offset: int, count: int) -> list[int]:
+        """The ids of `count` items of the secret order, from `offset` on."""
+        if self._order is None:
+            self._order = self._key.order(self.state.size, b"items")
+        return self._order[offset : offset + count]
+
+    def shuffle(self, offset: int, count: int) -> str:
+        """The seed (64 hexadecimal digits) under which this prefix is presented to candidates."""
+        return self._key.derive(f"shuffle {offset} {count}".encode()).hex()
+
+    def stake(self, key: str, cap: int) -> Stake:
+        """Stake for a test before its first item; the same open key gives the same stake."""
+        state, stake = self.state.stake(key, cap)
+        if state != self.state:
+            self._write("vault-staked", state, {"op": "stake", "key": key})
+        return stake
+
+    def close_test(self, key: str, used: int, *, promoted: bool) -> None:
+        """Close a test; where its candidate was promoted, burn the prefix and begin the next epoch."""
+        last = {"op": "promote" if promoted else "reject", "key": key}
+        if self._last == last:
+            return
+        state = self.state.promote(key, used) if promoted else self.state.reject(key, used)
+        self._write("vault-promoted" if promoted else "vault-rejected", state, last)
+
+    def end_epoch(self, key: str) -> None:
+        """End the epoch for another cause, a rollback; an open test is abandoned and its items count as used."""
+        last = {"op": "end", "key": key}
+        if self._last == last:
+            return
+        state = self.state
+        if state.pending is not None:
+            state = state.abandon(state.pending.key)
+        self._write("vault-epoch-ended", state.end_epoch(), last)
+
+    def close(self) -> None:
+        """Release the ledger's lock."""
+        self._log.close()
+
+    def _write(self, kind: str, state: LedgerState, last: dict[str, Any]) -> None:
+        body = {**self._fixed, "state": state.json_value(), "last": last}
+        self._log.append([seal(kind, body, {"state": digest(repr(state).encode())}, self._signer)])
+        self.state, self._last = state, last

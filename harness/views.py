@@ -1,0 +1,219 @@
+"""What people, programs and proposers are told of a run: each derived from the folded state.
+
+The operator may see everything. A proposer sees `Ask` and `Feedback` alone: development
+metrics, static rules that failed, and one held-out bit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.artifacts import BlobStore
+from harness.canonical import CanonicalError, parse_json
+from harness.entries import Entry, kind_of
+from harness.errors import StateError
+from harness.proposers import Archived, Feedback
+from harness.records import REASONS, Candidate, Stage
+from harness.state import ProposalState, RunState
+
+ARCHIVE = 16
+"""How many candidates of the archive a proposer is shown: the best on the development items."""
+
+
+def summary(state: RunState) -> dict[str, Any]:
+    """Where a run stands, for `lockgate status --json`: counts, versions, each proposal with its reasons."""
+    genesis = state.genesis
+    if genesis is None:
+        raise StateError("the log has no genesis")
+    rejected: dict[str, int] = {}
+    promoted = 0
+    for found in state.proposals.values():
+        promoted += found.outcome == "promoted"
+        if found.decision is not None and found.decision.verdict == "reject":
+            code = found.decision.reasons[0].code
+            rejected[code] = rejected.get(code, 0) + 1
+    budgets = genesis.config.budgets
+    return {
+        "origin": genesis.origin,
+        "subject": genesis.config.name,
+        "seed": genesis.seed,
+        "entries": state.size,
+        "state": _rest(state),
+        "generation": max((p.proposed.generation for p in state.proposals.values()), default=0),
+        "proposals": len(state.proposals),
+        "promoted": promoted,
+        "rejected": dict(sorted(rejected.items())),
+        "voided": sum(p.outcome == "voided" for p in state.proposals.values()),
+        "undecided": sum(p.decision is None for p in state.proposals.values()),
+        "epoch": state.epoch,
+        "live": version_view(state, state.live),
+        "versions": [version_view(state, version) for version in sorted(state.versions)],
+        "objective": genesis.config.objective,
+        "budgets_left": {
+            "promotions": max(0, budgets.promotions - state.promotions),
+            "proposals": max(0, budgets.proposals - len(state.proposals)),
+            "wall_seconds": round(max(0.0, budgets.wall_seconds - state.active_seconds), 1),
+        },
+        "guarantee": {
+            "delta": genesis.config.ledger.delta,
+            "scope": "the life of the named vault" if genesis.vault_named else "this run alone: it names no vault",
+        },
+        "details": [proposal_view(found) for _, found in sorted(state.proposals.items())],
+    }
+
+
+def _rest(state: RunState) -> str:
+    if state.intent is not None:
+        return "a swap is open: a supervisor will finish it"
+    if state.halted is not None:
+        return "halted"
+    if any(p.decision is None for p in state.proposals.values()):
+        return "in a generation"
+    return "at rest"
+
+
+def version_view(state: RunState, version: int) -> dict[str, Any]:
+    """One version that is or was live."""
+    candidate = state.versions[version]
+    proposal = next(
+        (
+            number
+            for number, p in state.proposals.items()
+            if p.outcome == "promoted" and p.built and p.built.candidate.digest == candidate.digest
+        ),
+        None,
+    )
+    _, development = state.candidates()[candidate.digest]
+    return {
+        "version": version,
+        "candidate": candidate.digest,
+        "proposal": proposal,
+        "parameters": candidate.parameters,
+        "recipe": candidate.recipe,
+        "development": development,
+        "live": version == state.live,
+    }
+
+
+def proposal_view(found: ProposalState) -> dict[str, Any]:
+    """One proposal: who, what stage, what came of it and why."""
+    decision = found.decision
+    verdict = None if decision is None else decision.verdict
+    return {
+        "number": found.proposed.number,
+        "generation": found.proposed.generation,
+        "proposer": found.proposed.proposer,
+        "scripted": found.proposed.scripted,
+        "label": found.proposed.label,
+        "stage": found.stage,
+        "verdict": found.outcome if found.outcome else verdict,
+        "reasons": [] if decision is None else [why.json_value() for why in decision.reasons],
+        "candidate": found.built.candidate.digest if found.built else None,
+        "parameters": found.built.candidate.parameters if found.built else None,
+        "development": found.developed.development if found.developed else None,
+        "gates": [gate.json_value() for gate in found.measured.gates] if found.measured else [],
+        "evidence": found.measured.evidence if found.measured else None,
+        "seconds": round(found.built.seconds, 2) if found.built else None,
+    }
+
+
+def event_view(state: RunState, index: int, entry: Entry) -> dict[str, Any]:
+    """One entry, as it happens, for whoever watches a run."""
+    kind = kind_of(entry)
+    number = getattr(entry, "number", None)
+    view: dict[str, Any] = {"event": kind, "index": index, "time": entry.time}
+    if number is not None and number in state.proposals:
+        view["proposal"] = proposal_view(state.proposals[number])
+    if kind in ("promoted", "rolled-back", "genesis", "watched"):
+        view["live"] = version_view(state, state.live)
+    for name in ("reason", "by", "ok"):
+        value = getattr(entry, name, None)
+        if value is not None:
+            view[name] = value
+    return view
+
+
+def evidence_view(found: ProposalState, blobs: BlobStore) -> list[dict[str, Any]]:
+    """Each gate's numbers, from the confidential evidence: for the operator, never for a proposer."""
+    if found.measured is None:
+        return []
+    try:
+        value = parse_json(blobs.get(found.measured.evidence), max_bytes=8 << 20)
+    except CanonicalError as error:
+        raise StateError(f"the evidence is malformed: {error}") from error
+    result: Any = value["result"] if isinstance(value, dict) else {}
+    gates: list[dict[str, Any]] = result["gates"]
+    return gates
+
+
+def archived(candidate: Candidate, development: dict[str, float], blobs: BlobStore) -> Archived:
+    """A candidate as proposers see it."""
+    manifest = parse_json(blobs.get(candidate.source))
+    if not isinstance(manifest, dict):
+        raise StateError("a source tree's manifest is malformed")
+    files = {path: blobs.get(str(blob)).decode("utf-8", "replace") for path, blob in manifest.items()}
+    return Archived(digest=candidate.digest, recipe=candidate.recipe, files=files, development=development)
+
+
+def feedback(found: ProposalState, blobs: BlobStore) -> Feedback:
+    """All that a proposer is told of one proposal. What lies behind the development stage shows as one bit."""
+    try:
+        document = parse_json(blobs.get(found.proposed.document))
+    except CanonicalError:
+        document = {}
+    stage: Stage = "proposed"
+    if found.developed:
+        stage = "developed"
+    elif found.built:
+        stage = "built"
+    elif found.screened:
+        stage = "screened"
+    return Feedback(
+        generation=found.proposed.generation,
+        index=found.proposed.index,
+        proposer=found.proposed.proposer,
+        proposal=document if isinstance(document, dict) else {},
+        candidate=found.built.candidate.digest if found.built else None,
+        stage=stage,
+        development=found.developed.development if found.developed else None,
+        failed_rules=found.screened.failed if found.screened else [],
+        promoted=found.outcome == "promoted",
+    )
+
+
+def next_generation(state: RunState) -> int:
+    """The generation to propose for, or to finish: the last one while a slot of it is undecided, else the next."""
+    last = max((p.proposed.generation for p in state.proposals.values()), default=0)
+    open_slots = any(
+        p.decision is None or p.decision.verdict == "hold" or (p.decision.verdict == "promote" and p.outcome is None)
+        for p in state.proposals.values()
+    )
+    return last if open_slots else last + 1
+
+
+def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
+    """What proposers are asked with: the incumbent, the archive, the history, the space."""
+    genesis = state.genesis
+    if genesis is None:
+        raise StateError("the log has no genesis")
+    generation = next_generation(state)
+    known = state.candidates()
+    objective = genesis.config.objective
+    best = sorted(known.values(), key=lambda pair: (-pair[1].get(objective, 0.0), pair[0].digest))[:ARCHIVE]
+    incumbent = state.incumbent
+    before = [p for _, p in sorted(state.proposals.items()) if p.proposed.generation < generation]
+    return {
+        "seed": genesis.seed,
+        "generation": generation,
+        "schema": parse_json(blobs.get(incumbent.schema_digest)),
+        "objective": objective,
+        "mutable": genesis.config.mutable,
+        "incumbent": archived(incumbent, known[incumbent.digest][1], blobs).json_value(),
+        "archive": [archived(candidate, metrics, blobs).json_value() for candidate, metrics in best],
+        "history": [feedback(found, blobs).json_value() for found in before],
+    }
+
+
+def meaning(code: str) -> str:
+    """What a reason code means, in one line."""
+    return REASONS.get(code, code)

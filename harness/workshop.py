@@ -1,0 +1,212 @@
+"""The supervisor's side of a worker: stage a job, run it in the sandbox, check what comes out.
+
+Nothing that a worker says is believed. Its bytes are parsed after its namespace is empty;
+tensors are checked before they are read; parameters are counted from the tensor header; time
+and memory are taken from outside. A failed job is a value (`Failure`), with a reason code.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts import BlobStore, TensorSpec, read_tensors, tensor_header
+from harness.canonical import canonical_bytes, digest_json, parse_json
+from harness.config import Config
+from harness.engines import Engine
+from harness.errors import ArtifactError, CanonicalError, SubjectError
+from harness.live import candidate_digest
+from harness.records import Candidate, Digest, Reason
+from harness.sandbox import Job, Limits, Outcome
+
+PREDICT_ROWS = 512
+"""Rows of one forward pass in a predict job."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job that gave nothing: why, by code and in words."""
+
+    code: Reason
+    text: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A sealed candidate, and what its making took."""
+
+    candidate: Candidate
+    steps: int
+    seconds: float
+    peak_mb: float
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The digest of a candidate's answers, [rows, *output] float32 in a blob; `flops` per row is the worker's word."""
+
+    answers: Digest
+    flops: int | None
+
+
+class Workshop:
+    """Builds candidates and has them answer, through one engine."""
+
+    def __init__(self, engine: Engine, blobs: BlobStore, config: Config, work: Path, *, seed: int, output: list[int]) -> None:
+        """`work` is a folder for staging; `output` the shape of one row of answers."""
+        self._engine = engine
+        self._blobs = blobs
+        self._config = config
+        self._work = work
+        self._seed = seed
+        self._output = tuple(output)
+
+    def store_source(self, files: Mapping[str, bytes]) -> Digest:
+        """Put a source tree among the blobs; returns the digest of its manifest."""
+        manifest = {path: self._blobs.put(content) for path, content in sorted(files.items())}
+        return self._blobs.put(canonical_bytes(manifest))
+
+    def blob(self, answers: Digest) -> Path:
+        """Where a blob lies, for the evaluator to read."""
+        return self._blobs.path(answers)
+
+    def load_source(self, source: Digest) -> dict[str, bytes]:
+        """The files of a stored source tree."""
+        manifest = parse_json(self._blobs.get(source))
+        if not isinstance(manifest, dict):
+            raise SubjectError("a source tree's manifest is malformed", where=source)
+        return {path: self._blobs.get(str(blob)) for path, blob in manifest.items()}
+
+    def schema(self, candidate: Candidate) -> dict[str, Any]:
+        """The JSON schema of a candidate's Recipe."""
+        value = parse_json(self._blobs.get(candidate.schema_digest))
+        return value if isinstance(value, dict) else {}
+
+    def describe(self, source: Digest) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The default recipe and the schema of a source tree's Recipe. SubjectError where it has none."""
+        outcome = self._run("describe", source, {}, {}, seconds=self._config.budgets.predict_seconds)
+        failure = _failure(outcome, "build")
+        recipe, schema = outcome.header.get("recipe"), outcome.header.get("schema")
+        if failure or not isinstance(recipe, dict) or not isinstance(schema, dict):
+            raise SubjectError(failure.text if failure else "describe answered no recipe", where="model.py")
+        return recipe, schema
+
+    def build(self, recipe: Mapping[str, Any], source: Digest, training: Path) -> Made | Failure:
+        """Train one candidate from scratch in the sandbox and seal what it leaves behind."""
+        budgets = self._config.budgets
+        payload = {"recipe": dict(recipe), "seed": self._seed, "threads": self._config.workers.threads}
+        outcome = self._run("build", source, payload, {"train.safetensors": training}, seconds=budgets.build_seconds)
+        failure = _failure(outcome, "build")
+        if failure:
+            return failure
+        normal, schema = outcome.header.get("recipe"), outcome.header.get("schema")
+        if not isinstance(normal, dict) or not isinstance(schema, dict):
+            return Failure("build-output", "the build answered without a recipe or a schema")
+        try:
+            specs = tensor_header(outcome.output)
+            read_tensors(outcome.output, expect=None, max_bytes=budgets.output_mb << 20)
+            schema_digest = self._blobs.put(canonical_bytes(schema))
+            digest_json(normal)
+        except ArtifactError as error:
+            code: Reason = "non-finite" if "finite" in error.message else "build-output"
+            return Failure(code, f"the weights: {error.message}")
+        except CanonicalError as error:
+            return Failure("build-output", f"the recipe or its schema: {error.message}")
+        weights = self._blobs.put(outcome.output)
+        candidate = Candidate(
+            digest=candidate_digest(normal, source, weights),
+            recipe=normal,
+            source=source,
+            weights=weights,
+            parameters=sum(_count(spec) for spec in specs.values()),
+            bytes=len(outcome.output),
+            schema_digest=schema_digest,
+        )
+        steps = outcome.header.get("steps")
+        return Made(candidate, steps if isinstance(steps, int) else 0, outcome.wall_seconds, outcome.peak_mb)
+
+    def predict(self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None) -> Answered | Failure:
+        """Have a sealed candidate answer `rows` unlabelled rows, in a fresh sandbox.
+
+        With `folder`, weights and source are taken from that staged version instead of the blobs: the smoke test.
+        """
+        payload = {"recipe": candidate.recipe, "batch": PREDICT_ROWS, "threads": self._config.workers.threads}
+        weights = self._blobs.path(candidate.weights) if folder is None else folder / "weights.safetensors"
+        files = {"inputs.safetensors": inputs, "weights.safetensors": weights}
+        seconds = self._config.budgets.predict_seconds
+        outcome = self._run("predict", candidate.source, payload, files, seconds=seconds, folder=folder)
+        failure = _failure(outcome, "predict")
+        if failure:
+            return failure
+        try:
+            spec = TensorSpec(dtype="F32", shape=(rows, *self._output))
+            read_tensors(outcome.output, expect={"answers": spec}, max_bytes=1 << 32)
+        except ArtifactError as error:
+            return Failure("predict-output", f"the answers: {error.message}")
+        flops = outcome.header.get("flops")
+        return Answered(self._blobs.put(outcome.output), flops if isinstance(flops, int) else None)
+
+    def _run(
+        self,
+        entry: str,
+        source: Digest,
+        payload: dict[str, Any],
+        files: dict[str, Path],
+        *,
+        seconds: int,
+        folder: Path | None = None,
+    ) -> Outcome:
+        budgets = self._config.budgets
+        limits = Limits(
+            wall_seconds=seconds, idle_seconds=budgets.idle_seconds, memory_mb=budgets.memory_mb, output_mb=budgets.output_mb
+        )
+        place = Path(tempfile.mkdtemp(prefix=f"{entry}-", dir=self._work))
+        try:
+            tree = place / "source" if folder is None else folder / "source"
+            if folder is None:
+                for name, content in self.load_source(source).items():
+                    path = tree / name
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(content)
+            job = Job(entry=entry, files={"source": tree, **files}, payload=payload, limits=limits)
+            return self._engine.submit(job).result()
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _count(spec: TensorSpec) -> int:
+    total = 1
+    for size in spec.shape:
+        total *= size
+    return total
+
+
+def _failure(outcome: Outcome, phase: str) -> Failure | None:
+    """The reason code and the words for a job that did not end well."""
+    if outcome.status == "ok":
+        return None
+    error = outcome.header.get("error") if isinstance(outcome.header, dict) else None
+    told = ""
+    if isinstance(error, dict):
+        where = f" at {error.get('where')}" if error.get("where") else ""
+        told = f"{error.get('type', 'Error')}{where}: {error.get('message', '')}"
+    text = f"{phase}: {told or outcome.message or outcome.status}"[:1000]
+    if outcome.status in ("unavailable", "refused"):
+        return Failure("sandbox", text)
+    if isinstance(error, dict) and error.get("type") == "NonFiniteLoss":
+        return Failure("non-finite", text)
+    if isinstance(error, dict) and error.get("type") == "InvalidRecipe":
+        return Failure("invalid-recipe", text)
+    if phase == "predict":
+        return Failure("predict-output" if outcome.status == "oversize" else "predict-failed", text)
+    by_status: dict[str, Reason] = {
+        "timeout": "build-timeout",
+        "idle": "build-timeout",
+        "memory": "build-memory",
+        "oversize": "build-output",
+    }
+    return Failure(by_status.get(outcome.status, "build-failed"), text)
