@@ -22,6 +22,8 @@ TEMPORARY = ".tmp-"
 """Names that begin so are leftovers of a cut write; they mean nothing and may be removed."""
 
 _serial = itertools.count()  # threads of one process write to temporary names of their own
+_made: set[Path] = set()  # directories known to be durable
+_REMEMBERED = 10_000
 
 
 def write_durably(path: Path, data: bytes, *, mode: int = 0o444, replace: bool = True) -> None:
@@ -53,14 +55,21 @@ def write_durably(path: Path, data: bytes, *, mode: int = 0o444, replace: bool =
     sync_directory(path.parent)
 
 
-def make_directory(path: Path, *, mode: int = 0o755) -> None:
-    """Create a directory and its missing parents, each durable in its own parent; raises OSError."""
-    if path.is_dir():
+def make_directory(path: Path, *, mode: int = 0o755, below: Path | None = None) -> None:
+    """Create a directory and its missing parents, each durable in its own parent; raises OSError.
+
+    With `below`, an ancestor of `path`, directories that are already there are made durable too, once in
+    the life of a process: one that died may have made them and not lived to sync their parents.
+    """
+    if path.is_dir() and (below is None or path == below or path in _made):
         return
-    if not path.parent.is_dir():
-        make_directory(path.parent, mode=mode)
+    if path != below:
+        make_directory(path.parent, mode=mode, below=below)
     path.mkdir(mode=mode, exist_ok=True)
     sync_directory(path.parent)
+    if len(_made) >= _REMEMBERED:
+        _made.clear()
+    _made.add(path)
 
 
 def sync_directory(path: Path) -> None:

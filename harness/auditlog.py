@@ -1,0 +1,294 @@
+"""The audit log: an append-only Merkle tree on disk, in the layout of C2SP tlog-tiles.
+
+    checkpoint                   the signed tree head: the only file that ever changes
+    tile/<L>/<N>[.p/<W>]         256 (or W) hashes of level 8·L, 0444
+    tile/entries/<N>[.p/<W>]     the entries below tile 0/<N>, each after its big-endian uint16 length, 0444
+
+One append, and what a crash after each step leaves:
+
+    write bundles, then tiles    the old head, which names none of the new files: they are overwritten later
+    read them again, check       the same
+    sign, replace `checkpoint`   the new head, with every byte that it covers already durable
+
+So a group is in the log as a whole or not at all, and recovery is the normal path: `open` reads the head,
+checks the right edge against it, and goes on from there. Before a head is signed, everything it newly
+covers is read back and hashed, for a flipped bit that was signed can never be repaired. Any error on the
+way, of fsync above all, ends the writer: what reached the disk is then known only by opening the log again.
+
+One process writes at a time (flock on the folder). Readers need no lock. Nothing read is believed until
+it leads to the signed root; memory is the right edge of the tree, one bundle, and a few cached tiles.
+
+Not covered: a folder put back as a whole to an earlier signed state. That is seen only with a tree head
+kept elsewhere: pass it as `known`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.durable import make_directory, sync_directory, write_durably
+from harness.envelope import MAX_ENTRY
+from harness.errors import AuditError
+from harness.keys import Signer, is_key_name
+from harness.logreader import HEAD, LogReader, check_log
+from harness.merkle import EMPTY_ROOT, HASH, WIDTH, edge_root, leaf_hash, subtree_hash, tile_path
+from harness.notes import LogProof, TreeHead, open_head, sign_head
+
+__all__ = ["AuditLog", "LogReader", "check_log"]
+
+
+class AuditLog:
+    """A log open for writing: one at a time, and only while nothing has failed."""
+
+    def __init__(self, folder: Path, signer: Signer, lock: contextlib.ExitStack, reader: LogReader) -> None:
+        """Take over a folder that `lock` holds and whose head `reader` verified; use `create` or `open`."""
+        self._folder = folder
+        self._signer = signer
+        self._lock = lock
+        self._reader = reader
+        self._mutex = threading.Lock()
+        self._failure: str | None = None
+        self._superseded: list[Path] = []
+        self._edge = reader.edge
+        last = reader.bundle(reader.size // WIDTH) if reader.size % WIDTH else []
+        self._bundle = b"".join(_framed(entry) for entry in last)
+
+    @classmethod
+    def create(cls, folder: Path | str, signer: Signer, origin: str) -> Self:
+        """Begin an empty log named `origin` in `folder`; raises AuditError where one is, or the remains of one."""
+        folder = Path(folder)
+        if not is_key_name(origin):
+            raise AuditError(f"{origin[:80]!a} cannot name a log: no space, no plus, not empty")
+        try:
+            make_directory(folder)
+            sync_directory(folder.parent)
+            with contextlib.ExitStack() as lock:
+                lock.enter_context(_locked(folder))
+                if (folder / HEAD).exists() or (folder / "tile").exists():
+                    raise AuditError("a log is already there, or what is left of one", where=str(folder))
+                head = TreeHead(origin, 0, EMPTY_ROOT)
+                note = sign_head(head, signer)
+                write_durably(folder / HEAD, note, mode=0o644)
+                reader = LogReader(folder, note, head)
+                return cls(folder, signer, lock.pop_all(), reader)
+        except OSError as error:
+            raise AuditError(f"the log cannot be created: {error}", where=str(folder)) from error
+
+    @classmethod
+    def open(cls, folder: Path | str, signer: Signer, *, known: TreeHead | None = None) -> Self:
+        """Go on with the log in `folder` where its tree head stands; what a cut append left is forgotten.
+
+        Raises AuditError when the head is not `signer`'s, the right edge does not lead to it, the log does not
+        extend `known` (a head seen before and kept elsewhere), or another process writes it.
+        """
+        folder = Path(folder)
+        try:
+            with contextlib.ExitStack() as lock:
+                lock.enter_context(_locked(folder))
+                reader = LogReader.open(folder, signer.verifier, known=known)
+                _forget_leftovers(folder, reader.size)
+                return cls(folder, signer, lock.pop_all(), reader)
+        except OSError as error:
+            raise AuditError(f"the log cannot be opened: {error}", where=str(folder)) from error
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock; reading goes on, appending does not."""
+        self._failure = self._failure or "the log was closed"
+        self._lock.close()
+
+    @property
+    def size(self) -> int:
+        """The number of entries that are durable and under the signed head."""
+        return self._reader.size
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self._reader.origin
+
+    @property
+    def head(self) -> bytes:
+        """The signed note of the newest tree head."""
+        return self._reader.head
+
+    @property
+    def tree_head(self) -> TreeHead:
+        """The newest tree head."""
+        return self._reader.tree_head
+
+    @property
+    def reader(self) -> LogReader:
+        """The log as of the newest head; it does not move with later appends."""
+        return self._reader
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """Iterate over entries [start, stop), read from disk and checked; see `LogReader.read`."""
+        return self._reader.read(start, stop)
+
+    def inclusion_proof(self, index: int) -> list[bytes]:
+        """See `LogReader.inclusion_proof`."""
+        return self._reader.inclusion_proof(index)
+
+    def consistency_proof(self, old: int) -> list[bytes]:
+        """See `LogReader.consistency_proof`."""
+        return self._reader.consistency_proof(old)
+
+    def prove(self, index: int) -> LogProof:
+        """See `LogReader.prove`."""
+        return self._reader.prove(index)
+
+    def append(self, entries: Sequence[bytes]) -> int:
+        """Append a group of entries (each at most 65,535 bytes) and return the index of the first.
+
+        On return all of them are durable and under a freshly signed head. Raises AuditError: for an empty
+        group or an entry that is too long, leaving the log as it was; for any failure of the disk, after
+        which the object refuses to append and the log, opened again, has either all of the group or none.
+        """
+        with self._mutex:
+            if self._failure is not None:
+                raise AuditError(
+                    f"no longer open for appending: {self._failure}",
+                    where=str(self._folder),
+                    remedy="open the log again",
+                )
+            if not entries:
+                raise AuditError("an empty group")
+            for entry in entries:
+                if not isinstance(entry, bytes) or len(entry) > MAX_ENTRY:
+                    raise AuditError(f"an entry is at most {MAX_ENTRY} bytes")
+            first = self.size
+            try:
+                self._append(entries)
+            except OSError as error:
+                self._failure = str(error)
+                raise AuditError(f"the log could not be written: {error}", where=str(self._folder)) from error
+            except BaseException as error:
+                self._failure = str(error) or type(error).__name__
+                raise
+            return first
+
+    def _append(self, entries: Sequence[bytes]) -> None:
+        old, size = self.size, self.size
+        bundle, edge = bytearray(self._bundle), [bytearray(tile) for tile in self._edge]
+        bundles: list[tuple[str, bytes]] = []
+        tiles: list[tuple[str, bytes]] = []
+        for entry in entries:
+            bundle += _framed(entry)
+            _add_leaf(edge, size, leaf_hash(entry), tiles)
+            size += 1
+            if size % WIDTH == 0:
+                bundles.append((tile_path(None, size // WIDTH - 1), bytes(bundle)))
+                bundle = bytearray()
+        if bundle:
+            bundles.append((tile_path(None, size // WIDTH, size % WIDTH), bytes(bundle)))
+        new_edge = [bytes(tile) for tile in edge]
+        for level, tile in enumerate(new_edge):
+            if tile and (level >= len(self._edge) or tile != self._edge[level]):
+                tiles.append((tile_path(level, size >> 8 * level + 8, len(tile) // HASH), tile))
+        for name, data in bundles + tiles:
+            path = self._folder / name
+            make_directory(path.parent, below=self._folder)
+            write_durably(path, data, mode=0o444)
+        reader = self._read_back(TreeHead(self.origin, size, edge_root(new_edge)))
+        write_durably(self._folder / HEAD, reader.head, mode=0o644)
+        self._reader, self._bundle, self._edge = reader, bytes(bundle), new_edge
+        self._drop_superseded(old)
+
+    def _read_back(self, head: TreeHead) -> LogReader:
+        """Read from disk all that `head` newly covers, as an outsider would, and sign it only then."""
+        unsigned = LogReader(self._folder, b"", head, exact=True)
+        for index in range(self.size // WIDTH, -(-head.size // WIDTH)):
+            unsigned.bundle(index)
+        note = sign_head(head, self._signer)
+        open_head(note, self._signer.verifier)  # a fault while signing would give the key away with the signature
+        return LogReader(self._folder, note, head)
+
+    def _drop_superseded(self, old: int) -> None:
+        """Remove partial files that wider ones replaced, one head late: readers of the last head still use them."""
+        for path in self._superseded:
+            with contextlib.suppress(OSError):  # a leftover does no harm
+                path.unlink()
+                path.parent.rmdir()  # refuses while another width is there
+        replaced = set(_partials(old)) - set(_partials(self.size))
+        self._superseded = [self._folder / name for name in sorted(replaced)]
+
+
+def _forget_leftovers(folder: Path, size: int) -> None:
+    """Remove partial files of an append that was cut, lest they be taken for a wider form of a later tile.
+
+    Full tiles beyond the head stay, for no reader looks at them, until an append puts others in their place.
+    """
+    keep = {folder / name for name in _partials(size)}
+    levels = -(-size.bit_length() // 8) + 1
+    for level in [None, *range(levels)]:
+        index = max((size >> (8 if level is None else 8 * level + 8)) - 1, 0)
+        while True:
+            widths = (folder / tile_path(level, index, 1)).parent
+            if not widths.is_dir() and not (folder / tile_path(level, index)).exists():
+                break
+            with contextlib.suppress(OSError):
+                for path in widths.iterdir():
+                    if path not in keep:
+                        path.unlink()
+            index += 1
+
+
+def _add_leaf(edge: list[bytearray], size: int, node: bytes, full: list[tuple[str, bytes]]) -> None:
+    """Put leaf number `size` on the right edge; tiles that become full move to `full`, their hash a level up."""
+    for level in range(64):
+        if level == len(edge):
+            edge.append(bytearray())
+        edge[level] += node
+        if len(edge[level]) < WIDTH * HASH:
+            return
+        tile = bytes(edge[level])
+        full.append((tile_path(level, size >> 8 * level + 8), tile))
+        node, edge[level] = subtree_hash(tile), bytearray()
+
+
+def _partials(size: int) -> list[str]:
+    """Name the partial files that a log of `size` entries has: at most one bundle, and one tile for each level."""
+    names, level, count = list[str](), 0, size
+    if size % WIDTH:
+        names.append(tile_path(None, size // WIDTH, size % WIDTH))
+    while count:
+        index, width = divmod(count, WIDTH)
+        if width:
+            names.append(tile_path(level, index, width))
+        level, count = level + 1, index
+    return names
+
+
+def _framed(entry: bytes) -> bytes:
+    return len(entry).to_bytes(2, "big") + entry
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder against other writers; raises OSError, AuditError."""
+    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AuditError("another writer has this log open", where=str(folder)) from error
+        yield
+    finally:
+        os.close(lock)
