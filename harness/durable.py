@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 __all__ = ["TEMPORARY", "make_directory", "sync_directory", "write_durably"]
@@ -26,19 +27,20 @@ _made: set[Path] = set()  # directories known to be durable
 _REMEMBERED = 10_000
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o444, replace: bool = True) -> None:
+def write_durably(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o444, replace: bool = True) -> None:
     """Put `data` at `path` atomically and durably; `mode` is the file's mode whatever the umask.
 
     The directory must exist. What was there is replaced, or, without `replace`, kept: FileExistsError.
-    Raises OSError; the target is then either old or new, never torn.
+    Raises OSError, and what an iterator of pieces raises; the target is then either old or new, never torn.
     """
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_serial)}-{path.name}")
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file, view) :]
+            for piece in (data,) if isinstance(data, bytes) else data:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(file, view) :]
             os.fchmod(file, mode)
             os.fsync(file)
         finally:
