@@ -1,0 +1,88 @@
+"""Workers on this machine: threads that each wait for one sandboxed process.
+
+With isolation `zygote`, all jobs are children of one warm process; a job with another site than the engine's runs
+cold. With `bwrap`, every job starts an interpreter of its own. An accelerator belongs to one job at a time.
+"""
+
+from __future__ import annotations
+
+import queue
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal, Self
+
+from harness.errors import CanonicalError, SandboxError
+from harness.isolation import bwrap
+from harness.isolation.client import Zygote
+from harness.sandbox import Isolation, Job, Outcome, Site, cuda_devices, run_cold, run_in
+
+__all__ = ["LocalEngine"]
+
+
+class LocalEngine:
+    """Runs up to `count` jobs at a time in sandboxes of this machine. Safe to use from many threads."""
+
+    def __init__(
+        self,
+        count: int = 2,
+        isolation: Isolation = "zygote",
+        site: Site | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "cpu",
+    ) -> None:
+        """Prepare the workers; the warm process starts with the first job, or with `warm`.
+
+        site: what jobs can import, the minimal site if not given. device: `auto` takes accelerators where there are
+        any; `cuda` refuses where there are none. Raises SandboxError.
+        """
+        if count < 1:
+            raise SandboxError("an engine needs at least one worker")
+        found = cuda_devices() if device != "cpu" else []
+        if device == "cuda" and not found:
+            raise SandboxError("there is no CUDA device", remedy="set workers.device to cpu or auto")
+        if isolation == "bwrap":
+            bwrap.require()
+        self.count = min(count, len(found)) if found else count
+        self.isolation = isolation
+        self.site = site or Site.minimal()
+        self.device = "cuda" if found else "cpu"
+        self._devices: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for index in range(self.count):
+            self._devices.put(found[index] if found else "cpu")
+        self._zygote = Zygote(self.site) if isolation == "zygote" else None
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="worker")
+
+    def warm(self) -> None:
+        """Start the warm process now, so that the first job does not wait for it; raise SandboxError."""
+        if self._zygote is not None:
+            self._zygote.start()
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Queue a job; its device is the worker's."""
+        return self._pool.submit(self._run, job)
+
+    def _run(self, job: Job) -> Outcome:
+        device = self._devices.get()
+        try:
+            job = replace(job, device=device, site=job.site or self.site)
+            if self._zygote is not None and job.site == self.site:
+                return run_in(self._zygote, job)
+            return run_cold(job, "auto" if self._zygote is not None else self.isolation)
+        except (SandboxError, CanonicalError, OSError) as error:
+            return Outcome(status="unavailable", message=str(error)[:2000])
+        finally:
+            self._devices.put(device)
+
+    def close(self) -> None:
+        """Cancel what waits and what runs, end the warm process. Safe to call twice."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._zygote is not None:
+            self._zygote.close()
+        self._pool.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        """Return the engine."""
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        """Close it."""
+        self.close()

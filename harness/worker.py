@@ -1,0 +1,292 @@
+"""The only program that runs candidate code, inside the sandbox: describe, build, predict.
+
+It needs the standard library, torch, numpy, safetensors and pydantic, and nothing else of the harness, so that
+it can be mounted alone. It is not trusted: whatever it answers is a claim, checked outside. Its care is for honest
+candidates, that equal inputs give equal bytes, and that a mistake is reported with its place in `model.py`.
+
+A subject's `model.py` gives: `Recipe` (a pydantic model, all fields with defaults); `build(recipe) -> Module`;
+`train(model, data, recipe, context) -> None`; `predict(model, inputs) -> float32 [rows, *output]`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import json
+import math
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+__all__ = ["Context", "NonFiniteLossError", "WorkerError", "main", "run_entry"]
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_KEPT = 200
+_MESSAGE = 2000
+_HEADER = 900_000  # bytes; the other side reads at most 1 MiB
+
+Progress = Callable[[int, float], None]
+Answer = tuple[dict[str, Any], bytes]
+
+
+class WorkerError(Exception):
+    """A subject that does not keep to the interface."""
+
+
+class NonFiniteLossError(WorkerError):
+    """A training step whose loss is not a number, or infinite."""
+
+
+class Context:
+    """What `train` is given besides its data.
+
+    seed: an int, the same for every candidate of a run. device: where the model lies. `progress` takes each step and its
+    loss, and keeps the job alive; `autocast` is bfloat16 on CUDA, and nothing on the CPU.
+    """
+
+    def __init__(self, seed: int, device: Any, progress: Progress | None = None) -> None:
+        """Start with no steps taken."""
+        self.seed = seed
+        self.device = device
+        self.steps = 0
+        self.loss: float | None = None
+        self.kept: list[tuple[int, float]] = []
+        self._stride = 1
+        self._count = 0
+        self._report = progress
+
+    def progress(self, step: int, loss: float) -> None:
+        """Report a step (counted from the caller's own start) and its loss; raise NonFiniteLossError if it is none."""
+        step, loss = int(step), float(loss)
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(f"the loss is {loss} at step {step}")
+        self.steps, self.loss = max(self.steps, step), loss
+        if self._count % self._stride == 0:
+            self.kept.append((step, loss))
+            if len(self.kept) > _KEPT:
+                self.kept, self._stride = self.kept[::2], self._stride * 2
+        self._count += 1
+        if self._report is not None:
+            self._report(step, loss)
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Compute in bfloat16 where the device is CUDA."""
+        import torch
+
+        if self.device.type == "cuda":
+            with torch.autocast("cuda", dtype=torch.bfloat16):
+                yield
+        else:
+            yield
+
+
+def main() -> None:
+    """Run the entry that the environment names on the files below /job, and write the answer."""
+    folder = Path("/job")
+    payload = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    progress_fd = int(os.environ["LOCKGATE_PROGRESS_FD"])
+
+    def progress(step: int, loss: float) -> None:
+        os.write(progress_fd, json.dumps({"step": step, "loss": loss}).encode() + b"\n")
+
+    header, rest = run_entry(os.environ["LOCKGATE_ENTRY"], folder, payload, progress)
+    output_fd = int(os.environ["LOCKGATE_OUTPUT_FD"])
+    text = json.dumps(header, allow_nan=False).encode()
+    with os.fdopen(os.dup(output_fd), "wb") as stream:
+        stream.write(len(text).to_bytes(8, "big") + text)
+        stream.write(rest)
+    fcntl.fcntl(output_fd, fcntl.F_ADD_SEALS, _SEALS)
+
+
+def run_entry(entry: str, folder: Path, payload: dict[str, Any], progress: Progress | None = None) -> Answer:
+    """Run one entry on the files of `folder`; return a header and bytes. Every mistake of a candidate is an answer.
+
+    entry: `describe`, `build` or `predict`. The header of a failure is {"error": {"type", "message", "where"}}.
+    """
+    entries = {"describe": _describe, "build": _build, "predict": _predict}
+    source = folder / "source"
+    try:
+        if entry not in entries:
+            raise WorkerError(f"no entry {entry!r}")
+        answer = entries[entry](folder, payload, progress or (lambda _step, _loss: None))
+        if len(json.dumps(answer[0], allow_nan=False)) > _HEADER:
+            raise WorkerError("the recipe and its schema are too large")
+    except BaseException as error:  # noqa: BLE001  # a candidate may raise anything, SystemExit too
+        return {"error": describe_error(error, source)}, b""
+    return answer
+
+
+def describe_error(error: BaseException, source: Path) -> dict[str, str]:
+    """Name an error's type, message and the deepest line of the candidate's own files, as `model.py:LINE`."""
+    kind = type(error).__name__.removesuffix("Error") if isinstance(error, WorkerError) else type(error).__name__
+    text = str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in text or kind == "OutOfMemoryError":
+        kind = "OutOfMemory"
+    where = ""
+    with contextlib.suppress(Exception):
+        prefix = str(source) + "/"
+        if isinstance(error, SyntaxError) and str(error.filename).startswith(prefix):
+            where = f"{str(error.filename)[len(prefix):]}:{error.lineno}"
+        else:
+            frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(prefix)]
+            if frames:
+                where = f"{frames[-1].filename[len(prefix):]}:{frames[-1].lineno}"
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return {"type": kind, "message": clean[:_MESSAGE], "where": where[:200]}
+
+
+def _load(source: Path) -> ModuleType:
+    """Import model.py; its neighbours can be imported too, and come after everything else."""
+    path = source / "model.py"
+    if not path.is_file():
+        raise WorkerError("there is no model.py")
+    if str(source) not in sys.path:
+        sys.path.append(str(source))
+    spec = importlib.util.spec_from_file_location("model", path)
+    if spec is None or spec.loader is None:
+        raise WorkerError("model.py cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["model"] = module  # pydantic and dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _recipe(module: ModuleType, values: dict[str, Any] | None) -> Any:
+    import pydantic
+
+    recipe = getattr(module, "Recipe", None)
+    if not (isinstance(recipe, type) and issubclass(recipe, pydantic.BaseModel)):
+        raise WorkerError("model.py defines no pydantic model called Recipe")
+    unknown = set(values or {}) - set(recipe.model_fields)
+    if unknown:
+        raise WorkerError(f"the recipe has no field {sorted(unknown)[0]!r}")
+    return recipe.model_validate_json(json.dumps(values or {}))
+
+
+def _prepare(payload: dict[str, Any]) -> tuple[int, Any]:
+    """Fix seeds, threads and algorithms; return the seed and the device."""
+    import numpy as np
+    import torch
+
+    seed = int(payload.get("seed", 0))
+    torch.set_num_threads(int(payload.get("threads", 1)))
+    torch.use_deterministic_algorithms(mode=True)
+    torch.backends.cudnn.benchmark = False
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # candidates may use the global generator
+    torch.manual_seed(seed)
+    return seed, torch.device(str(payload.get("device", "cpu")))
+
+
+def _module(source: ModuleType, recipe: Any, device: Any) -> Any:
+    import torch
+
+    model = source.build(recipe)
+    if not isinstance(model, torch.nn.Module):
+        raise WorkerError(f"build(recipe) gave {type(model).__name__}, not a torch Module")
+    return model.to(device)
+
+
+def _tensors(path: Path, device: Any) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return {name: value.to(device) for name, value in load_file(path).items()}
+
+
+def _describe(folder: Path, _payload: dict[str, Any], _progress: Progress) -> Answer:
+    module = _load(folder / "source")
+    recipe = _recipe(module, None)
+    return {"recipe": recipe.model_dump(mode="json"), "schema": type(recipe).model_json_schema()}, b""
+
+
+def _build(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
+    import torch
+    from safetensors.torch import save
+
+    seed, device = _prepare(payload)
+    module = _load(folder / "source")
+    recipe = _recipe(module, payload.get("recipe"))
+    torch.manual_seed(seed)  # whatever the import drew, the weights start from the seed
+    model = _module(module, recipe, device)
+    start = folder / "start.safetensors"
+    if start.exists():
+        model.load_state_dict(_tensors(start, device))
+    context = Context(seed, device, progress)
+    model.train()
+    module.train(model, _tensors(folder / "train.safetensors", device), recipe, context)
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    if not weights:
+        raise WorkerError("the model has no weights")
+    for name, value in weights.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WorkerError(f"the weights of {name!r} are not finite after training")
+    header = {
+        "recipe": recipe.model_dump(mode="json"),
+        "schema": type(recipe).model_json_schema(),
+        "steps": context.steps,
+        "loss": context.loss,
+        "progress": [list(pair) for pair in context.kept],
+    }
+    return header, save(weights)
+
+
+def _predict(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
+    import torch
+    from safetensors.torch import save
+
+    _, device = _prepare(payload)
+    module = _load(folder / "source")
+    model = _module(module, _recipe(module, payload.get("recipe")), device)
+    model.load_state_dict(_tensors(folder / "weights.safetensors", device))
+    model.eval()
+    inputs = _tensors(folder / "inputs.safetensors", torch.device("cpu"))
+    sizes = {len(value) if value.dim() else -1 for value in inputs.values()}
+    if len(sizes) != 1 or (rows := sizes.pop()) < 1:
+        raise WorkerError("the inputs are not tensors of one number of rows")
+    batch = max(1, int(payload.get("batch", 256)))
+    answers = []
+    with torch.inference_mode():
+        for first in range(0, rows, batch):
+            part = {name: value[first : first + batch].to(device) for name, value in inputs.items()}
+            answer = module.predict(model, part)
+            answers.append(_checked(answer, min(batch, rows - first)))
+            progress(first, 0.0)
+        flops = _flops(module, model, {name: value[:1].to(device) for name, value in inputs.items()})
+    joined = torch.cat(answers)
+    return {"rows": rows, "flops": flops}, save({"answers": joined})
+
+
+def _checked(answer: Any, rows: int) -> Any:
+    """Return a batch of answers on the CPU, or raise WorkerError: float32, [rows, ...] of 2 or more axes, finite."""
+    import torch
+
+    if not isinstance(answer, torch.Tensor):
+        raise WorkerError(f"predict gave {type(answer).__name__}, not a tensor")
+    if answer.dtype != torch.float32 or answer.dim() < 2 or len(answer) != rows:
+        raise WorkerError(f"predict gave {answer.dtype} {list(answer.shape)}, not float32 [{rows}, ...]")
+    if not bool(torch.isfinite(answer).all()):
+        raise WorkerError("predict gave NaN or infinity")
+    return answer.detach().cpu().contiguous().clone()
+
+
+def _flops(module: ModuleType, model: Any, row: dict[str, Any]) -> int | None:
+    """Count the floating-point operations of one row, as far as the counter knows them: advice, no evidence."""
+    try:
+        from torch.utils.flop_counter import FlopCounterMode
+
+        with FlopCounterMode(display=False) as counter:
+            module.predict(model, row)
+        return int(counter.get_total_flops())
+    except Exception:  # noqa: BLE001  # a model that the counter cannot follow is still a model
+        return None
+
+
+if __name__ == "__main__":
+    main()
