@@ -18,7 +18,6 @@ import types
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import annotated_types
 from pydantic import Field
 
 from harness.code_facts import CodeFacts, FileChange
@@ -184,10 +183,9 @@ def shape_of(annotation: Any) -> Shape:
     while get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
         for extra in extras:
-            limit: Any  # annotated_types knows its bounds as anything that compares
             for limit in getattr(extra, "metadata", [extra]):
-                low = limit.ge if isinstance(limit, annotated_types.Ge) else low
-                high = limit.le if isinstance(limit, annotated_types.Le) else high
+                low = getattr(limit, "ge", low)
+                high = getattr(limit, "le", high)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, Record):
         hints = get_type_hints(annotation, include_extras=True)

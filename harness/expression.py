@@ -1,0 +1,183 @@
+"""CEL expressions: compiled with types, and run without them.
+
+Compiled typed, so that a misspelt field is an error with a place; run on a dynamic
+environment, because typed evaluation reads a missing integer as 0 and so fails open. Every
+outcome that is not the boolean `true` is not true: errors come back as values that Python
+takes for true, so nothing here relies on truthiness.
+
+It does not cover which expressions are unwise: `expression_tree` refuses those. Nor proofs
+about expressions; `Tree` is what such a proof would read.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from harness.expression_tree import CompileError, Tree
+from harness.policy_document import PACKAGE, ListOf, MapOf, Message, Scalar, Shape, descriptor
+
+MAX_EXPRESSION = 4_000
+MAX_SHOWN = 500
+MAX_SHOWN_ITEMS = 50
+
+# `matches` is left out: a pattern is the one thing here that can be slow and hard to reason about
+_CONFIG = "stdlib:\n  exclude_functions:\n    - name: matches\n    - name: dyn\n"
+_ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED = frozenset(
+    {
+        *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"),
+        *("package", "namespace", "null", "return", "true", "var", "void", "while"),  # CEL's grammar, RESERVED
+    }
+)
+
+
+def is_identifier(name: str) -> bool:
+    """Return whether a rule can name this: lower-case, and no reserved word of CEL."""
+    return bool(_IDENTIFIER.fullmatch(name)) and name not in RESERVED
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An evaluation that gave no value, and why."""
+
+    why: str
+
+
+class Expression:
+    """A compiled expression; `reads` are the paths of the document that it mentions, as written."""
+
+    def __init__(self, text: str, tree: Tree, runnable: Any, environment: Environment) -> None:
+        """Use `Environment.compile`."""
+        self.text = text
+        self.tree = tree
+        self.type = tree.type_name
+        self.reads = tree.reads()
+        self.names = tree.names()
+        self._runnable = runnable
+        self._environment = environment
+
+    def run(self, activation: Any) -> Any:
+        """Evaluate to a plain value, or to Failed; raises nothing of the evaluator's."""
+        from cel_expr_python import cel
+
+        try:
+            value = self._runnable.eval(activation)
+            if value.type() == cel.Type.ERROR or value.type() == cel.Type.UNKNOWN:
+                return Failed(str(value.value())[:MAX_SHOWN])
+            return value.plain_value()
+        except Exception as error:  # noqa: BLE001 - its budgets raise, and whatever else it raises is no value either
+            return Failed((str(error) or type(error).__name__)[:MAX_SHOWN])
+
+    def holds(self, activation: Any) -> bool | Failed:
+        """Evaluate a rule: True and False are booleans that the evaluator returned, anything else is Failed."""
+        value = self.run(activation)
+        if isinstance(value, Failed):
+            return value
+        if type(value) is not bool:
+            return Failed(f"gave {type(value).__name__}, not a boolean")
+        return value
+
+
+class Environment:
+    """Names and their types, in which expressions are compiled; grows as variables are declared."""
+
+    def __init__(self, shapes: dict[str, Shape]) -> None:
+        """Declare the roots of the document, and `params`, by shape."""
+        from cel_expr_python import cel
+        from google.protobuf import descriptor_pool
+
+        self._pool = descriptor_pool.DescriptorPool()
+        self._pool.Add(descriptor(shapes))
+        self._types = {name: _type(shape) for name, shape in shapes.items()}
+        self._config = cel.NewEnvConfigFromYaml(_CONFIG)
+        self._typed: Any = None
+        self._dynamic: Any = None
+
+    def declare(self, name: str, expression: Expression) -> None:
+        """Add a variable of the type of its expression, so that its uses are checked, too."""
+        self._types[name] = expression.tree.type
+        self._typed = self._dynamic = None
+
+    def __contains__(self, name: str) -> bool:
+        """Return whether the name is taken."""
+        return name in self._types
+
+    def activation(self, values: dict[str, Any]) -> Any:
+        """Return the values as the evaluator takes them. Only canonical values may come here."""
+        return self._environments()[1].Activation(values)
+
+    def compile(self, text: str, *, boolean: bool) -> Expression:
+        """Compile and lint; raises CompileError. A rule is `boolean`, and then must read the document."""
+        if len(text) > MAX_EXPRESSION:
+            raise CompileError(f"longer than {MAX_EXPRESSION} characters")
+        if "\0" in text:
+            raise CompileError("holds a NUL")
+        typed, dynamic = self._environments()
+        try:
+            compiled = typed.compile(text)
+            serialized = compiled.serialize()
+            runnable = dynamic.deserialize(serialized)
+        except Exception as error:
+            match = _ERROR.search(str(error))
+            if match:
+                raise CompileError(match[3], line=int(match[1]), column=int(match[2])) from error
+            raise CompileError(str(error)[:MAX_SHOWN]) from error
+        tree = Tree(text, serialized, compiled.return_type())
+        if boolean:
+            if tree.type_name != "BOOL":
+                raise CompileError(f"is of type {tree.type_name}, not BOOL")
+            if not tree.names() & set(self._types) - {"params"}:
+                raise CompileError("reads nothing of the document, so it is always the same")
+        tree.lint()
+        return Expression(text, tree, runnable, self)
+
+    def _environments(self) -> tuple[Any, Any]:
+        from cel_expr_python import cel
+
+        if self._typed is None:
+            untyped = dict.fromkeys(self._types, cel.Type.DYN)
+            self._typed = cel.NewEnv(descriptor_pool=self._pool, config=self._config, variables=self._types)
+            self._dynamic = cel.NewEnv(config=self._config, variables=untyped)
+        return self._typed, self._dynamic
+
+
+def shown(value: Any, depth: int = 4) -> Any:
+    """Return a value as bounded JSON, for messages and for the record of why."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**53 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) and abs(value) < 2**53 else str(value)
+    if isinstance(value, str):
+        clean = value.replace("\0", "\ufffd")
+        return clean if len(clean) <= MAX_SHOWN else clean[: MAX_SHOWN - 1] + "…"
+    if isinstance(value, list | dict) and depth == 0:
+        return "…"
+    if isinstance(value, list):
+        more = ["…"] if len(value) > MAX_SHOWN_ITEMS else []
+        return [shown(item, depth - 1) for item in value[:MAX_SHOWN_ITEMS]] + more
+    if isinstance(value, dict):
+        items = list(value.items())[:MAX_SHOWN_ITEMS]
+        return {str(shown(str(key))): shown(item, depth - 1) for key, item in items}
+    if isinstance(value, Failed):
+        return {"error": value.why}
+    return shown(str(value))
+
+
+def _type(shape: Shape) -> Any:
+    from cel_expr_python import cel
+
+    if isinstance(shape, Message):
+        return cel.Type(f"{PACKAGE}.{shape.name}")
+    if isinstance(shape, ListOf):
+        return cel.Type.List(_type(shape.item))
+    if isinstance(shape, MapOf):
+        return cel.Type.Map(cel.Type.STRING, _type(shape.item))
+    return {"string": cel.Type.STRING, "int": cel.Type.INT, "double": cel.Type.DOUBLE, "bool": cel.Type.BOOL}[
+        shape.kind if isinstance(shape, Scalar) else ""
+    ]

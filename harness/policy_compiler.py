@@ -1,0 +1,97 @@
+"""From a policy to expressions that can be evaluated, or to every place where it does not compile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.errors import PolicyError
+from harness.expression import Environment, Expression, is_identifier
+from harness.expression_tree import CompileError
+from harness.policy_document import SHAPES, Message
+from harness.policy_file import Policy, Rule, shape_of_value
+from harness.records import Record
+from harness.strict_yaml import Path as YamlPath
+
+
+class Problem(Record):
+    """Something wrong with a policy or its tests: where, what, and what to do."""
+
+    where: str
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class CompiledRule:
+    """A rule ready to be evaluated."""
+
+    rule: Rule
+    where: str
+    require: Expression
+    message: Expression | None
+    audit: dict[str, Expression]
+
+
+@dataclass(frozen=True)
+class CompiledPolicy:
+    """A policy ready to be evaluated."""
+
+    policy: Policy
+    environment: Environment
+    variables: tuple[tuple[str, Expression], ...]
+    rules: tuple[CompiledRule, ...]
+
+
+def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> CompiledPolicy:
+    """Compile a policy's expressions.
+
+    Problems are appended to `problems` where given (the result then lacks what did not compile), else the
+    first raises PolicyError.
+    """
+    document, located = policy.document, policy.located
+    params = Message("Params", {name: shape_of_value(value, name) for name, value in policy.params.items()})
+    environment = Environment({**SHAPES[policy.stage].fields, "params": params})
+
+    def compile_at(text: str, path: YamlPath, *, boolean: bool = False) -> Expression | None:
+        try:
+            return environment.compile(text, boolean=boolean)
+        except CompileError as error:
+            place = located.place(path)
+            if place.block:
+                line, column = place.line + error.line, error.column
+            else:
+                line = place.line + error.line - 1
+                column = error.column + (place.column - 1 if error.line == 1 else 0)
+            where = f"{located.name}:{line}:{column}"
+            if problems is None:
+                raise PolicyError(error.message, where=where, remedy=error.remedy) from error
+            problems.append(Problem(where=where, message=error.message, remedy=error.remedy or ""))
+            return None
+
+    def reject(path: YamlPath, message: str) -> None:
+        if problems is None:
+            raise PolicyError(message, where=located.where(path))
+        problems.append(Problem(where=located.where(path), message=message))
+
+    variables = []
+    for index, variable in enumerate(document.variables):
+        here: YamlPath = ("variables", index)
+        if not is_identifier(variable.name) or variable.name in environment:
+            reject((*here, "name"), f"a variable cannot be called {variable.name!r}: reserved, taken or no identifier")
+            continue
+        expression = compile_at(variable.expr, (*here, "expr"))
+        if expression:
+            environment.declare(variable.name, expression)
+            variables.append((variable.name, expression))
+    rules = []
+    for index, rule in enumerate(document.rules):
+        here = ("rules", index)
+        require = compile_at(rule.require, (*here, "require"), boolean=True)
+        message = compile_at(rule.messageExpr, (*here, "messageExpr")) if rule.messageExpr else None
+        if message and message.type != "STRING":
+            reject((*here, "messageExpr"), f"a message must be a string, not {message.type}")
+        audit = {name: compile_at(text, (*here, "audit", name)) for name, text in rule.audit.items()}
+        if require:
+            kept = {name: expression for name, expression in audit.items() if expression}
+            rules.append(CompiledRule(rule, located.where((*here, "id")), require, message, kept))
+    return CompiledPolicy(policy, environment, tuple(variables), tuple(rules))
