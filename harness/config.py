@@ -18,6 +18,7 @@ from harness.strict_yaml import Located, load
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
 MAX_CONFIG_BYTES = 256 * 1024
 
 
@@ -50,8 +51,10 @@ class LedgerRule(Record):
     delta: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     cap: Positive = 6000
     batch: Positive = 50
-    discordance: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The share of items on which neighbours differ: what the power calculation assumes."""
+    discordance: Share | dict[str, Share] = 0.2
+    """The share of items on which neighbours differ, by eval or by gate: what the power calculation assumes."""
+    levels: dict[str, float] = {}
+    """The true mean assumed of an eval that is tested without a pair (floor, rare, ceiling)."""
     gain: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The true gain of the objective that should be found: likewise."""
     min_power: Annotated[float, Field(ge=0, lt=1)] = 0.5

@@ -79,8 +79,8 @@ class Desk:
         cap = self._rooms.config.ledger.cap
         return max([cap, *(gate.cap or cap for gate in self._rooms.gates)])
 
-    def _reject(self, number: int, decision: Decision, *, judgement: Digest | None = None) -> None:
-        self._journal.commit(Decided(number=number, decision=decision, judgement=judgement))
+    def _reject(self, number: int, decision: Decision, *, judgement: Digest | None = None, document: Digest | None = None) -> None:
+        self._journal.commit(Decided(number=number, decision=decision, judgement=judgement, document=document))
         if self._of(number).staked is not None:
             self._close_test(number, promoted=False)
 

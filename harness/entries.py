@@ -30,6 +30,9 @@ class Genesis(Entry):
     config: Config
     guard: Digest
     policies: Digest
+    policy_sources: Digest
+    """The policies' texts and params, as a blob: what a replay judges by."""
+    eval_kinds: dict[str, str]
     baseline: Candidate
     development: dict[str, float]
     answers: Digest
@@ -37,6 +40,8 @@ class Genesis(Entry):
     data: Digest
     vault_commitment: Digest
     vault_items: int
+    vault_minimum: int
+    """With fewer unspent items no test is begun."""
     vault_named: bool
     harness: str
 
@@ -129,6 +134,8 @@ class Decided(Entry):
     number: int
     decision: Decision
     judgement: Digest | None = None
+    document: Digest | None = None
+    """What the rules of the decide stage were shown, as a blob."""
 
 
 class Authorised(Entry):

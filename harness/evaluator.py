@@ -24,7 +24,7 @@ from harness.errors import EvaluatorError, LockgateError, SubjectError
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.evals import Items
+    from harness.evals import Evaluation, Items
 
 
 class Evaluator:
@@ -62,10 +62,14 @@ class Evaluator:
             "vault": len(self._data.vault),
             "output": list(self._data.output),
             "evals": [
-                {"name": e.name, "kind": e.kind, "views": list(e.views), "bounds": list(e.bounds)}
+                {"name": e.name, "kind": e.kind, "views": list(e.views), "bounds": list(e.bounds), "applies": self._share(e)}
                 for e in self._suite.evaluations.values()
             ],
         }
+
+    def _share(self, evaluation: Evaluation) -> float:
+        """The share of development items that an eval applies to: what the power calculation needs to know."""
+        return float(evaluation.mask(self._data.development.labels).mean())
 
     def _fingerprint(self) -> str:
         """A digest over every item and label, in order: what the guarantees are about."""

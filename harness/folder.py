@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from harness import __version__
 from harness.canonical import digest_file, digest_json
 from harness.config import Config
 from harness.durable import make_directory
-from harness.errors import ConfigError, PolicyError
+from harness.errors import ConfigError
 from harness.live import MODELS
 from harness.records import Digest
 
@@ -67,36 +66,7 @@ class RunFolder:
         self._lock = handle
 
 
-def policy_paths(subject: Path, config: Config) -> list[tuple[Path, dict[str, object]]]:
-    """The policy files that a configuration names, with overridden params, in order.
-
-    A bare name is a pack of the product; anything with a slash or a suffix is a glob below the subject.
-    PolicyError where a name finds nothing: an empty set never passes.
-    """
-    found: list[tuple[Path, dict[str, object]]] = []
-    for ref in config.policies:
-        name, params = (ref, {}) if isinstance(ref, str) else (ref.pack, dict(ref.params))
-        if "/" in name or name.endswith((".yaml", ".yml")):
-            paths: Sequence[Path] = sorted(p for p in subject.glob(name) if not p.name.endswith(".test.yaml"))
-        else:
-            paths = [pack_path(name)]
-        if not paths:
-            raise PolicyError(f"no policy file matches '{name}'", where=str(subject / "lockgate.yaml"))
-        found += [(path, params) for path in paths]
-    return found
-
-
-def pack_path(name: str) -> Path:
-    """Where the product keeps a policy pack: inside the wheel, or beside the package in a checkout."""
-    here = Path(__file__).parent
-    for root in (here / "_policies", here.parent / "policies"):
-        path = root / f"{name}.yaml"
-        if path.is_file():
-            return path
-    raise PolicyError(f"no policy pack '{name}'", remedy="the packs are listed in policies/")
-
-
-def guard_digest(subject: Path, config: Config) -> Digest:
+def guard_digest(subject: Path, config: Config, policies: Digest) -> Digest:
     """The digest of what guards a run: lockgate.yaml, guards.py, every policy, the harness and its version.
 
     Other Python files of the subject that are not mutable count too, for guards.py may import them.
@@ -106,11 +76,9 @@ def guard_digest(subject: Path, config: Config) -> Digest:
     for path in sorted(subject.rglob("*.py")):
         if path not in mutable and "__pycache__" not in path.parts:
             files[path.relative_to(subject).as_posix()] = digest_file(path)
-    for path, _ in policy_paths(subject, config):
-        files[f"policy:{path.name}"] = digest_file(path)
     harness = Path(__file__).parent
     code = {p.relative_to(harness).as_posix(): digest_file(p) for p in sorted(harness.rglob("*.py"))}
-    return digest_json({"files": files, "harness": __version__, "code": digest_json(code)})
+    return digest_json({"files": files, "policies": policies, "harness": __version__, "code": digest_json(code)})
 
 
 def read_source(subject: Path, config: Config) -> dict[str, bytes]:

@@ -12,18 +12,19 @@ from typing import Any
 from harness import __version__
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
-from harness.canonical import digest
+from harness.canonical import canonical_bytes, digest
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.entries import Genesis, Started
 from harness.errors import ConfigError, EvaluatorError, SubjectError
-from harness.folder import RunFolder, guard_digest, policy_paths, read_source
+from harness.folder import RunFolder, guard_digest, read_source
 from harness.gates import GateSpec, compile_gates
 from harness.journal import Journal, Listener
 from harness.judge import Judge
 from harness.keys import Signer, VaultKey
-from harness.policy import PolicySet, load_policies
+from harness.power import PowerTable, require_power, typical_alpha
+from harness.policy import PolicySet, load_subject_policies
 from harness.state import RunState
 from harness.supervisor import Supervisor
 from harness.vault import Vault
@@ -73,13 +74,14 @@ def open_run(
         raise ConfigError("the folder is not empty, and holds no run", where=str(out), remedy="name another with --out")
     folder.create()
     folder.lock()
-    guard = guard_digest(subject, config)
+    policies = load_subject_policies(config.policies, subject)
+    guard = guard_digest(subject, config, policies.digest)
     signer = _signer(folder, config)
     key = _vault_key(vault_key or folder.vault_key)
     closers: list[Callable[[], None]] = []
     try:
         return _open(
-            folder, subject, config, source, guard, signer, key, closers, seed=seed, workers=workers, listener=listener, note=note
+            folder, subject, config, source, guard, policies, signer, key, closers, seed=seed, workers=workers, listener=listener, note=note
         )
     except BaseException:
         for close in closers:
@@ -93,6 +95,7 @@ def _open(
     config: Config,
     source: dict[str, bytes],
     guard: str,
+    policies: PolicySet,
     signer: Signer,
     key: VaultKey,
     closers: list[Callable[[], None]],
@@ -111,7 +114,6 @@ def _open(
         note("opening the sandbox and the evaluator")
         # Loading the data and warming the worker take seconds each: side by side.
         described = aside.submit(evaluator.ask, {"op": "describe"}, seconds=EVALUATOR_SECONDS)
-        policies = load_policies(policy_paths(subject, config))
         count = workers or config.workers.count
         engine = LocalEngine(
             count=count,
@@ -120,11 +122,13 @@ def _open(
             device=config.workers.device,
         )
         closers.insert(0, engine.close)
+        engine.warm()
         answer = described.result()
     if "ok" not in answer:
         raise SubjectError(str(answer["message"]), where=answer.get("where") or str(subject / "guards.py"), remedy=answer.get("remedy"))
     data = answer["ok"]
     gates = check_gates(config, data, subject)
+    gates_power(gates, config, data)
     judge = Judge()
     closers.append(judge.close)
     blobs = BlobStore(folder.blobs)
@@ -178,12 +182,10 @@ def _open(
 
 
 def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
-    """Compile the gates against the evals that there are, and refuse gates that can hardly pass.
+    """Compile the gates against the evals that there are.
 
     ConfigError where an alignment eval has no gate: what must not regress must be tested.
     """
-    from harness.power import check_power
-
     gates = compile_gates([gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]})
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:
@@ -193,8 +195,23 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
                 where=str(subject / "lockgate.yaml"),
                 remedy=f"add under gates: {{eval: {each['name']}, kind: parent, margin: 0.05}}",
             )
-    check_power(gates, config.ledger, vault=data["vault"])
     return gates
+
+
+def gates_power(gates: list[GateSpec], config: Config, data: dict[str, Any], *, floor: float | None = None) -> PowerTable:
+    """How likely these gates pass a candidate that deserves it; StatisticsError below the configuration's floor."""
+    ledger = config.ledger
+    return require_power(
+        gates,
+        ledger.min_power if floor is None else floor,
+        alpha=typical_alpha(ledger.delta),
+        cap=min(ledger.cap, data["vault"]),
+        batch=ledger.batch,
+        discordance=ledger.discordance,
+        gain=ledger.gain,
+        levels=ledger.levels,
+        applies={e["name"]: e["applies"] for e in data["evals"]},
+    )
 
 
 def _genesis(
@@ -234,12 +251,15 @@ def _genesis(
         config=config,
         guard=guard,
         policies=policies.digest,
+        policy_sources=workshop.keep(canonical_bytes(policies.json_value())),
+        eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
         baseline=made.candidate.model_copy(update={"flops": answered.flops}),
         development=scored["development"],
         answers=answered.answers,
         data=data["data"],
         vault_commitment=vault.commitment,
         vault_items=data["vault"],
+        vault_minimum=vault.state.minimum,
         vault_named=named,
         harness=__version__,
     )

@@ -55,6 +55,8 @@ class ProposalState:
     staked: Staked | None = None
     measured: Measured | None = None
     decision: Decision | None = None
+    judgement: Digest | None = None
+    document: Digest | None = None
     authorisation: int | None = None
     outcome: str | None = None
     """`promoted` or `voided`, once an authorisation has come to an end."""
@@ -223,7 +225,12 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             if not promotes and not entry.decision.reasons:
                 raise illegal("a rejection without a reason")
             closed = None if state.open_stake == entry.number else state.open_stake
-            return replace(with_proposal(entry.number, decision=entry.decision), open_stake=closed)
+            return replace(
+                with_proposal(
+                    entry.number, decision=entry.decision, judgement=entry.judgement, document=entry.document
+                ),
+                open_stake=closed,
+            )
         case Authorised():
             found = proposal(entry.number)
             if found.decision is None or found.decision.verdict != "promote" or found.authorisation is not None:

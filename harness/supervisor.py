@@ -181,11 +181,12 @@ class Supervisor(Desk):
         judgement = rooms.judge.decide(rooms.policies, "decide", document["proposal"]["kind"], document)
         decision = decide(found.measured.gates, rooms.eval_kinds, judgement)
         kept = rooms.blobs.put(canonical_bytes(judgement.json_value()))
+        shown = rooms.blobs.put(canonical_bytes(document))
         if decision.verdict == "promote":
-            self._journal.commit(Decided(number=number, decision=decision, judgement=kept))
+            self._journal.commit(Decided(number=number, decision=decision, judgement=kept, document=shown))
             self._promotion.promote(number)
         else:
-            self._reject(number, decision, judgement=kept)
+            self._reject(number, decision, judgement=kept, document=shown)
 
     def recover(self) -> None:
         """Bring disk, vault and log into step after any crash; before anything else."""

@@ -70,6 +70,10 @@ class Workshop:
         manifest = {path: self._blobs.put(content) for path, content in sorted(files.items())}
         return self._blobs.put(canonical_bytes(manifest))
 
+    def keep(self, data: bytes) -> Digest:
+        """Put bytes among the blobs."""
+        return self._blobs.put(data)
+
     def blob(self, answers: Digest) -> Path:
         """Where a blob lies, for the evaluator to read."""
         return self._blobs.path(answers)

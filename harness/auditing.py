@@ -1,0 +1,243 @@
+"""Verify, print and replay a run's trail from the outside: the log, the blobs, the live model; no supervisor.
+
+This shares the fold with the supervisor on purpose: it is the very machine that ran. A
+verifier that shares nothing with it is the reviewer's kit in `audits/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts import BlobStore
+from harness.canonical import canonical_bytes, digest, parse_json
+from harness.decision import decide, judged
+from harness.entries import Entry, Genesis, Measured, Screened, Staked, kind_of
+from harness.errors import AuditError, LockgateError
+from harness.folder import RunFolder
+from harness.journal import read_run
+from harness.judge import Judge
+from harness.judgement import Judgement
+from harness.keys import Verifier
+from harness.ledger import LedgerState
+from harness.live import check_version, live_version
+from harness.logreader import check_log
+from harness.policy import PolicySet, policy_set_of
+from harness.policy_file import PolicySource
+from harness.records import Decision
+from harness.state import RunState
+
+MAX_BLOB = 16 << 20
+
+
+def verify_run(folder: RunFolder, key: Path | None) -> dict[str, Any]:
+    """Verify everything that can be seen from the run's folder; AuditError or StateError at the first defect.
+
+    With `key`, the reviewer's own copy of the public key, the verdict is `valid at size N, freshness
+    unproven`; with the key that lies in the run itself, which whoever replaced the log would have replaced
+    too, it is `identity unproven`.
+    """
+    verifier = Verifier.load(key or folder.public_key)
+    head = check_log(folder.log, verifier)
+    state, entries = read_run(folder.log, verifier)
+    if state.size != head.size:
+        raise AuditError(f"the tree head names {head.size} entries, {state.size} were read")
+    blobs = BlobStore(folder.blobs)
+    checked = 0
+    for index, entry in enumerate(entries):
+        for name in sorted(blob_digests(entry)):
+            try:
+                blobs.check(name)
+            except LockgateError as error:
+                raise AuditError(f"{kind_of(entry)}: {error}", where=f"entry {index}") from error
+            checked += 1
+    live = live_version(folder.root)
+    if live != state.live and state.intent is None:
+        raise AuditError(f"version {live} is live, the log says {state.live}", where=str(folder.root / "current"))
+    for version, candidate in state.versions.items():
+        check_version(folder.root, version, candidate)
+    if key is None:
+        verdict = "identity unproven"
+        summary = (
+            f"all {head.size} entries and {checked} blobs hold together, but the key came from the run itself; "
+            f"verify again with --key and your own copy of {folder.public_key}"
+        )
+    else:
+        verdict = f"valid at size {head.size}, freshness unproven"
+        summary = (
+            f"{head.size} entries signed by {verifier.name}, {checked} blobs by digest, {len(state.versions)} versions, "
+            f"version {state.live} live"
+        )
+    return {
+        "verdict": verdict,
+        "summary": summary,
+        "size": head.size,
+        "root": head.root.hex(),
+        "origin": head.origin,
+        "blobs": checked,
+        "live": state.live,
+        "promotions": state.promotions,
+    }
+
+
+def blob_digests(entry: Entry) -> set[str]:
+    """The blobs behind an entry: each must be there, byte for byte."""
+    found: set[str] = set()
+    for name in ("document", "change", "judgement", "answers", "evidence", "policy_sources"):
+        value = getattr(entry, name, None)
+        if isinstance(value, str):
+            found.add(value)
+    candidate = getattr(entry, "candidate", None) or getattr(entry, "baseline", None)
+    if candidate is not None and not isinstance(candidate, str):
+        found |= {candidate.weights, candidate.source, candidate.schema_digest}
+    return found
+
+
+def trail(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """Each entry in words, in order."""
+    _, entries = read_run(folder.log, Verifier.load(folder.public_key))
+    for index, entry in enumerate(entries):
+        yield {"index": index, "time": entry.time, "kind": kind_of(entry), "text": told(entry), "body": entry.json_value()}
+
+
+def told(entry: Entry) -> str:
+    """One entry in one line of words."""
+    body: Any = entry
+    short = lambda value: str(value)[7:19]  # noqa: E731 - a digest's beginning, for the eye
+    match kind_of(entry):
+        case "genesis":
+            return f"{body.origin}: seed {body.seed}, baseline {short(body.baseline.digest)}, guard {short(body.guard)}"
+        case "started":
+            return f"supervisor {body.nonce}, workers by {body.isolation} on {body.device}"
+        case "proposed":
+            name = f" “{body.label}”" if body.label else ""
+            return f"no. {body.number} by {body.proposer}{' (scripted)' if body.scripted else ''}{name}"
+        case "screened":
+            return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
+        case "built":
+            c = body.candidate
+            return f"no. {body.number}: candidate {short(c.digest)}, {c.parameters:,} parameters, {body.steps} steps, {body.seconds:.1f} s"
+        case "developed":
+            return f"no. {body.number}: " + ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
+        case "staked":
+            return f"no. {body.number}: test {body.test} of epoch {body.epoch} at alpha {body.alpha:.3g}, up to {body.cap} items"
+        case "predicted":
+            return f"candidate {short(body.candidate)} answered {body.cap} items of epoch {body.epoch}: {short(body.answers)}"
+        case "measured":
+            return f"no. {body.number}: {'passed' if body.passed else 'not passed'}: " + ", ".join(
+                f"{g.name} {g.verdict}" for g in body.gates
+            )
+        case "decided":
+            reasons = "; ".join(f"{why.code}: {why.text}" for why in body.decision.reasons)
+            return f"no. {body.number}: {body.decision.verdict}: {reasons}"
+        case "authorised":
+            return f"no. {body.number}: candidate {short(body.candidate)} as version {body.version}, once, before {body.expires}"
+        case "intended":
+            return f"{body.action} version {body.version}" + (f" ({body.by}: {body.reason})" if body.reason else "")
+        case "promoted" | "rolled-back":
+            return f"version {body.version} is live: candidate {short(body.candidate)}"
+        case "watched":
+            return f"version {body.version} {'gives' if body.ok else 'DOES NOT give'} the answers that were measured"
+        case _:
+            return ", ".join(f"{k} {v}" for k, v in entry.json_value().items() if k != "time" and v not in ("", None))
+
+
+def replay_run(folder: RunFolder) -> dict[str, Any]:
+    """Derive every stake, judgement and decision again from log and blobs; AuditError at the first difference.
+
+    The gates' verdicts are checked against their own evidence. That the evidence follows from answers and
+    labels can be derived only by whoever holds the labels and the vault key.
+    """
+    state, entries = read_run(folder.log, Verifier.load(folder.public_key))
+    genesis = entries[0]
+    if not isinstance(genesis, Genesis):
+        raise AuditError("the log has no genesis", where="entry 0")
+    blobs = BlobStore(folder.blobs)
+    sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=MAX_BLOB)
+    policies = policy_set_of(PolicySource.parse(source) for source in sources)
+    if policies.digest != genesis.policies:
+        raise AuditError("the policies in the blobs are not those of genesis", where="entry 0")
+    stakes = 0
+    if not genesis.vault_named:
+        stakes = _replay_ledger(genesis, entries)
+    decisions = 0
+    with Judge() as judge:
+        for number in sorted(state.proposals):
+            decisions += _replay_proposal(state, number, blobs, policies, judge, genesis)
+    return {"decisions": decisions, "stakes": stakes, "entries": state.size}
+
+
+def _replay_ledger(genesis: Genesis, entries: list[Entry]) -> int:
+    """The stakes that the ledger's rule gives, against those in the log."""
+    ledger = genesis.config.ledger
+    fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
+    used: dict[int, int] = {}
+    stakes = 0
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Staked):
+            fold, stake = fold.stake(str(entry.number), entry.cap)
+            stakes += 1
+            if (stake.alpha, stake.test, stake.offset) != (entry.alpha, entry.test, entry.offset):
+                raise AuditError(f"the ledger gives alpha {stake.alpha!r}, the log says {entry.alpha!r}", where=f"entry {index}")
+        elif isinstance(entry, Measured):
+            used[entry.number] = entry.items
+        else:
+            fold = _after(fold, entry, used)
+    return stakes
+
+
+def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState:
+    kind, body = kind_of(entry), entry
+    number = getattr(body, "number", None)
+    pending = fold.pending
+    if kind == "rolled-back":
+        return (fold.abandon(pending.key) if pending else fold).end_epoch()
+    if pending is None or pending.key != str(number):
+        return fold
+    items = used.get(int(pending.key), pending.items)
+    if kind == "promoted":
+        return fold.promote(pending.key, items)
+    decision: Decision | None = getattr(body, "decision", None)
+    if kind == "voided" or (decision is not None and decision.verdict == "reject"):
+        return fold.reject(pending.key, items)
+    return fold
+
+
+def _replay_proposal(
+    state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge, genesis: Genesis
+) -> int:
+    """One proposal: judge its documents again, check gates against evidence, decide again."""
+    found = state.proposals[number]
+    where = f"proposal {number}"
+    if found.screened is not None:
+        again = _judge_again(judge, policies, "screen", found.screened, found.screened.document, blobs)
+        _same(where, "the screen's judgement", digest(canonical_bytes(again.json_value())), found.screened.judgement)
+        if found.decision is not None and judged(again):
+            _same(where, "the decision", found.decision.reasons, judged(again))
+    if found.measured is None or found.decision is None or found.judgement is None or found.document is None:
+        return int(found.decision is not None)
+    evidence: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
+    from harness.statistics import TestResult
+
+    # TestResult's own rule is that verdicts follow from log_e and the threshold: parsing checks it.
+    result = TestResult.parse(evidence["result"])
+    _same(where, "the gates' verdicts", [(g.name, g.verdict) for g in result.gates], [(g.name, g.verdict) for g in found.measured.gates])
+    if found.staked is not None:
+        _same(where, "the test's alpha", result.alpha, found.staked.alpha)
+    document: Any = parse_json(blobs.get(found.document), max_bytes=MAX_BLOB)
+    again = judge.decide(policies, "decide", document["proposal"]["kind"], document)
+    _same(where, "the judgement", digest(canonical_bytes(again.json_value())), found.judgement)
+    decision = decide(found.measured.gates, genesis.eval_kinds, again)
+    _same(where, "the decision", decision, found.decision)
+    return 1
+
+
+def _judge_again(judge: Judge, policies: PolicySet, stage: str, screened: Screened, name: str, blobs: BlobStore) -> Judgement:
+    document: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    return judge.decide(policies, stage, document["proposal"]["kind"], document)
+
+
+def _same(where: str, what: str, derived: object, logged: object) -> None:
+    if derived != logged:
+        raise AuditError(f"{what} derived again differs from the log: {derived!r} against {logged!r}"[:600], where=where)

@@ -1,0 +1,208 @@
+"""What a person sees on a terminal while a run goes on, and after it: rich tables and plain words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from harness.artifacts import BlobStore
+from harness.canonical import parse_json
+from harness.errors import LockgateError
+
+_COLOUR = {"promoted": "bold green", "reject": "red", "voided": "yellow", "hold": "yellow"}
+_STAGE = {
+    "proposed": "screening",
+    "screened": "building",
+    "built": "developing",
+    "developed": "waiting for the vault",
+    "staked": "on the vault",
+    "measured": "deciding",
+}
+
+
+class RunDisplay:
+    """A live table on a terminal; one line an event where there is none."""
+
+    def __init__(self, console: Console, out: Path) -> None:
+        """Draw on `console` what happens to the run in `out`."""
+        self._console = console
+        self._out = out
+        self._live: Live | None = None
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._title = "lockgate"
+        self._objective = ""
+        self._note = ""
+        self._budget: dict[str, Any] = {}
+        self._lines = not console.is_terminal
+
+    def __enter__(self) -> RunDisplay:
+        """Begin to draw."""
+        if not self._lines:
+            self._live = Live(self._render(), console=self._console, refresh_per_second=4, transient=False)
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave the last picture standing."""
+        if self._live:
+            self._note = ""
+            self._live.update(self._render())
+            self._live.__exit__(None, None, None)
+
+    def note(self, text: str) -> None:
+        """Say what takes time."""
+        self._note = text
+        if self._lines:
+            self._console.print(Text(f"· {text}"), soft_wrap=True)
+        self._draw()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take one event of the run in."""
+        kind = event.get("event")
+        if kind == "status":
+            self._begin(event["summary"])
+        elif kind == "generation":
+            self.note(f"generation {event['generation']} of {event['of']}")
+        proposal = event.get("proposal")
+        if proposal:
+            self._rows[proposal["number"]] = proposal
+            if self._lines and kind in ("decided", "promoted", "voided"):
+                self._console.print(Text.from_markup(_sentence(proposal, self._score(proposal))), soft_wrap=True)
+        if kind == "predicted":
+            self.note("answering held-out items")
+        if kind == "staked":
+            self.note(f"proposal {proposal['number'] if proposal else ''}: held-out test")
+        if kind == "rolled-back":
+            self.note(f"rolled back: {event.get('reason', '')}")
+        self._draw()
+
+    def _begin(self, summary: dict[str, Any]) -> None:
+        self._objective = summary["objective"]
+        self._title = f"{summary['subject']} · seed {summary['seed']} · {summary['origin']}"
+        self._budget = summary["budgets_left"]
+        for proposal in summary["details"]:
+            self._rows[proposal["number"]] = proposal
+        live = summary["live"]
+        self.note(f"version {live['version']} is live: {self._objective} {live['development'][self._objective]:.4f} in development")
+
+    def _draw(self) -> None:
+        if self._live:
+            self._live.update(self._render())
+
+    def _render(self) -> Group:
+        table = Table(title=escape(self._title), title_justify="left", expand=False)
+        for name, justify in (("gen", "right"), ("no.", "right"), ("proposer", "left"), ("stage", "left")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        table.add_column(f"{self._objective or 'objective'} (dev)", justify="right")
+        table.add_column("gain held out", justify="right")
+        table.add_column("why")
+        for _, row in sorted(self._rows.items())[-24:]:
+            verdict = row["verdict"]
+            shown = Text(verdict or _STAGE.get(row["stage"], row["stage"]), style=_COLOUR.get(verdict or "", "cyan"))
+            table.add_row(
+                str(row["generation"]),
+                str(row["number"]),
+                Text(_who(row)),
+                shown,
+                _metric(row, self._objective),
+                self._score(row),
+                Text(_why(row), overflow="ellipsis", no_wrap=True),
+            )
+        return Group(table, Text(f"… {self._note}" if self._note else "", style="dim"))
+
+    def _score(self, row: dict[str, Any]) -> str:
+        """The objective's held-out gain with its interval: for the operator, who may see it."""
+        return objective_interval(self._out, row, self._objective)
+
+
+def objective_interval(out: Path, row: dict[str, Any], objective: str) -> str:
+    """`+0.052 [+0.013, +0.091]` from the confidential evidence; empty where there is none to be read."""
+    if not row.get("evidence"):
+        return ""
+    try:
+        value: Any = parse_json(BlobStore(out / "blobs").get(row["evidence"]), max_bytes=8 << 20)
+    except LockgateError:
+        return ""
+    for gate in value["result"]["gates"]:
+        if gate["name"] == f"{objective}/improve" and gate["mean"] is not None:
+            low, high = gate["interval"]
+            return f"{gate['mean']:+.3f} [{low:+.3f}, {high:+.3f}] n={gate['n']}"
+    return ""
+
+
+def _who(row: dict[str, Any]) -> str:
+    return f"{row['proposer']}: {row['label']}" if row["label"] else str(row["proposer"])
+
+
+def _metric(row: dict[str, Any], objective: str) -> str:
+    development = row["development"] or {}
+    return f"{development[objective]:.4f}" if objective in development else ""
+
+
+def _why(row: dict[str, Any]) -> str:
+    if row["verdict"] == "reject":
+        return "; ".join(f"{why['code']}: {why['text']}" for why in row["reasons"])
+    return ""
+
+
+def _sentence(row: dict[str, Any], score: str) -> str:
+    verdict = row["verdict"] or row["stage"]
+    colour = _COLOUR.get(verdict, "cyan")
+    why = _why(row)
+    tail = f" {escape(score)}" if score else ""
+    return f"[{colour}]{verdict:<8}[/] {row['number']:>3} {escape(_who(row))}{tail}{': ' + escape(why) if why else ''}"
+
+
+def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
+    """The end of a run, in words: what was promoted, what was stopped and why, and what to type next."""
+    objective = summary["objective"]
+    versions = summary["versions"]
+    first, live = versions[0]["development"][objective], summary["live"]["development"][objective]
+    console.print()
+    console.print(
+        f"[bold]{summary['promoted']} promoted[/] of {summary['proposals']} proposals; "
+        f"version {summary['live']['version']} is live: {escape(objective)} {first:.4f} → {live:.4f} (development)."
+    )
+    by_number = {row["number"]: row for row in summary["details"]}
+    for version in versions[1:]:
+        row = by_number.get(version["proposal"])
+        if row:
+            console.print(
+                Text(
+                    f"  version {version['version']}: proposal {row['number']} by {_who(row)}, "
+                    f"{version['parameters']:,} parameters, held out {objective_interval(out, row, objective)}"
+                ),
+                soft_wrap=True,
+            )
+    if summary["rejected"]:
+        console.print("Stopped:")
+    for row in summary["details"]:
+        if row["verdict"] == "reject":
+            why = row["reasons"][0]
+            gain = objective_interval(out, row, objective)
+            console.print(
+                Text(f"  {row['number']:>3} {_who(row)} — {why['code']}: {why['text']}{f' (objective {gain})' if gain else ''}"),
+                soft_wrap=True,
+            )
+    guarantee = summary["guarantee"]
+    console.print(
+        f"Error budget: the chance of ever promoting a candidate that is worse than a gate allows is at most "
+        f"{guarantee['delta']:g} over {guarantee['scope']}.",
+        soft_wrap=True,
+    )
+    if summary["state"] == "halted":
+        console.print(Text(f"The run is halted. To go on: lockgate resume {out}"), soft_wrap=True)
+    console.print(Text(f"Next: lockgate audit verify {out}   ·   lockgate show {out} {_interesting(summary)}"), soft_wrap=True)
+
+
+def _interesting(summary: dict[str, Any]) -> int:
+    for row in summary["details"]:
+        if row["verdict"] == "reject" and row["gates"]:
+            return int(row["number"])
+    return 1
