@@ -15,26 +15,39 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
-import shutil
-import stat
+import socket
+import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, TypedDict
 
 from harness.canonical import Json, canonical_bytes, parse_json
 from harness.errors import CanonicalError, SandboxError
-from harness.isolation import bwrap
-from harness.isolation.client import Zygote
+from harness.isolation import bwrap, canaries, landlock
+from harness.isolation.client import Zygote, interpreter
 from harness.isolation.limits import Limits
-from harness.isolation.room import JOB, Room, environment, here_mode
-from harness.isolation.site import Farm, Python, Site, python_mounts
+from harness.isolation.site import Farm, Site, python_mounts
+from harness.isolation.staging import cuda_devices, furnish
 from harness.isolation.warden import Ended
+from harness.records import Record
 
-__all__ = ["Isolation", "Job", "Limits", "Outcome", "Site", "Status", "cuda_devices", "run_cold", "run_in"]
+__all__ = [
+    "Isolation",
+    "Job",
+    "Limits",
+    "Outcome",
+    "Probe",
+    "Site",
+    "Status",
+    "cuda_devices",
+    "probe",
+    "run_cold",
+    "run_in",
+]
 
 Isolation = Literal["zygote", "bwrap"]
 Status = Literal["ok", "error", "timeout", "idle", "memory", "crashed", "oversize", "unavailable", "refused"]
@@ -42,9 +55,6 @@ Status = Literal["ok", "error", "timeout", "idle", "memory", "crashed", "oversiz
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _HEADER_BYTES = 1 << 20
 _MESSAGE = 2000
-_PAYLOAD_BYTES = 32 << 20
-_FIRST_UID = 47001
-_UIDS_OF_ONE_LAUNCHER = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,154 +103,151 @@ class Outcome:
 
 def run_in(zygote: Zygote, job: Job) -> Outcome:
     """Run a job as a child of a warm worker, in the calling thread; raise SandboxError if there is none."""
-    with _uid() as uid, _answer() as output, tempfile.TemporaryDirectory(prefix="lockgate-job-") as staging:
-        room = _room(job, zygote.farm, python_mounts(executable=False), uid, Path(staging))
+    with furnish(zygote.farm, python_mounts(executable=False), **_parts(job)) as (room, output):
         return _settle(zygote.run(room, output), output, job.limits)
 
 
-def run_cold(job: Job, isolation: Isolation | Literal["auto"] = "auto") -> Outcome:
+def run_cold(job: Job, isolation: Isolation | Literal["auto"] = "auto", *, cancel_fd: int | None = None) -> Outcome:
     """Run a job in a fresh interpreter, in the calling thread: for rare jobs, and for other sites than the worker's.
 
-    `auto` takes bubblewrap where there is one, else a zygote that lives for this job. Raises SandboxError when
-    the walls cannot be built.
+    `auto` takes bubblewrap where there is one, else a zygote that lives for this job. A readable `cancel_fd` ends a
+    job under bubblewrap. Raises SandboxError when the walls cannot be built.
     """
     site = job.site or Site.minimal()
     if isolation == "auto":
         isolation = "bwrap" if bwrap.find() else "zygote"
     if isolation == "zygote":
-        bare = Site(site.distributions, site.entries)
-        zygote = Zygote(bare)
+        zygote = Zygote(Site(site.distributions, site.entries))
         try:
             return run_in(zygote, job)
         finally:
             zygote.close()
     farm = Farm(site)
     try:
-        with _uid() as uid, _answer() as output, tempfile.TemporaryDirectory(prefix="lockgate-job-") as staging:
-            python = python_mounts(executable=True)
-            room = _room(job, farm, python, uid, Path(staging))
-            return _settle(bwrap.run(room, python.executable, output), output, job.limits)
+        python = python_mounts(executable=True)
+        with furnish(farm, python, **_parts(job)) as (room, output):
+            return _settle(bwrap.run(room, python.executable, output, cancel_fd), output, job.limits)
     finally:
         farm.close()
 
 
-def cuda_devices() -> list[str]:
-    """List the accelerators of this machine as `cuda:N`, without starting a driver."""
-    found = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
-    return [f"cuda:{index}" for index in range(len(found))]
+def _parts(job: Job) -> _Parts:
+    return {
+        "module": job.module,
+        "entry": job.entry,
+        "files": job.files,
+        "payload": canonical_bytes(job.payload),
+        "limits": job.limits,
+        "device": job.device,
+    }
 
 
-def _room(job: Job, farm: Farm, python: Python, uid: int, staging: Path) -> Room:
-    try:
-        mode = here_mode()
-    except OSError as error:
-        raise SandboxError(
-            f"no sandbox can be built here: {error}", remedy="run as an ordinary user, or grant CAP_SYS_ADMIN"
-        ) from error
-    binds = [*python.binds, *farm.binds]
-    for name, path in job.files.items():
-        binds.append((_staged(name, Path(path), mode, staging), f"{JOB}/{name}"))
-    payload = canonical_bytes(job.payload)
-    if len(payload) > _PAYLOAD_BYTES:
-        raise SandboxError(f"a payload of {len(payload)} bytes, where at most {_PAYLOAD_BYTES} are passed")
-    more = {"LOCKGATE_ENTRY": job.entry, "CUDA_VISIBLE_DEVICES": job.device.partition(":")[2] if job.device != "cpu" else ""}
-    if job.device == "cuda":
-        more["CUDA_VISIBLE_DEVICES"] = "0"
-    return Room(
-        module=job.module,
-        site=str(farm.path),
-        root=str(farm.root),
-        binds=tuple(binds),
-        covers=python.covers,
-        texts=((f"{JOB}/job.json", payload.decode()),),
-        environment=environment(more),
-        limits=job.limits,
-        mode=mode,
-        uid=uid,
-        devices=_device_files(job.device),
+class Probe(Record):
+    """What one way of building walls does on this machine.
+
+    holds: every attempt worked outside and failed inside. attempts: by name, why each failed inside. problems: what
+    does not hold, in words. landlock: the kernel's ABI.
+    """
+
+    isolation: Isolation
+    holds: bool
+    attempts: dict[str, str]
+    problems: tuple[str, ...]
+    landlock: int
+
+    def require(self) -> None:
+        """Raise SandboxError, with a remedy, unless the walls hold."""
+        if not self.holds:
+            raise SandboxError(
+                f"the sandbox {self.isolation} does not hold: {'; '.join(self.problems)}", remedy=_REMEDY
+            )
+
+
+_REMEDY = (
+    "use Linux 5.13 or later with Landlock, and allow user namespaces (sysctl kernel.unprivileged_userns_clone=1, "
+    "kernel.apparmor_restrict_unprivileged_userns=0) or run with CAP_SYS_ADMIN"
+)
+
+
+def probe(isolation: Isolation = "zygote") -> Probe:
+    """Try to break out of a sandbox, after showing that each attempt works outside of one; about a second.
+
+    Never raises for a sandbox that does not hold or cannot be had: the probe says so, and `require` raises.
+    """
+    problems: list[str] = []
+    inside: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="lockgate-probe-") as folder, _targets(Path(folder)) as targets:
+        outside = _attempt_outside(targets)
+        problems += [
+            f"the control of {name!r} failed outside ({outside.get(name, 'it did not run')})"
+            for name in canaries.NAMES
+            if outside.get(name) != "open"
+        ]
+        job = Job(
+            entry="probe", module="harness.isolation.canaries", payload=dict(targets), site=Site.of(()),
+            limits=Limits(wall_seconds=20, idle_seconds=20, memory_mb=256, output_mb=1),
+        )  # fmt: skip
+        try:
+            outcome = run_cold(job, isolation)
+        except (SandboxError, OSError) as error:
+            outcome = Outcome(status="unavailable", message=str(error))
+        found = outcome.header.get("attempts")
+        if outcome.ok and isinstance(found, dict):
+            inside = {name: str(found.get(name, "it did not run")) for name in canaries.NAMES}
+            problems += [f"{name!r} works inside" for name, how in inside.items() if how == "open"]
+            problems += [f"{name!r} did not run inside" for name, how in inside.items() if how == "it did not run"]
+        else:
+            problems.append(f"the probe did not run inside: {outcome.status}: {outcome.message}")
+    return Probe(
+        isolation=isolation, holds=not problems, attempts=inside, problems=tuple(problems), landlock=landlock.abi()
     )
 
 
-def _device_files(device: str) -> tuple[str, ...]:
-    """Name the device files that CUDA opens for one accelerator; none for the CPU."""
-    if device == "cpu":
-        return ()
-    index = device.partition(":")[2] or "0"
-    if device.partition(":")[0] != "cuda" or not index.isdigit() or not Path(f"/dev/nvidia{index}").exists():
-        raise SandboxError(f"no device {device!r} on this machine", remedy="set workers.device to cpu or auto")
-    shared = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
-    return (f"/dev/nvidia{index}", *(path for path in shared if Path(path).exists()))
-
-
-def _staged(name: str, path: Path, mode: str, staging: Path) -> str:
-    """Return what to mount for one file of a job: the file or directory itself, or a copy that its uid may read.
-
-    Raises SandboxError for a name that is not plain, and for what is neither a regular file nor a directory.
-    """
-    pure = PurePosixPath(name)
-    if pure.is_absolute() or not pure.parts or ".." in pure.parts or str(pure) != name or name == "job.json":
-        raise SandboxError(f"a job's file cannot be called {name!r}")
-    real = Path(os.path.realpath(path))
-    try:
-        kind = real.stat().st_mode
-    except OSError as error:
-        raise SandboxError(f"a job's file is missing: {path}") from error
-    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise SandboxError(f"a job's file is neither a file nor a directory: {path}")
-    if mode == "root" and not _readable_by_others(real):
-        return str(_readable_copy(real, staging / str(len(list(staging.iterdir())))))
-    return str(real)
-
-
-def _readable_by_others(path: Path) -> bool:
-    for each in [path, *(path.rglob("*") if path.is_dir() else ())]:
-        needed = 0o005 if each.is_dir() else 0o004
-        if not each.is_symlink() and each.stat().st_mode & needed != needed:
-            return False
-    return True
-
-
-def _readable_copy(path: Path, target: Path) -> Path:
-    """Copy a file or a tree, links as links, with modes that let the sandbox's uid read."""
-    if path.is_dir():
-        shutil.copytree(path, target, symlinks=True)
-    else:
-        shutil.copyfile(path, target)
-    for each in [target, *(target.rglob("*") if target.is_dir() else ())]:
-        if not each.is_symlink():
-            each.chmod(0o755 if each.is_dir() else 0o444)
-    return target
-
-
 @contextlib.contextmanager
-def _answer() -> Iterator[int]:
-    """Lend a memory file for an answer."""
-    descriptor = os.memfd_create("answer", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def _targets(folder: Path) -> Iterator[dict[str, str]]:
+    """Lend a key, a folder, a TCP port, an abstract socket and a process to shoot at."""
+    folder.chmod(0o777)
+    key = folder / "key"
+    key.write_bytes(b"a key that is none")
+    key.chmod(0o644)
+    name = f"lockgate-probe-{os.getpid()}-{folder.name}"
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as abstract:
+        abstract.bind("\0" + name)
+        abstract.listen()
+        victim = subprocess.Popen(
+            [*interpreter(), "-c", "input()"], env={"TOKEN": name}, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            yield {
+                "key": str(key), "folder": str(folder), "port": str(tcp.getsockname()[1]), "abstract": name,
+                "pid": str(victim.pid), "token": name,
+            }  # fmt: skip
+        finally:
+            victim.kill()
+            victim.communicate()
+
+
+def _attempt_outside(targets: dict[str, str]) -> dict[str, str]:
+    code = "import sys; sys.path.append(sys.argv[2]); from harness.isolation.canaries import outside; outside()"
+    package = str(Path(__file__).resolve().parent.parent)
     try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+        done = subprocess.run(
+            [*interpreter(), "-c", code, json.dumps(targets), package], env={}, cwd="/", capture_output=True,
+            timeout=30, check=True,
+        )  # fmt: skip
+        value = parse_json(done.stdout)
+    except (OSError, subprocess.SubprocessError, CanonicalError) as error:
+        return dict.fromkeys(canaries.NAMES, f"{type(error).__name__}: {error}")
+    return {name: str(how) for name, how in value.items()} if isinstance(value, dict) else {}
 
 
-_uids_lock = threading.Lock()
-_uids_taken: set[int] = set()
-
-
-@contextlib.contextmanager
-def _uid() -> Iterator[int]:
-    """Lend a uid that no other job of this launcher has, so that one job's processes never count for another."""
-    base = _FIRST_UID + os.getpid() % 512 * _UIDS_OF_ONE_LAUNCHER
-    with _uids_lock:
-        free = [uid for uid in range(base, base + _UIDS_OF_ONE_LAUNCHER) if uid not in _uids_taken]
-        if not free:
-            raise SandboxError(f"more than {_UIDS_OF_ONE_LAUNCHER} jobs at once")
-        uid = free[0]
-        _uids_taken.add(uid)
-    try:
-        yield uid
-    finally:
-        with _uids_lock:
-            _uids_taken.discard(uid)
+class _Parts(TypedDict):
+    module: str
+    entry: str
+    files: Mapping[str, Path]
+    payload: bytes
+    limits: Limits
+    device: str
 
 
 class _Make(Protocol):

@@ -46,8 +46,8 @@ class NonFiniteLossError(WorkerError):
 class Context:
     """What `train` is given besides its data.
 
-    seed: an int, the same for every candidate of a run. device: where the model lies. `progress` takes each step and its
-    loss, and keeps the job alive; `autocast` is bfloat16 on CUDA, and nothing on the CPU.
+    seed: an int, the same for every candidate of a run. device: where the model lies. `progress` takes each step
+    and its loss, and keeps the job alive; `autocast` is bfloat16 on CUDA, and nothing on the CPU.
     """
 
     def __init__(self, seed: int, device: Any, progress: Progress | None = None) -> None:
@@ -113,11 +113,8 @@ def run_entry(entry: str, folder: Path, payload: dict[str, Any], progress: Progr
     entries = {"describe": _describe, "build": _build, "predict": _predict}
     source = folder / "source"
     try:
-        if entry not in entries:
-            raise WorkerError(f"no entry {entry!r}")
-        answer = entries[entry](folder, payload, progress or (lambda _step, _loss: None))
-        if len(json.dumps(answer[0], allow_nan=False)) > _HEADER:
-            raise WorkerError("the recipe and its schema are too large")
+        run = entries.get(entry, _unknown)
+        answer = _bounded(run(folder, payload, progress or (lambda _step, _loss: None)))
     except BaseException as error:  # noqa: BLE001  # a candidate may raise anything, SystemExit too
         return {"error": describe_error(error, source)}, b""
     return answer
@@ -133,13 +130,19 @@ def describe_error(error: BaseException, source: Path) -> dict[str, str]:
     with contextlib.suppress(Exception):
         prefix = str(source) + "/"
         if isinstance(error, SyntaxError) and str(error.filename).startswith(prefix):
-            where = f"{str(error.filename)[len(prefix):]}:{error.lineno}"
+            where = f"{str(error.filename)[len(prefix) :]}:{error.lineno}"
         else:
             frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(prefix)]
             if frames:
-                where = f"{frames[-1].filename[len(prefix):]}:{frames[-1].lineno}"
+                where = f"{frames[-1].filename[len(prefix) :]}:{frames[-1].lineno}"
     clean = text.encode("utf-8", "replace").decode("utf-8")
     return {"type": kind, "message": clean[:_MESSAGE], "where": where[:200]}
+
+
+def _bounded(answer: Answer) -> Answer:
+    if len(json.dumps(answer[0], allow_nan=False)) > _HEADER:
+        raise WorkerError("the recipe and its schema are too large")
+    return answer
 
 
 def _load(source: Path) -> ModuleType:
@@ -166,7 +169,7 @@ def _recipe(module: ModuleType, values: dict[str, Any] | None) -> Any:
         raise WorkerError("model.py defines no pydantic model called Recipe")
     unknown = set(values or {}) - set(recipe.model_fields)
     if unknown:
-        raise WorkerError(f"the recipe has no field {sorted(unknown)[0]!r}")
+        raise WorkerError(f"the recipe has no field {min(unknown)!r}")
     return recipe.model_validate_json(json.dumps(values or {}))
 
 
@@ -198,6 +201,10 @@ def _tensors(path: Path, device: Any) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     return {name: value.to(device) for name, value in load_file(path).items()}
+
+
+def _unknown(folder: Path, _payload: dict[str, Any], _progress: Progress) -> Answer:
+    raise WorkerError(f"there is no such entry for {folder}")
 
 
 def _describe(folder: Path, _payload: dict[str, Any], _progress: Progress) -> Answer:

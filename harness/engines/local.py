@@ -6,6 +6,7 @@ cold. With `bwrap`, every job starts an interpreter of its own. An accelerator b
 
 from __future__ import annotations
 
+import os
 import queue
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -49,6 +50,8 @@ class LocalEngine:
         for index in range(self.count):
             self._devices.put(found[index] if found else "cpu")
         self._zygote = Zygote(self.site) if isolation == "zygote" else None
+        self._cancel = os.pipe()  # nobody reads it: once readable, it cancels every cold job
+        self._closed = False
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="worker")
 
     def warm(self) -> None:
@@ -62,11 +65,13 @@ class LocalEngine:
 
     def _run(self, job: Job) -> Outcome:
         device = self._devices.get()
+        chosen: Literal["auto", "zygote", "bwrap"]
         try:
             job = replace(job, device=device, site=job.site or self.site)
             if self._zygote is not None and job.site == self.site:
                 return run_in(self._zygote, job)
-            return run_cold(job, "auto" if self._zygote is not None else self.isolation)
+            chosen = "auto" if self._zygote is not None else self.isolation
+            return run_cold(job, chosen, cancel_fd=self._cancel[0])
         except (SandboxError, CanonicalError, OSError) as error:
             return Outcome(status="unavailable", message=str(error)[:2000])
         finally:
@@ -74,10 +79,16 @@ class LocalEngine:
 
     def close(self) -> None:
         """Cancel what waits and what runs, end the warm process. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
+        os.write(self._cancel[1], b"!")
         if self._zygote is not None:
             self._zygote.close()
         self._pool.shutdown(wait=True)
+        for descriptor in self._cancel:
+            os.close(descriptor)
 
     def __enter__(self) -> Self:
         """Return the engine."""

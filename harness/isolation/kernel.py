@@ -51,7 +51,7 @@ def _checked(name: str, result: int) -> int:
     return result
 
 
-def syscall(name: str, *arguments: ctypes._SimpleCData | int | bytes | object) -> int:
+def syscall(name: str, *arguments: object) -> int:
     """Call by name; integers are passed as 64 bits, everything else as ctypes would."""
     number = _LANDLOCK.get(name) or _NUMBERS[machine()][name]
     wide = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
@@ -59,12 +59,12 @@ def syscall(name: str, *arguments: ctypes._SimpleCData | int | bytes | object) -
 
 
 def unshare(flags: int) -> None:
-    """Leave the namespaces named by CLONE_NEW* flags (a new pid namespace takes the next child only)."""
+    """Enter fresh namespaces, as CLONE_NEW* flags name them; that of pids takes the next child only."""
     _checked("unshare", _libc().unshare(ctypes.c_int(flags)))
 
 
 def mount(source: str, target: str, kind: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    """Mount, as mount(2)."""
+    """Attach a file system to a directory, or a file to a file."""
     result = _libc().mount(
         source.encode(),
         target.encode(),
@@ -81,7 +81,7 @@ def detach(target: str) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make `new` the root of this mount namespace, as pivot_root(2)."""
+    """Make one directory the root of this mount namespace, and put the old root on another."""
     syscall("pivot_root", new.encode(), old.encode())
 
 

@@ -45,7 +45,7 @@ class Limits:
                 raise ValueError(f"{name} must be a positive number below 1e9, not {value!r}")
 
     def json_value(self) -> dict[str, Any]:
-        """The limits as a JSON value."""
+        """Return the limits as a JSON value."""
         return asdict(self)
 
 

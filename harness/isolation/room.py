@@ -54,7 +54,7 @@ class Room:
     devices: tuple[str, ...] = field(default=())
 
     def json_value(self) -> dict[str, Any]:
-        """The room as a JSON value."""
+        """Return the room as a JSON value."""
         return asdict(self)
 
     @classmethod
@@ -160,7 +160,7 @@ def _links(root: str) -> None:
     for name in ("lib", "lib64", "bin"):
         place = f"/{name}"
         if os.path.islink(place) and os.path.isdir(f"{root}/usr"):  # noqa: PTH112, PTH114
-            os.symlink(os.readlink(place), root + place)  # noqa: PTH115
+            os.symlink(os.readlink(place), root + place)  # noqa: PTH115, PTH211
 
 
 def give_up(room: Room) -> None:
@@ -183,9 +183,7 @@ def give_up(room: Room) -> None:
     readable = [target for _, target in room.binds] + [JOB, "/proc", room.site]
     if room.cuda:
         readable.append("/sys")
-    landlock.restrict(
-        readable, [SCRATCH, SHARED_MEMORY], [*(f"/dev/{name}" for name in DEVICES), *room.devices]
-    )
+    landlock.restrict(readable, [SCRATCH, SHARED_MEMORY], [*(f"/dev/{name}" for name in DEVICES), *room.devices])
     kernel.install_filter(seccomp.build(kernel.machine()))
 
 

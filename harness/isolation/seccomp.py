@@ -80,11 +80,11 @@ def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def build(machine: str, *, may_exec: bool = False, may_filter: bool = False) -> bytes:
+def build(machine: str, *, may_prepare: bool = False) -> bytes:
     """Assemble the filter for `x86_64` or `aarch64`, 8 bytes an instruction.
 
-    `may_exec` leaves execve, and `may_filter` seccomp(2), to a stage that has still to start Python and to
-    install a stricter filter; what runs candidate code has neither.
+    `may_prepare` leaves execve, seccomp(2) and the death signal to a stage that has still to start Python and
+    to install the stricter filter; what runs candidate code has none of them.
     """
     column = 0 if machine == "x86_64" else 1
     refuse = _op(_RETURN, _ERRNO | _EPERM)
@@ -97,8 +97,8 @@ def build(machine: str, *, may_exec: bool = False, may_filter: bool = False) -> 
     ]
     if machine == "x86_64":
         program += [_op(_AT_LEAST, _X32, 0, 1), _op(_RETURN, _KILL)]
-    table = {**_DENIED, **({} if may_exec else _EXEC)}
-    if may_filter:
+    table = {**_DENIED, **({} if may_prepare else _EXEC)}
+    if may_prepare:
         del table["seccomp"]
     for pair in table.values():
         value = pair[column]
@@ -109,10 +109,9 @@ def build(machine: str, *, may_exec: bool = False, may_filter: bool = False) -> 
     program += [refuse, allow]
     program += [_op(_EQUAL, _IOCTL[column], 0, 5), _op(_LOAD, _ARGUMENT1), _op(_EQUAL, _TIOCSTI, 1, 0)]
     program += [_op(_EQUAL, _TIOCLINUX, 0, 1), refuse, allow]
-    # PR_SET_PDEATHSIG would let a candidate outlive its warden
-    stop = [] if may_filter else [_op(_EQUAL, _PR_SET_SECCOMP, 1, 0)]
-    program += [_op(_EQUAL, _PRCTL[column], 0, 4 + len(stop)), _op(_LOAD, _ARGUMENT0), *stop]
-    program += [_op(_EQUAL, _PR_SET_PDEATHSIG, 0, 1), refuse, allow]
+    if not may_prepare:  # PR_SET_PDEATHSIG would let a candidate outlive its warden
+        program += [_op(_EQUAL, _PRCTL[column], 0, 5), _op(_LOAD, _ARGUMENT0), _op(_EQUAL, _PR_SET_SECCOMP, 1, 0)]
+        program += [_op(_EQUAL, _PR_SET_PDEATHSIG, 0, 1), refuse, allow]
     program += [_op(_EQUAL, _SOCKETPAIR[column], 0, 4), _op(_LOAD, _ARGUMENT0), _op(_EQUAL, _AF_UNIX, 1, 0)]
     program += [refuse, allow]
     program += [allow]

@@ -120,18 +120,23 @@ def python_mounts(*, executable: bool) -> Python:
     program = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     binds = {path: path for path in folders if not any(_below(path, other) for other in folders - {path})}
     if executable:
+        loader = os.path.realpath("/lib64")  # where the ABI of x86-64 has the dynamic loader
+        if Path(loader).is_dir() and not any(_below(loader, path) or loader == path for path in binds):
+            binds[loader] = loader
         binds[program] = program
         shared = sysconfig.get_config_var("LDLIBRARY") or ""
         library = Path(sysconfig.get_config_var("LIBDIR") or "/nowhere", str(shared))
         if shared.endswith(".so") and library.exists():
-            for name in {library, library.resolve()}:
-                binds[str(name)] = str(library.resolve())
+            for name in {str(library), str(library.resolve())}:
+                if not any(_below(name, folder) for folder in folders):
+                    binds[name] = str(library.resolve())
     covers = set()
     for folder in binds:
         if Path(folder).is_dir():
             for pattern in ("site-packages", "dist-packages", "python3*/site-packages", "python3*/dist-packages"):
                 covers |= {str(path) for path in Path(folder).glob(pattern) if path.is_dir() and not path.is_symlink()}
-    return Python(program, tuple(sorted((source, target) for target, source in binds.items())), tuple(sorted(covers)))
+    pairs = sorted((target, source) for target, source in binds.items())
+    return Python(program, tuple((source, target) for target, source in pairs), tuple(sorted(covers)))
 
 
 def _base() -> dict[str, str]:
@@ -183,7 +188,7 @@ def _normal(name: str) -> str:
 
 def _requirement_name(text: str) -> tuple[str, frozenset[str]]:
     """Split `name[extra] >=1; marker` into its name and extras (PEP 508)."""
-    head = text.split(";")[0].strip()
+    head = text.partition(";")[0].strip()
     end = next((i for i, letter in enumerate(head) if not (letter.isalnum() or letter in "-_.")), len(head))
     rest = head[end:].strip()
     extras = rest[1 : rest.index("]")].split(",") if rest.startswith("[") and "]" in rest else []
@@ -223,13 +228,12 @@ def _entries(closure: dict[str, metadata.Distribution]) -> dict[str, str]:
     shared = {prefix for path in foreign for prefix in _prefixes(path)}
     entries: dict[str, str] = {}
     for path, source in ours.items():
-        parts = path.split("/")
-        for depth in range(1, len(parts) + 1):
-            prefix = "/".join(parts[:depth])
+        prefixes = _prefixes(path)
+        for depth, prefix in enumerate(prefixes, start=1):
             if prefix in entries:
                 break
             if prefix not in shared:
-                above = Path(source).parents[len(parts) - depth - 1] if depth < len(parts) else Path(source)
+                above = Path(source).parents[len(prefixes) - depth - 1] if depth < len(prefixes) else Path(source)
                 if above.exists():
                     entries[prefix] = os.path.realpath(above)
                 break

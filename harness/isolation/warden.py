@@ -44,7 +44,7 @@ class Report:
     empty: bool
 
     def json_value(self) -> dict[str, Any]:
-        """The report as a JSON value."""
+        """Return the report as a JSON value."""
         return asdict(self)
 
 
@@ -62,7 +62,7 @@ class Ended:
     cpu_seconds: float = 0.0
 
     def json_value(self) -> dict[str, Any]:
-        """The whole as a JSON value."""
+        """Return the whole as a JSON value."""
         return asdict(self)
 
     @classmethod
@@ -89,7 +89,8 @@ class _Progress:
         """Take bytes; return whether there was a valid sign of life among them."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         self._rest = self._rest[-_LINE:]
-        return any([self._line(line) for line in lines])
+        signs = [self._line(line) for line in lines]  # all of them, before any answer
+        return any(signs)
 
     def _line(self, line: bytes) -> bool:
         if len(line) > _LINE:
@@ -193,4 +194,6 @@ def _read(descriptor: int, poll: select.poll | None) -> bytes:
 def _clean(text: bytes) -> str:
     """Keep what can be shown and logged: UTF-8, no control characters but newlines."""
     decoded = text.decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in decoded)
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in decoded
+    )

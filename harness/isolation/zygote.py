@@ -68,8 +68,6 @@ def serve(control: socket.socket) -> None:
 def _accept(control: socket.socket, descriptors: list[int]) -> None:
     parent = os.getpid()
     try:
-        if len(descriptors) != 3:
-            raise ValueError("a request carries three descriptors")
         _check_forkable()
         if os.fork() == 0:
             control.close()
@@ -125,7 +123,7 @@ def run(room: Room, output_fd: int, cancel_fd: int) -> warden.Ended:
     if pid == 0:
         for descriptor in (text[0], progress[0], built[0], go[1], cancel_fd):
             os.close(descriptor)  # above all go[1]: the end of the warden must be seen
-        _first_process(room, text[1], progress[1], output_fd, built[1], go[0])
+        _first_process(room, text=text[1], progress=progress[1], output=output_fd, built=built[1], go=go[0])
     pidfd = os.pidfd_open(pid)
     for descriptor in (text[1], progress[1], built[1], go[0], output_fd):
         os.close(descriptor)
@@ -171,7 +169,7 @@ def _wait_built(descriptor: int) -> str:
     return ""
 
 
-def _first_process(room: Room, text: int, progress: int, output: int, built: int, go: int) -> Never:
+def _first_process(room: Room, *, text: int, progress: int, output: int, built: int, go: int) -> Never:
     """Build the walls from within, then run the entry; any failure ends here, before candidate code."""
     try:
         os.dup2(text, 1)
