@@ -72,7 +72,7 @@ def sign_note(text: str, *signers: Signer) -> bytes:
     ]
     note = f"{text}\n{''.join(lines)}".encode("utf-8", "surrogatepass")
     if parse_note(note).text != text:
-        raise AuditError("the text holds what reads as a signature")
+        raise AuditError("the text of a note ends with a newline")
     return note
 
 
@@ -87,7 +87,7 @@ def parse_note(data: bytes) -> Note:
     if any(ord(c) < 0x20 and c != "\n" for c in whole):
         raise AuditError("a control character in a note")
     text, gap, block = whole.rpartition("\n\n")
-    if not gap or not text or not block.endswith("\n"):
+    if not gap or not block.endswith("\n"):
         raise AuditError("a note is text, an empty line, and signature lines, each with its newline")
     lines = block[:-1].split("\n")
     if len(lines) > _SIGNATURES:
