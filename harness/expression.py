@@ -154,7 +154,7 @@ def shown(value: Any, depth: int = 4) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) and abs(value) < 2**53 else str(value)
     if isinstance(value, str):
-        clean = value.replace("\0", "\ufffd")
+        clean = value[: MAX_SHOWN + 1].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
         return clean if len(clean) <= MAX_SHOWN else clean[: MAX_SHOWN - 1] + "…"
     if isinstance(value, list | dict) and depth == 0:
         return "…"
