@@ -7,12 +7,12 @@ guarded loop can afford:
   tried yet lead now and then; a direction that paid before is followed; with no experience yet, whole numbers
   (sizes and durations) rather grow, because a first version is more often too small and too briefly trained
   than too large.
-* **Sampling** of the whole space, crossed with the incumbent, by an optuna sampler: `tpe` (the tree-structured Parzen estimator of Bergstra
-  et al. 2011) or `nsga2` (Deb et al. 2002), told all of the history.
+* **Sampling** of the whole space, crossed with the incumbent, by an optuna sampler that is told all of the
+  history: `tpe` (the tree-structured Parzen estimator, Bergstra et al. 2011) or `nsga2` (Deb et al. 2002).
 
 It is a pure function of the ask. Optuna's study is rebuilt from the history each time, and every random
-number comes from (seed, generation, slot). Rejected proposals are told as infeasible: they repel, whatever
-they scored.
+number comes from (seed, generation, slot). Proposals that a static rule stopped, or that left nothing to measure,
+are told as infeasible: they repel.
 
 Settings, all optional: `sampler` ("tpe" or "nsga2"), `objectives` (names of development metrics, all to grow
 but `parameters`, which is to shrink; default: the subject's objective), `explore` (share of a generation that
@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError
 
 from harness.errors import ProposerError
 from harness.proposers import Archived, Ask, Feedback
-from harness.proposers.space import Knob, Scalar, direction, ordered, read_space, same, snapped, uniform
+from harness.proposers.space import Knob, Scalar, direction, options, ordered, read_space, same, snapped, uniform
 from harness.records import Record, first_problem
 
 __all__ = ["Settings", "propose"]
@@ -94,7 +94,7 @@ class _Search:
     def __init__(self, ask: Ask, settings: Settings, space: dict[str, Knob]) -> None:
         self._ask = ask
         self._settings = settings
-        self._space = space
+        self._space = dict(sorted(space.items()))  # canonical JSON has no order of fields: neither has the search
         self._known = {known.digest: known for known in (*ask.archive, ask.incumbent)}
         self._objectives = settings.objectives or ([ask.objective] if ask.objective else [])
         self.trials = [trial for entry in ask.history if (trial := self._trial(entry)) is not None]
@@ -141,7 +141,7 @@ class _Search:
         for name, value in changes.items():
             self._tried[name].append(value)
         shaping = any(self._space[name].group == "architecture" for name in changes)
-        told = ", ".join(f"{name} {json.dumps(before[name])} to {json.dumps(new)}" for name, new in changes.items())
+        told = ", ".join(f"{name} {_plain(before[name])} to {_plain(new)}" for name, new in changes.items())
         return {
             "kind": "architecture" if shaping else "hyperparameters",
             "base": base.digest,
@@ -224,12 +224,12 @@ class _Search:
         return self._ask.incumbent
 
     def _mutated(self, rng: random.Random, slot: int, point: dict[str, Scalar]) -> dict[str, Scalar]:
-        """Change one leading knob and a few more; every third slot leads with an untried choice, while there is one."""
+        """Change one leading knob and a few more; every second or third slot leads with an untried option."""
         fresh = [name for name, knob in self._space.items() if self._untried(knob)]
-        if slot % 3 == 0 and fresh:
-            # The network's choices before the training's, and in the order of the Recipe, where what matters
-            # most is written first. Nothing else moves along, so that the choice is what is learned about.
-            lead = min(fresh, key=lambda name: self._space[name].group != "architecture")
+        unmoved = any(self._turn(name)[:2] <= (1, False) for name in fresh)  # something of the network never moved
+        if fresh and slot % (2 if unmoved else 3) == 0:
+            # Nothing else moves along, so that the choice is what is learned about.
+            lead = min(fresh, key=self._turn)
             share = 0.0
         else:
             names = list(self._space)
@@ -255,7 +255,7 @@ class _Search:
         present = self._best(knob, value)
         return [
             option
-            for option in _options(knob)
+            for option in options(knob)
             if not same(option, value)
             and ((best := self._best(knob, option)) is None or present is None or best >= present)
         ]
@@ -267,16 +267,22 @@ class _Search:
         scores = [score for point, score in self._measured if same(point[knob.name], option)]
         return max(scores, default=-math.inf)
 
+    def _turn(self, name: str) -> tuple[int, bool, int, str]:
+        """Order knobs with untried options: tried least, the network's before the training's, counts before names."""
+        knob = self._space[name]
+        tried = len(options(knob)) - len(self._untried(knob))
+        return tried, knob.group != "architecture", ("int", "choice", "bool").index(knob.type), name
+
     def _untried(self, knob: Knob) -> list[Scalar]:
         tried = self._tried[knob.name]
-        return [option for option in _options(knob) if not any(same(option, value) for value in tried)]
+        return [option for option in options(knob) if not any(same(option, value) for value in tried)]
 
     def _moved(self, rng: random.Random, knob: Knob, value: Scalar) -> Scalar:
         """Return another value of the knob, near the present one where nearness has a meaning."""
         if knob.type == "bool":
             return not value
-        if knob.type == "choice":
-            return self._other_choice(rng, knob, value)
+        if options(knob):
+            return self._other_option(rng, knob, value)
         if knob.low is None or knob.high is None or isinstance(value, bool) or not isinstance(value, int | float):
             return uniform(rng, knob)
         up = rng.random() < self._upward(knob.name)
@@ -292,18 +298,18 @@ class _Search:
                 return moved
         return value
 
-    def _other_choice(self, rng: random.Random, knob: Knob, value: Scalar) -> Scalar:
+    def _other_option(self, rng: random.Random, knob: Knob, value: Scalar) -> Scalar:
+        """Return another of a few options: an untried one first, and of those with an order one that is near."""
+        others = [option for option in options(knob) if not same(option, value)]
+        wanted = self._untried(knob) or self._promising(knob, value) or others
         numbers = ordered(knob)
-        if numbers and isinstance(value, int | float):  # an ordered choice: a neighbour, or the one after it
-            place = numbers.index(value) if value in numbers else 0
-            reach = rng.choice((1, 1, 2))
-            up = rng.random() < self._upward(knob.name)
-            for sign in (1, -1) if up else (-1, 1):
-                target = max(0, min(len(numbers) - 1, place + sign * reach))
-                if target != place:
-                    return numbers[target]
-        others = [option for option in knob.choices if not same(option, value)]
-        return rng.choice(self._untried(knob) or self._promising(knob, value) or others)
+        if not numbers or isinstance(value, bool) or not isinstance(value, int | float):
+            return rng.choice(wanted)
+        up = rng.random() < self._upward(knob.name)
+        place = numbers.index(value) if value in numbers else 0
+        ranks = {number: rank - place for rank, number in enumerate(numbers)}
+        pool = [number for number in numbers if any(same(number, option) for option in wanted) and number != value]
+        return min(pool or others, key=lambda number: (abs(ranks[number]), (ranks[number] > 0) != up))
 
     def _upward(self, name: str) -> float:
         credit = self._credit[name]
@@ -364,8 +370,9 @@ class _Search:
         return [trial for trial in self.trials if all(knob.admits(trial.values[name]) for name, knob in knobs)]
 
 
-def _options(knob: Knob) -> list[Scalar]:
-    return [False, True] if knob.type == "bool" else list(knob.choices)
+def _plain(value: Scalar) -> str:
+    """Write a value as JSON, with one form for a number: 1.0 is written 1."""
+    return json.dumps(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _key(point: dict[str, Scalar]) -> str:

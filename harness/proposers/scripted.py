@@ -3,18 +3,18 @@ r"""A proposer that reads its proposals from a plan: for demonstrations, and for
 Settings:
 
     plan:
-      - generation: 0
+      - generation: 1
         label: a mix that starves the small languages
         proposal: {kind: hyperparameters, changes: {mix: skewed}}
-      - generation: 1
+      - generation: 2
         label: code that calls home
         proposal:
           kind: code
           files: {model.py: {replace: [["import torch\n", "import socket\nimport torch\n"]]}}
 
-A proposal is an ordinary document. Its base is the incumbent where it names none, and a file may be
-given by replacements in the base's text, each of which must stand there exactly once. The label becomes the
-rationale where the proposal has none.
+Generations count from 1. A proposal is an ordinary document. Its base is the incumbent where it names none, and
+a file may be given by replacements in the base's text, each of which must stand there exactly once. The label
+becomes the rationale where the proposal has none.
 
 The harness marks what this proposer says as scripted in every output; the mark is given by name, so nothing
 here could leave it out, and no later stage knows it.
@@ -36,7 +36,7 @@ __all__ = ["Step", "propose"]
 class Step(Record):
     """One line of the plan."""
 
-    generation: Annotated[int, Field(ge=0)]
+    generation: Annotated[int, Field(ge=1)]
     label: str = ""
     proposal: dict[str, Any]
 

@@ -31,6 +31,7 @@ __all__ = [
     "Knob",
     "Scalar",
     "direction",
+    "options",
     "ordered",
     "read_space",
     "same",
@@ -48,6 +49,9 @@ MAX_KNOBS = 256
 """A Recipe with more scalar fields than this is refused."""
 
 MAX_CHOICES = 256
+FEW = 8
+"""A whole number with at most so many values is searched like a choice that has an order."""
+
 _EXACT = 2**53 - 1
 
 
@@ -99,7 +103,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
-    """Read the knobs of a Recipe, in the order of its fields, from `Recipe.model_json_schema()`.
+    """Read the knobs of a Recipe, in the order in which they stand there, from `Recipe.model_json_schema()`.
 
     Raises SubjectError when the schema describes no object, or one with more than MAX_KNOBS fields.
     """
@@ -111,10 +115,22 @@ def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
     return {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
 
 
+def options(knob: Knob) -> list[Scalar]:
+    """Return all values of a knob that has few: a choice, a boolean, a short range of whole numbers; else nothing."""
+    if knob.type == "bool":
+        return [False, True]
+    if knob.type == "int" and knob.low is not None and knob.high is not None:
+        step = knob.step or 1
+        if (knob.high - knob.low) / step < FEW and float(step).is_integer():
+            return list(range(int(knob.low), int(knob.high) + 1, int(step)))
+    return list(knob.choices)
+
+
 def ordered(knob: Knob) -> list[int | float]:
-    """Return a knob's choices in order where all of them are numbers, else nothing."""
-    numbers = [value for value in knob.choices if isinstance(value, int | float) and not isinstance(value, bool)]
-    return sorted(numbers) if len(numbers) == len(knob.choices) else []
+    """Return a knob's options in order where all of them are numbers, else nothing."""
+    every = options(knob)
+    numbers = [value for value in every if isinstance(value, int | float) and not isinstance(value, bool)]
+    return sorted(numbers) if len(numbers) == len(every) else []
 
 
 def direction(knob: Knob, old: Scalar, new: Scalar) -> int:
