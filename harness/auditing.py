@@ -13,7 +13,7 @@ from typing import Any
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
 from harness.decision import decide, judged
-from harness.entries import Entry, Genesis, Measured, Screened, Staked, kind_of
+from harness.entries import Entry, Genesis, Measured, Staked, kind_of
 from harness.errors import AuditError, LockgateError
 from harness.folder import RunFolder
 from harness.journal import read_run
@@ -66,8 +66,8 @@ def verify_run(folder: RunFolder, key: Path | None) -> dict[str, Any]:
     else:
         verdict = f"valid at size {head.size}, freshness unproven"
         summary = (
-            f"{head.size} entries signed by {verifier.name}, {checked} blobs by digest, {len(state.versions)} versions, "
-            f"version {state.live} live"
+            f"{head.size} entries signed by {verifier.name}, {checked} blobs by digest, "
+            f"{len(state.versions)} versions, version {state.live} live"
         )
     return {
         "verdict": verdict,
@@ -98,16 +98,22 @@ def trail(folder: RunFolder) -> Iterator[dict[str, Any]]:
     """Each entry in words, in order."""
     _, entries = read_run(folder.log, Verifier.load(folder.public_key))
     for index, entry in enumerate(entries):
-        yield {"index": index, "time": entry.time, "kind": kind_of(entry), "text": told(entry), "body": entry.json_value()}
+        yield {
+            "index": index,
+            "time": entry.time,
+            "kind": kind_of(entry),
+            "text": told(entry),
+            "body": entry.json_value(),
+        }
 
 
 def told(entry: Entry) -> str:
     """One entry in one line of words."""
     body: Any = entry
-    short = lambda value: str(value)[7:19]  # noqa: E731 - a digest's beginning, for the eye
     match kind_of(entry):
         case "genesis":
-            return f"{body.origin}: seed {body.seed}, baseline {short(body.baseline.digest)}, guard {short(body.guard)}"
+            baseline = _short(body.baseline.digest)
+            return f"{body.origin}: seed {body.seed}, baseline {baseline}, guard {_short(body.guard)}"
         case "started":
             return f"supervisor {body.nonce}, workers by {body.isolation} on {body.device}"
         case "proposed":
@@ -116,14 +122,16 @@ def told(entry: Entry) -> str:
         case "screened":
             return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
         case "built":
-            c = body.candidate
-            return f"no. {body.number}: candidate {short(c.digest)}, {c.parameters:,} parameters, {body.steps} steps, {body.seconds:.1f} s"
+            made, took = body.candidate, f"{body.steps} steps, {body.seconds:.1f} s"
+            return f"no. {body.number}: candidate {_short(made.digest)}, {made.parameters:,} parameters, {took}"
         case "developed":
             return f"no. {body.number}: " + ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
         case "staked":
-            return f"no. {body.number}: test {body.test} of epoch {body.epoch} at alpha {body.alpha:.3g}, up to {body.cap} items"
+            which = f"test {body.test} of epoch {body.epoch}"
+            return f"no. {body.number}: {which} at alpha {body.alpha:.3g}, up to {body.cap} items"
         case "predicted":
-            return f"candidate {short(body.candidate)} answered {body.cap} items of epoch {body.epoch}: {short(body.answers)}"
+            what = f"{body.cap} items of epoch {body.epoch}"
+            return f"candidate {_short(body.candidate)} answered {what}: {_short(body.answers)}"
         case "measured":
             return f"no. {body.number}: {'passed' if body.passed else 'not passed'}: " + ", ".join(
                 f"{g.name} {g.verdict}" for g in body.gates
@@ -132,15 +140,21 @@ def told(entry: Entry) -> str:
             reasons = "; ".join(f"{why.code}: {why.text}" for why in body.decision.reasons)
             return f"no. {body.number}: {body.decision.verdict}: {reasons}"
         case "authorised":
-            return f"no. {body.number}: candidate {short(body.candidate)} as version {body.version}, once, before {body.expires}"
+            what = f"candidate {_short(body.candidate)} as version {body.version}"
+            return f"no. {body.number}: {what}, once, before {body.expires}"
         case "intended":
             return f"{body.action} version {body.version}" + (f" ({body.by}: {body.reason})" if body.reason else "")
         case "promoted" | "rolled-back":
-            return f"version {body.version} is live: candidate {short(body.candidate)}"
+            return f"version {body.version} is live: candidate {_short(body.candidate)}"
         case "watched":
             return f"version {body.version} {'gives' if body.ok else 'DOES NOT give'} the answers that were measured"
         case _:
             return ", ".join(f"{k} {v}" for k, v in entry.json_value().items() if k != "time" and v not in ("", None))
+
+
+def _short(name: object) -> str:
+    """The beginning of a digest, for the eye."""
+    return str(name)[7:19]
 
 
 def replay_run(folder: RunFolder) -> dict[str, Any]:
@@ -179,7 +193,9 @@ def _replay_ledger(genesis: Genesis, entries: list[Entry]) -> int:
             fold, stake = fold.stake(str(entry.number), entry.cap)
             stakes += 1
             if (stake.alpha, stake.test, stake.offset) != (entry.alpha, entry.test, entry.offset):
-                raise AuditError(f"the ledger gives alpha {stake.alpha!r}, the log says {entry.alpha!r}", where=f"entry {index}")
+                raise AuditError(
+                    f"the ledger gives alpha {stake.alpha!r}, the log says {entry.alpha!r}", where=f"entry {index}"
+                )
         elif isinstance(entry, Measured):
             used[entry.number] = entry.items
         else:
@@ -211,7 +227,7 @@ def _replay_proposal(
     found = state.proposals[number]
     where = f"proposal {number}"
     if found.screened is not None:
-        again = _judge_again(judge, policies, "screen", found.screened, found.screened.document, blobs)
+        again = _judge_again(judge, policies, "screen", found.screened.document, blobs)
         _same(where, "the screen's judgement", digest(canonical_bytes(again.json_value())), found.screened.judgement)
         if found.decision is not None and judged(again):
             _same(where, "the decision", found.decision.reasons, judged(again))
@@ -222,7 +238,12 @@ def _replay_proposal(
 
     # TestResult's own rule is that verdicts follow from log_e and the threshold: parsing checks it.
     result = TestResult.parse(evidence["result"])
-    _same(where, "the gates' verdicts", [(g.name, g.verdict) for g in result.gates], [(g.name, g.verdict) for g in found.measured.gates])
+    _same(
+        where,
+        "the gates' verdicts",
+        [(g.name, g.verdict) for g in result.gates],
+        [(g.name, g.verdict) for g in found.measured.gates],
+    )
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)
     document: Any = parse_json(blobs.get(found.document), max_bytes=MAX_BLOB)
@@ -233,11 +254,13 @@ def _replay_proposal(
     return 1
 
 
-def _judge_again(judge: Judge, policies: PolicySet, stage: str, screened: Screened, name: str, blobs: BlobStore) -> Judgement:
+def _judge_again(judge: Judge, policies: PolicySet, stage: str, name: str, blobs: BlobStore) -> Judgement:
     document: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
     return judge.decide(policies, stage, document["proposal"]["kind"], document)
 
 
 def _same(where: str, what: str, derived: object, logged: object) -> None:
     if derived != logged:
-        raise AuditError(f"{what} derived again differs from the log: {derived!r} against {logged!r}"[:600], where=where)
+        raise AuditError(
+            f"{what} derived again differs from the log: {derived!r} against {logged!r}"[:600], where=where
+        )

@@ -67,7 +67,7 @@ class Child:
             environment = {key: os.environ[key] for key in keep if key in os.environ}
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
             with self._stderr.open("ab") as log:
-                self._process = subprocess.Popen(  # noqa: S603
+                self._process = subprocess.Popen(
                     self._arguments,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,

@@ -36,12 +36,22 @@ app.add_typer(keys_app, name="keys")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-SubjectArg = Annotated[Path, typer.Argument(metavar="SUBJECT", help="A folder with lockgate.yaml, model.py and guards.py.")]
+SubjectArg = Annotated[
+    Path, typer.Argument(metavar="SUBJECT", help="A folder with lockgate.yaml, model.py and guards.py.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="The run's folder; runs/SUBJECT when left out.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, max=64, help="Workers side by side; decisions do not depend on it.")]
-VaultKeyFile = Annotated[Path | None, typer.Option("--vault-key", help="32 bytes that order the held-out items; made when absent.")]
-Generations = Annotated[int | None, typer.Option("--generations", min=1, help="How many in all, counted from the run's beginning.")]
-Proposers = Annotated[str | None, typer.Option("--proposers", help="Only these of the configured ones, separated by commas.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=64, help="Workers side by side; decisions do not depend on it.")
+]
+VaultKeyFile = Annotated[
+    Path | None, typer.Option("--vault-key", help="32 bytes that order the held-out items; made when absent.")
+]
+Generations = Annotated[
+    int | None, typer.Option("--generations", min=1, help="How many in all, counted from the run's beginning.")
+]
+Proposers = Annotated[
+    str | None, typer.Option("--proposers", help="Only these of the configured ones, separated by commas.")
+]
 
 
 def main() -> None:
@@ -89,7 +99,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    _version_flag: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    _version_flag: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Take the options that stand before a command."""
 
@@ -101,7 +113,9 @@ def _root(
 def run(
     subject: SubjectArg,
     out: Out = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="All training starts from it; 0 when left out.")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="All training starts from it; 0 when left out.")
+    ] = None,
     generations: Generations = None,
     proposers: Proposers = None,
     workers: Workers = None,
@@ -220,7 +234,9 @@ def show(run: Run, number: Annotated[int, typer.Argument(help="The proposal's nu
 
 
 @app.command()
-def halt(run: Run, reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request", json_: Json = False) -> None:
+def halt(
+    run: Run, reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request", json_: Json = False
+) -> None:
     """Stop a run before its next swap. `lockgate resume` lifts it."""
     from harness.operating import halt as halt_run
 
@@ -233,7 +249,9 @@ def rollback(
     run: Run,
     version: Annotated[int, typer.Option("--to", min=0, help="The version to make live again; 0 is the baseline.")],
     reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request",
-    subject: Annotated[Path | None, typer.Option("--subject", help="Where the subject lies now, if it was moved.")] = None,
+    subject: Annotated[
+        Path | None, typer.Option("--subject", help="Where the subject lies now, if it was moved.")
+    ] = None,
     vault_key: VaultKeyFile = None,
     json_: Json = False,
 ) -> None:
@@ -303,7 +321,13 @@ def gates_power_(subject: SubjectArg, json_: Json = False) -> None:
         for row in table.rows:
             differ = "" if row.discordance is None else f"{row.discordance:.2f}"
             shown.add_row(
-                row.gate, f"{row.theta:+.3f}", f"{row.true_mean:+.3f}", differ, str(row.cap), f"{row.items:.0f}", f"{row.probability:.2f}"
+                row.gate,
+                f"{row.theta:+.3f}",
+                f"{row.true_mean:+.3f}",
+                differ,
+                str(row.cap),
+                f"{row.items:.0f}",
+                f"{row.probability:.2f}",
             )
         Console().print(shown)
         print(f"A candidate that deserves it passes all gates with probability {table.joint:.2f} (floor {floor:g}).")
@@ -324,7 +348,9 @@ def policy_check(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACKâ€
         _print(report.json_value())
     else:
         for policy in report.policies:
-            print(f"{policy.file}: {policy.name} ({policy.stage}; {', '.join(policy.kinds)}): {len(policy.rules)} rules")
+            print(
+                f"{policy.file}: {policy.name} ({policy.stage}; {', '.join(policy.kinds)}): {len(policy.rules)} rules"
+            )
         for problem in report.problems:
             print(f"{problem.where}: {problem.message}" + (f" ({problem.remedy})" if problem.remedy else ""))
         print("ok" if report.ok else f"{len(report.problems)} problem(s)")
@@ -335,16 +361,21 @@ def policy_check(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACKâ€
 @policy_app.command("test")
 def policy_test(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACKâ€¦")], json_: Json = False) -> None:
     """Run the suites beside the policies; a rule without a passing and a failing case fails."""
-    from harness.policy_suites import test
+    from harness.policy_test import test
 
     report = test(_policy_files(paths))
     if json_:
         _print(report.json_value())
     else:
-        from harness.policy_suites import lines
-
-        for line in lines(report):
-            print(line)
+        for suite in report.suites:
+            for problem in suite.problems:
+                print(f"{problem.where}: {problem.message}")
+            for case in suite.cases:
+                print(
+                    f"{'ok  ' if case.ok else 'FAIL'} {case.where}: {case.name}"
+                    + (f": {case.message}" if case.message else "")
+                )
+            print(f"{suite.file}: {sum(case.ok for case in suite.cases)} of {len(suite.cases)} cases ok")
     if not report.ok:
         raise typer.Exit(REJECTED)
 
@@ -352,7 +383,9 @@ def policy_test(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACKâ€¦
 def _policy_files(names: list[str]) -> list[Path]:
     from harness.policy import is_pack_name, resolve
 
-    return [resolve(name, Path())[0][0] if is_pack_name(name) and not Path(name).exists() else Path(name) for name in names]
+    return [
+        resolve(name, Path())[0][0] if is_pack_name(name) and not Path(name).exists() else Path(name) for name in names
+    ]
 
 
 # -- audit ------------------------------------------------------------------------------------------------------
@@ -361,7 +394,9 @@ def _policy_files(names: list[str]) -> list[Path]:
 @audit_app.command("verify")
 def audit_verify(
     run: Run,
-    key: Annotated[Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")] = None,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Verify a run: every signature and hash, the legality of every step, every blob, the live model."""
@@ -413,7 +448,9 @@ def keys_init(
     if json_:
         _print(result)
     else:
-        print(f"signing key {result['signing_key']} and vault key {result['vault_key']}: not encrypted, readable by you alone")
+        print(
+            f"signing key {result['signing_key']}, vault key {result['vault_key']}: not encrypted, for your eyes alone"
+        )
         print(f"public key {result['public_key']}: give reviewers a copy now, outside this folder")
 
 

@@ -43,7 +43,9 @@ class Connection:
                 os.close(folder)
         self._file = self._socket.makefile("rwb")
 
-    def ask(self, request: dict[str, Any], on_event: Callable[[dict[str, Any]], None] = lambda _: None) -> dict[str, Any]:
+    def ask(
+        self, request: dict[str, Any], on_event: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> dict[str, Any]:
         """Send a request, pass events on, return the answer; the other side's error is raised here."""
         try:
             self._file.write(json.dumps(request).encode() + b"\n")

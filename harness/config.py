@@ -151,7 +151,9 @@ def load_config(subject: Path) -> Config:
         raw = path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"cannot be read: {error.strerror}", where=str(path), remedy="`lockgate new DIR` writes a subject to begin with"
+            f"cannot be read: {error.strerror}",
+            where=str(path),
+            remedy="`lockgate new DIR` writes a subject to begin with",
         ) from error
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"larger than {MAX_CONFIG_BYTES} bytes", where=str(path))

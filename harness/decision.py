@@ -90,7 +90,9 @@ def gated(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str]) -> list[W
     for gate in gates:
         if gate.verdict == "fail":
             code = "gate-objective" if gate.kind == "improve" else _BY_EVAL_KIND.get(eval_kinds.get(gate.eval, ""))
-            reasons.append(Why(code=code or "gate-capability", text=f"{gate.eval} is not shown to be {_CLAIM[gate.kind]}"))
+            reasons.append(
+                Why(code=code or "gate-capability", text=f"{gate.eval} is not shown to be {_CLAIM[gate.kind]}")
+            )
     if reasons:
         return reasons
     return [

@@ -79,7 +79,9 @@ class Desk:
         cap = self._rooms.config.ledger.cap
         return max([cap, *(gate.cap or cap for gate in self._rooms.gates)])
 
-    def _reject(self, number: int, decision: Decision, *, judgement: Digest | None = None, document: Digest | None = None) -> None:
+    def _reject(
+        self, number: int, decision: Decision, *, judgement: Digest | None = None, document: Digest | None = None
+    ) -> None:
         self._journal.commit(Decided(number=number, decision=decision, judgement=judgement, document=document))
         if self._of(number).staked is not None:
             self._close_test(number, promoted=False)
@@ -104,13 +106,8 @@ class Desk:
                 return found.developed.answers
         return None
 
-    def _ask(self, request: dict[str, Any], made: Path | None = None) -> dict[str, Any]:
-        """Ask the evaluator; one that died is started again and asked once more, for it holds no state.
-
-        `made`: the file that an earlier, equal request left behind counts as nothing; it is written again.
-        """
-        if made is not None:
-            made.unlink(missing_ok=True)
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Ask the evaluator; one that died is started again and asked once more, for it holds no state."""
         try:
             answer = self._rooms.evaluator.ask(request, seconds=EVALUATOR_SECONDS)
         except EvaluatorError:
@@ -139,5 +136,3 @@ def finished(found: ProposalState) -> bool:
     if found.decision is None:
         return False
     return found.decision.verdict == "reject" or (found.decision.verdict == "promote" and found.outcome is not None)
-
-

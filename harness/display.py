@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -41,7 +41,7 @@ class RunDisplay:
         self._budget: dict[str, Any] = {}
         self._lines = not console.is_terminal
 
-    def __enter__(self) -> RunDisplay:
+    def __enter__(self) -> Self:
         """Begin to draw."""
         if not self._lines:
             self._live = Live(self._render(), console=self._console, refresh_per_second=4, transient=False)
@@ -72,7 +72,8 @@ class RunDisplay:
         proposal = event.get("proposal")
         if proposal:
             self._rows[proposal["number"]] = proposal
-            if self._lines and kind in ("decided", "promoted", "voided"):
+            ended = kind in ("promoted", "voided") or (kind == "decided" and proposal["verdict"] != "promote")
+            if self._lines and ended:
                 self._console.print(Text.from_markup(_sentence(proposal, self._score(proposal))), soft_wrap=True)
         if kind == "predicted":
             self.note("answering held-out items")
@@ -89,7 +90,10 @@ class RunDisplay:
         for proposal in summary["details"]:
             self._rows[proposal["number"]] = proposal
         live = summary["live"]
-        self.note(f"version {live['version']} is live: {self._objective} {live['development'][self._objective]:.4f} in development")
+        self.note(
+            f"version {live['version']} is live: {self._objective} "
+            f"{live['development'][self._objective]:.4f} in development"
+        )
 
     def _draw(self) -> None:
         if self._live:
@@ -187,7 +191,10 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
             why = row["reasons"][0]
             gain = objective_interval(out, row, objective)
             console.print(
-                Text(f"  {row['number']:>3} {_who(row)} — {why['code']}: {why['text']}{f' (objective {gain})' if gain else ''}"),
+                Text(
+                    f"  {row['number']:>3} {_who(row)} — {why['code']}: {why['text']}"
+                    + (f" (objective {gain})" if gain else "")
+                ),
                 soft_wrap=True,
             )
     guarantee = summary["guarantee"]
@@ -198,7 +205,9 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
     )
     if summary["state"] == "halted":
         console.print(Text(f"The run is halted. To go on: lockgate resume {out}"), soft_wrap=True)
-    console.print(Text(f"Next: lockgate audit verify {out}   ·   lockgate show {out} {_interesting(summary)}"), soft_wrap=True)
+    console.print(
+        Text(f"Next: lockgate audit verify {out}   ·   lockgate show {out} {_interesting(summary)}"), soft_wrap=True
+    )
 
 
 def _interesting(summary: dict[str, Any]) -> int:
@@ -206,3 +215,31 @@ def _interesting(summary: dict[str, Any]) -> int:
         if row["verdict"] == "reject" and row["gates"]:
             return int(row["number"])
     return 1
+
+
+def standing(console: Console, summary: dict[str, Any]) -> None:
+    """Where a run stands: a line, and the table of versions."""
+    console.print(
+        Text(
+            f"{summary['subject']}: {summary['state']}, generation {summary['generation']}, "
+            f"{summary['proposals']} proposals, epoch {summary['epoch']}, {summary['entries']} entries"
+        ),
+        soft_wrap=True,
+    )
+    table = Table(title="Versions", title_justify="left")
+    for column in ("version", "proposal", "parameters", summary["objective"], "candidate"):
+        table.add_column(column, justify="left" if column == "candidate" else "right")
+    for version in summary["versions"]:
+        table.add_row(
+            f"{version['version']}{' live' if version['live'] else ''}",
+            "baseline" if version["proposal"] is None else str(version["proposal"]),
+            f"{version['parameters']:,}",
+            f"{version['development'][summary['objective']]:.4f}",
+            version["candidate"][7:19],
+        )
+    console.print(table)
+    left = summary["budgets_left"]
+    console.print(
+        f"Left: {left['promotions']} promotions, {left['proposals']} proposals, {left['wall_seconds']:.0f} s",
+        soft_wrap=True,
+    )

@@ -173,7 +173,7 @@ class Promoted(Entry):
 
 
 class Watched(Entry):
-    """The smoke test of the live model: did it give the answers that were measured?"""
+    """The smoke test of the live model: whether it gave the answers that were measured."""
 
     version: int
     candidate: Digest

@@ -62,7 +62,13 @@ class Evaluator:
             "vault": len(self._data.vault),
             "output": list(self._data.output),
             "evals": [
-                {"name": e.name, "kind": e.kind, "views": list(e.views), "bounds": list(e.bounds), "applies": self._share(e)}
+                {
+                    "name": e.name,
+                    "kind": e.kind,
+                    "views": list(e.views),
+                    "bounds": list(e.bounds),
+                    "applies": self._share(e),
+                }
                 for e in self._suite.evaluations.values()
             ],
         }
@@ -141,7 +147,7 @@ class Evaluator:
             means[name] = float(scores.mean())
         return {"development": means}
 
-    def test(  # noqa: D417 - the arguments are the fields of one request
+    def test(
         self,
         ids: list[int],
         shuffle: str,
@@ -154,8 +160,6 @@ class Evaluator:
         batch: int,
     ) -> dict[str, Any]:
         """Run the sequential test of all gates on this prefix of the vault; stop as soon as it is decided."""
-        import numpy as np
-
         from harness.statistics import GateSpec, run_test
 
         specs = [GateSpec.parse(gate) for gate in gates]
@@ -176,7 +180,8 @@ class Evaluator:
 
         # How many items an eval applies to is known before any is scored: it only tells what is hopeless.
         applicable = {
-            spec.name: int(self._suite.evaluations[spec.eval].mask(items.labels[: spec.cap or cap]).sum()) for spec in specs
+            spec.name: int(self._suite.evaluations[spec.eval].mask(items.labels[: spec.cap or cap]).sum())
+            for spec in specs
         }
         result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(items))
         return {"result": result.json_value(), "salt": secrets.token_hex(16)}
@@ -212,9 +217,19 @@ def main() -> None:
                 evaluator = Evaluator(Path(sys.argv[1]))
             answer: dict[str, Any] = {"ok": evaluator.operate(request)}
         except LockgateError as error:
-            answer = {"error": type(error).__name__, "message": error.message, "where": error.where, "remedy": error.remedy}
+            answer = {
+                "error": type(error).__name__,
+                "message": error.message,
+                "where": error.where,
+                "remedy": error.remedy,
+            }
         except Exception as error:  # noqa: BLE001 - guards.py is the subject's code: whatever it raises is reported, and denies
-            answer = {"error": "SubjectError", "message": f"{type(error).__name__}: {error}", "where": None, "remedy": None}
+            answer = {
+                "error": "SubjectError",
+                "message": f"{type(error).__name__}: {error}",
+                "where": None,
+                "remedy": None,
+            }
         answers.write(canonical_bytes(answer) + b"\n")
         answers.flush()
 

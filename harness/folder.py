@@ -45,11 +45,15 @@ class RunFolder:
     def create(self) -> None:
         """Make the folders, the private one closed to others. ConfigError where the disk refuses."""
         try:
-            for path in (self.root, self.models, self.root / "keys", self.work):
+            for path in (self.root, self.models, self.root / "keys"):
                 make_directory(path)
-            make_directory(self.private, mode=0o700)
+            # Evidence is confidential, and its blobs lie among the others: both folders are their owner's alone.
+            for path in (self.private, self.blobs, self.work):
+                make_directory(path, mode=0o700)
         except OSError as error:
-            raise ConfigError(f"cannot be created: {error.strerror}", where=str(self.root), remedy="name another with --out") from error
+            raise ConfigError(
+                f"cannot be created: {error.strerror}", where=str(self.root), remedy="name another with --out"
+            ) from error
 
     def lock(self) -> None:
         """Take the run's lock for this process's life; ConfigError where another supervisor holds it."""
@@ -90,6 +94,8 @@ def read_source(subject: Path, config: Config) -> dict[str, bytes]:
                 tree[path.relative_to(subject).as_posix()] = path.read_bytes()
     if "model.py" not in tree:
         raise ConfigError(
-            "no model.py among the mutable files", where=str(subject), remedy="it holds Recipe, build, train and predict"
+            "no model.py among the mutable files",
+            where=str(subject),
+            remedy="it holds Recipe, build, train and predict",
         )
     return tree

@@ -23,13 +23,14 @@ from harness.gates import GateSpec, compile_gates
 from harness.journal import Journal, Listener
 from harness.judge import Judge
 from harness.keys import Signer, VaultKey
-from harness.power import PowerTable, require_power, typical_alpha
 from harness.policy import PolicySet, load_subject_policies
+from harness.power import PowerTable, require_power, typical_alpha
 from harness.state import RunState
 from harness.supervisor import Supervisor
 from harness.vault import Vault
 from harness.workshop import Failure, Made, Workshop
 
+OWN_FILES = {"lock", "supervisor.stderr", "supervisor.jsonl"}
 MINIMUM_ITEMS = 200
 """With fewer unspent held-out items, no test is begun."""
 
@@ -70,18 +71,32 @@ def open_run(
     source = read_source(subject, config)
     folder = RunFolder(out)
     fresh = not folder.exists
-    if fresh and out.exists() and any(p.name != "lock" for p in out.iterdir()) and not (folder.private).exists():
+    strangers = {p.name for p in out.iterdir()} - OWN_FILES if fresh and out.exists() else set()
+    if strangers and not folder.private.exists():
         raise ConfigError("the folder is not empty, and holds no run", where=str(out), remedy="name another with --out")
     folder.create()
     folder.lock()
     policies = load_subject_policies(config.policies, subject)
+    write_subject(folder, subject)
     guard = guard_digest(subject, config, policies.digest)
-    signer = _signer(folder, config)
+    signer = _signer(folder, config.name)
     key = _vault_key(vault_key or folder.vault_key)
     closers: list[Callable[[], None]] = []
     try:
         return _open(
-            folder, subject, config, source, guard, policies, signer, key, closers, seed=seed, workers=workers, listener=listener, note=note
+            folder,
+            subject,
+            config,
+            source,
+            guard,
+            policies,
+            signer,
+            key,
+            closers,
+            seed=seed,
+            workers=workers,
+            listener=listener,
+            note=note,
         )
     except BaseException:
         for close in closers:
@@ -106,14 +121,17 @@ def _open(
     note: Callable[[str], None],
 ) -> Opened:
     from harness.engines.local import LocalEngine
-    from harness.sandbox import Site
+    from harness.sandbox import Site, probe
 
-    evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=folder.work / "evaluator.stderr")
+    evaluator = Child(
+        ["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=folder.work / "evaluator.stderr"
+    )
     closers.append(evaluator.close)
-    with ThreadPoolExecutor(1) as aside:
+    with ThreadPoolExecutor(2) as aside:
         note("opening the sandbox and the evaluator")
-        # Loading the data and warming the worker take seconds each: side by side.
+        # Loading the data, probing the walls and warming the worker take seconds each: side by side.
         described = aside.submit(evaluator.ask, {"op": "describe"}, seconds=EVALUATOR_SECONDS)
+        probed = aside.submit(probe, config.workers.isolation)
         count = workers or config.workers.count
         engine = LocalEngine(
             count=count,
@@ -123,16 +141,19 @@ def _open(
         )
         closers.insert(0, engine.close)
         engine.warm()
+        probed.result().require()
         answer = described.result()
     if "ok" not in answer:
-        raise SubjectError(str(answer["message"]), where=answer.get("where") or str(subject / "guards.py"), remedy=answer.get("remedy"))
+        raise SubjectError(
+            str(answer["message"]), where=answer.get("where") or str(subject / "guards.py"), remedy=answer.get("remedy")
+        )
     data = answer["ok"]
     gates = check_gates(config, data, subject)
     gates_power(gates, config, data)
     judge = Judge()
     closers.append(judge.close)
     blobs = BlobStore(folder.blobs)
-    log, state = _log(folder, signer, config, listener)
+    log, state = _log(folder, signer, listener)
     closers.append(log.close)
     first = state.genesis is None
     run_seed = (0 if seed is None else seed) if state.genesis is None else state.genesis.seed
@@ -142,18 +163,25 @@ def _open(
     workshop = Workshop(engine, blobs, config, folder.work, seed=run_seed, output=data["output"])
     development, training = folder.work / "development.safetensors", folder.work / "train.safetensors"
     shuffle = digest(f"development {run_seed}".encode()).removeprefix("sha256:")
-    rows = _evaluate(evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)})["rows"]
+    rows = _evaluate(
+        evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)}
+    )["rows"]
     _evaluate(evaluator, {"op": "training", "dest": str(training)})
     named = config.vault.dir is not None
     place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
     vault = Vault(
-        place, key, data=data["data"], items=data["vault"], delta=config.ledger.delta, minimum=min(MINIMUM_ITEMS, data["vault"])
+        place,
+        key,
+        data=data["data"],
+        items=data["vault"],
+        delta=config.ledger.delta,
+        minimum=min(MINIMUM_ITEMS, data["vault"]),
     )
     closers.append(vault.close)
     if first:
         genesis = _genesis(
-            folder, config, source, guard, policies, workshop, evaluator, training, development, rows, shuffle, data, vault,
-            signer=signer, seed=run_seed, named=named, note=note,
+            config, source, guard, policies, workshop, evaluator, training, development, rows, shuffle, data,
+            vault, signer=signer, seed=run_seed, named=named, note=note,
         )  # fmt: skip
         log.commit(genesis)
     log.commit(Started(nonce=secrets.token_hex(8), isolation=engine.isolation, device=engine.device))
@@ -186,7 +214,9 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
 
     ConfigError where an alignment eval has no gate: what must not regress must be tested.
     """
-    gates = compile_gates([gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]})
+    gates = compile_gates(
+        [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
+    )
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:
         if each["kind"] == "alignment" and each["name"] not in gated:
@@ -198,7 +228,9 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
     return gates
 
 
-def gates_power(gates: list[GateSpec], config: Config, data: dict[str, Any], *, floor: float | None = None) -> PowerTable:
+def gates_power(
+    gates: list[GateSpec], config: Config, data: dict[str, Any], *, floor: float | None = None
+) -> PowerTable:
     """How likely these gates pass a candidate that deserves it; StatisticsError below the configuration's floor."""
     ledger = config.ledger
     return require_power(
@@ -215,7 +247,6 @@ def gates_power(gates: list[GateSpec], config: Config, data: dict[str, Any], *, 
 
 
 def _genesis(
-    folder: RunFolder,
     config: Config,
     source: dict[str, bytes],
     guard: str,
@@ -240,11 +271,17 @@ def _genesis(
     recipe, _ = workshop.describe(tree)
     made = workshop.build(recipe, tree, training)
     if not isinstance(made, Made):
-        raise SubjectError(made.text, where="model.py", remedy="the subject as it stands must train: mend it and run again")
+        raise SubjectError(
+            made.text, where="model.py", remedy="the subject as it stands must train: mend it and run again"
+        )
     answered = workshop.predict(made.candidate, development, rows)
     if isinstance(answered, Failure):
-        raise SubjectError(answered.text, where="model.py", remedy="the subject as it stands must answer: mend it and run again")
-    scored = _evaluate(evaluator, {"op": "develop", "answers": str(workshop.blob(answered.answers)), "shuffle": shuffle})
+        raise SubjectError(
+            answered.text, where="model.py", remedy="the subject as it stands must answer: mend it and run again"
+        )
+    scored = _evaluate(
+        evaluator, {"op": "develop", "answers": str(workshop.blob(answered.answers)), "shuffle": shuffle}
+    )
     return Genesis(
         origin=signer.name,
         seed=seed,
@@ -269,18 +306,22 @@ def _same_run(genesis: Genesis, guard: str, data: str, key: VaultKey, policies: 
     """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
     if (guard, policies.digest) != (genesis.guard, genesis.policies):
         raise ConfigError(
-            "what guards the run has changed since its genesis: lockgate.yaml, guards.py, a policy or the harness itself",
+            "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy or the harness itself",
             remedy="restore it, or begin a new run with --out; a log never mixes two guards",
         )
     if data != genesis.data:
-        raise ConfigError("the data's items or labels have changed since genesis", remedy="restore them, or begin a new run")
+        raise ConfigError(
+            "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
+        )
     if key.commitment() != genesis.vault_commitment:
-        raise ConfigError("this is not the vault key that genesis committed to", remedy="give the same --vault-key again")
+        raise ConfigError(
+            "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
+        )
     if seed is not None and seed != genesis.seed:
         raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
 
 
-def _log(folder: RunFolder, signer: Signer, config: Config, listener: Listener | None) -> tuple[Journal, RunState]:
+def _log(folder: RunFolder, signer: Signer, listener: Listener | None) -> tuple[Journal, RunState]:
     log = AuditLog.open(folder.log, signer) if folder.exists else AuditLog.create(folder.log, signer, signer.name)
     journal = Journal(log, signer, listener)
     return journal, journal.state
@@ -296,12 +337,14 @@ def open_journal(out: Path, listener: Listener | None = None) -> Journal:
     return Journal(AuditLog.open(folder.log, signer), signer, listener)
 
 
-def _signer(folder: RunFolder, config: Config) -> Signer:
+def _signer(folder: RunFolder, subject: str) -> Signer:
     """The run's signing key; made at the first start."""
     if not folder.signing_key.exists():
         if folder.exists:
-            raise ConfigError("the run's signing key is gone", where=str(folder.signing_key), remedy="restore it from a backup")
-        signer = Signer.generate(f"lockgate-{config.name}-{secrets.token_hex(4)}")
+            raise ConfigError(
+                "the run's signing key is gone", where=str(folder.signing_key), remedy="restore it from a backup"
+            )
+        signer = Signer.generate(f"lockgate-{subject}-{secrets.token_hex(4)}")
         signer.save(folder.signing_key)
         signer.verifier.save(folder.public_key)
         return signer
@@ -335,4 +378,6 @@ def read_subject(folder: RunFolder) -> Path:
     try:
         return Path(json.loads(folder.subject_link.read_text(encoding="utf-8"))["subject"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError("the run does not say which subject it is about", where=str(folder.root), remedy="name it: --subject DIR") from error
+        raise ConfigError(
+            "the run does not say which subject it is about", where=str(folder.root), remedy="name it: --subject DIR"
+        ) from error

@@ -94,7 +94,7 @@ class Promotion(Desk):
         self._watch()
 
     def _watch(self) -> None:
-        """Smoke test: the live folder must give the very answers that were measured; else the last version comes back."""
+        """Smoke test: the live folder must give the very answers that were measured, or the last version comes back."""
         rooms, state = self._rooms, self.state
         if state.unwatched:
             live = state.incumbent
@@ -111,17 +111,17 @@ class Promotion(Desk):
             )
             self._journal.commit(watched)
         if self.state.failed_watch:
-            before = self.state.genesis and self._before_live()
-            self.rollback(before or 0, by="supervisor", reason="the live model did not give the answers that were measured")
+            reason = "the live model did not give the answers that were measured"
+            self.rollback(self._version_before(), by="supervisor", reason=reason)
 
-    def _before_live(self) -> int:
-        """The version that was the incumbent when the live one was authorised."""
-        for version, candidate in sorted(self.state.versions.items(), reverse=True):
-            for found in self.state.proposals.values():
-                if found.outcome == "promoted" and found.built and found.built.candidate.digest == self.state.incumbent.digest:
-                    if found.staked and found.staked.incumbent == candidate.digest and version < self.state.live:
-                        return version
-        return 0
+    def _version_before(self) -> int:
+        """The version that the live one replaced: the incumbent of its authorisation."""
+        live = self.state.incumbent.digest
+        for found in self.state.proposals.values():
+            if found.outcome == "promoted" and found.staked and found.built and found.built.candidate.digest == live:
+                replaced = found.staked.incumbent
+                return max(v for v, c in self.state.versions.items() if c.digest == replaced and v < self.state.live)
+        raise StateError("the live version replaced none")
 
     def rollback(self, version: int, *, by: str, reason: str) -> None:
         """Make an earlier version live again, bit-identical. Ends the epoch. StateError where it never was live."""
@@ -130,7 +130,9 @@ class Promotion(Desk):
         if target is None:
             raise StateError(f"version {version} was never live", remedy="`lockgate status` lists the versions")
         check_version(rooms.folder.root, version, target)
-        self._journal.commit(Intended(action="rollback", version=version, candidate=target.digest, by=by, reason=reason))
+        self._journal.commit(
+            Intended(action="rollback", version=version, candidate=target.digest, by=by, reason=reason)
+        )
         self._finish_rollback()
 
     def _finish_rollback(self) -> None:

@@ -32,7 +32,7 @@ _PRELOAD = ("libcst.matchers", "optuna", "harness.proposers.__main__", "harness.
 
 
 class Proposing:
-    """Asks proposers by name; a context manager. The built-in ones share a warm process, of which each ask is a fork."""
+    """Asks proposers by name; a context manager. The built-in ones share a warm process; each ask is a fork of it."""
 
     def __init__(self, isolation: Isolation = "zygote", limits: Limits = LIMITS) -> None:
         """Prepare; the warm process starts with the first ask. Raises SandboxError when there is no such isolation."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.code_facts import facts
 from harness.config import Config
@@ -58,7 +57,9 @@ def screen_document(
     }
 
 
-def decide_document(screened: dict[str, Any], state: RunState, config: Config, found: ProposalState, evidence: bytes) -> dict[str, Any]:
+def decide_document(
+    screened: dict[str, Any], state: RunState, config: Config, found: ProposalState, evidence: bytes
+) -> dict[str, Any]:
     """What is known after the measurement: the screen's document, and candidate, gates and approvals."""
     if found.built is None or found.developed is None:
         raise StateError(f"proposal {found.proposed.number} is not developed")

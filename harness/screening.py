@@ -22,9 +22,11 @@ class Screening(Desk):
         rooms, state = self._rooms, self.state
         found = self._of(number)
         if found.screened or found.decision:
-            return
+            return None
         if number > rooms.config.budgets.proposals:
-            return self._reject(number, reject("budget", f"the run may take {rooms.config.budgets.proposals} proposals"))
+            return self._reject(
+                number, reject("budget", f"the run may take {rooms.config.budgets.proposals} proposals")
+            )
         try:
             proposal = parse_proposal(rooms.blobs.get(found.proposed.document), mutable=rooms.config.mutable)
         except ProposalError as error:
@@ -34,7 +36,10 @@ class Screening(Desk):
         if wanted not in known:
             return self._reject(number, reject("unknown-base", f"{wanted} is not a candidate of this run"))
         base, _ = known[wanted]
-        files = {path: content.decode("utf-8", "replace") for path, content in rooms.workshop.load_source(base.source).items()}
+        files = {
+            path: content.decode("utf-8", "replace")
+            for path, content in rooms.workshop.load_source(base.source).items()
+        }
         try:
             schema = rooms.workshop.schema(base)
             change = effective_change(base.recipe, files, proposal, schema=schema)
@@ -66,7 +71,10 @@ class Screening(Desk):
         )
         if reasons:
             self._journal.commit(
-                screened, Decided(number=number, decision=Decision(verdict="reject", reasons=reasons), judgement=screened.judgement)
+                screened,
+                Decided(
+                    number=number, decision=Decision(verdict="reject", reasons=reasons), judgement=screened.judgement
+                ),
             )
         else:
             self._journal.commit(screened)
@@ -75,7 +83,7 @@ class Screening(Desk):
     def _twin(self, number: int, recipe: dict[str, Any], source: Digest) -> int | None:
         """An earlier proposal of the same epoch that asks for the same recipe and source."""
         for other, found in self.state.proposals.items():
-            if other < number and found.epoch == self._of(number).epoch and found.screened:
-                if (found.screened.recipe, found.screened.source) == (recipe, source):
-                    return other
+            earlier = other < number and found.epoch == self._of(number).epoch
+            if earlier and found.screened and (found.screened.recipe, found.screened.source) == (recipe, source):
+                return other
         return None

@@ -26,10 +26,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from harness.canonical import CanonicalError, canonical_bytes, parse_json
+from harness.canonical import canonical_bytes, parse_json
 from harness.desk import Halt
 from harness.entries import Entry, Halted, Resumed
-from harness.errors import LockgateError, ServiceError
+from harness.errors import CanonicalError, LockgateError, ServiceError
 from harness.opening import Opened, open_run
 from harness.records import Record, first_problem
 from harness.supervisor import Slot
@@ -50,13 +50,13 @@ class SlotFrame(Record):
 
 
 class StatusRequest(Record):
-    """Where does the run stand?"""
+    """Asks where the run stands."""
 
     op: Literal["status"]
 
 
 class AskRequest(Record):
-    """What are proposers to be asked with?"""
+    """Asks what proposers are to be asked with."""
 
     op: Literal["ask"]
 
@@ -319,7 +319,7 @@ def event_fields(entry: Entry) -> dict[str, Any]:
     """What a log line says of an entry: no scores, no documents."""
     from harness.entries import kind_of
 
-    fields = {"kind": kind_of(entry)}
+    fields: dict[str, Any] = {"kind": kind_of(entry)}
     for name in ("number", "version", "candidate", "reason"):
         value = getattr(entry, name, None)
         if isinstance(value, (int, str)):

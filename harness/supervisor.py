@@ -19,9 +19,9 @@ from harness.decision import decide, reject
 from harness.desk import Desk, Halt, Rooms, finished
 from harness.entries import Built, Decided, Developed, ProposedEntry, Staked
 from harness.errors import ArtifactError, EvaluatorError, StateError
+from harness.promotion import Promotion
 from harness.rules import decide_document
 from harness.screening import Screening
-from harness.promotion import Promotion
 from harness.trial import Trial
 from harness.workshop import Failure
 
@@ -100,13 +100,12 @@ class Supervisor(Desk):
         except ArtifactError as error:
             self._reject(number, reject("build-output", str(error)))
 
-
     def _prepare(self, number: int) -> None:
         """Build the candidate and measure it on the development items, each in a sandbox of its own."""
         rooms = self._rooms
         found = self._of(number)
         if found.screened is None or found.decision:
-            return
+            return None
         if self._out_of_time():
             return self._reject(number, reject("budget", "the run's wall-clock budget is spent"))
         if found.built is None:

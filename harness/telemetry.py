@@ -12,7 +12,7 @@ def configure(path: Path) -> Any:
     """Send log lines to `path` as JSON; with LOCKGATE_LOG=stderr to stderr, in colour where it is a terminal."""
     import structlog
 
-    stamps = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
+    stamps: list[Any] = [structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True)]
     if os.environ.get("LOCKGATE_LOG") == "stderr":
         terminal = sys.stderr.isatty()
         last: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer()

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from harness.canonical import canonical_bytes
 from harness.decision import reject
-from harness.desk import Desk
-from harness.entries import Measured, Predicted, Staked
+from harness.desk import Desk, Rooms
+from harness.entries import Measured, Predicted
 from harness.records import Candidate, Decision, Digest, GateVerdict
 from harness.state import ProposalState
 from harness.workshop import Failure
@@ -20,15 +20,27 @@ from harness.workshop import Failure
 class Trial(Desk):
     """One candidate at a time, in order of number."""
 
+    def __init__(self, rooms: Rooms) -> None:
+        """Begin with no inputs staged."""
+        super().__init__(rooms)
+        self._staged: dict[tuple[int, int, int], int] = {}
+
     def before_stake(self, found: ProposalState) -> Decision | None:
         """What stops a developed candidate before it costs held-out items."""
         rooms, state = self._rooms, self.state
         if found.built is None or found.developed is None:
             return reject("interrupted", "it was not built")
         known = state.candidates()
-        for name, other in (("its base", found.screened.base if found.screened else ""), ("the incumbent", state.incumbent.digest)):
+        for name, other in (
+            ("its base", found.screened.base if found.screened else ""),
+            ("the incumbent", state.incumbent.digest),
+        ):
             twin = known.get(other)
-            if twin and twin[0].weights == found.built.candidate.weights and self._development_answers(other) == found.developed.answers:
+            if (
+                twin
+                and twin[0].weights == found.built.candidate.weights
+                and self._development_answers(other) == found.developed.answers
+            ):
                 return reject("no-op", f"the same weights and the same answers as {name}: the change has no effect")
         if state.promotions >= rooms.config.budgets.promotions:
             return reject("budget", f"the run may promote {rooms.config.budgets.promotions} times")
@@ -51,8 +63,7 @@ class Trial(Desk):
         offset, cap = found.staked.offset, found.staked.cap
         ids = rooms.vault.items(offset, cap)
         shuffle = rooms.vault.shuffle(offset, cap)
-        inputs = rooms.folder.work / f"inputs-{state.epoch}-{offset}-{cap}.safetensors"
-        rows = self._ask({"op": "inputs", "split": "vault", "ids": ids, "shuffle": shuffle, "dest": str(inputs)}, inputs)["rows"]
+        inputs, rows = self._inputs(ids, shuffle, offset)
         paths = {}
         roles = {"incumbent": state.incumbent, "baseline": state.baseline, "candidate": found.built.candidate}
         for role, candidate in roles.items():
@@ -77,7 +88,9 @@ class Trial(Desk):
         result = answer["result"]
         by_name = {gate.name: gate for gate in rooms.gates}
         verdicts = [
-            GateVerdict(name=g["name"], eval=by_name[g["name"]].eval, kind=by_name[g["name"]].kind, verdict=g["verdict"])
+            GateVerdict(
+                name=g["name"], eval=by_name[g["name"]].eval, kind=by_name[g["name"]].kind, verdict=g["verdict"]
+            )
             for g in result["gates"]
         ]
         self._check_halt()
@@ -92,7 +105,20 @@ class Trial(Desk):
         )
         return None
 
-    def _answers(self, candidate: Candidate, inputs: Path, rows: int, offset: int, cap: int, number: int) -> Digest | Failure:
+    def _inputs(self, ids: list[int], shuffle: str, offset: int) -> tuple[Path, int]:
+        """The epoch's unlabelled inputs, written once by this supervisor; what an earlier one left is not trusted."""
+        key = (self.state.epoch, offset, len(ids))
+        path = self._rooms.folder.work / f"inputs-{key[0]}-{key[1]}-{key[2]}.safetensors"
+        if key not in self._staged:
+            for old in self._rooms.folder.work.glob("inputs-*.safetensors"):
+                old.unlink()
+            made = self._ask({"op": "inputs", "split": "vault", "ids": ids, "shuffle": shuffle, "dest": str(path)})
+            self._staged = {key: made["rows"]}
+        return path, self._staged[key]
+
+    def _answers(
+        self, candidate: Candidate, inputs: Path, rows: int, offset: int, cap: int, number: int
+    ) -> Digest | Failure:
         """A candidate's answers to the epoch's prefix: once for each prefix, then from the log."""
         key = (candidate.digest, self.state.epoch, offset, cap)
         cached = self.state.answers.get(key)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from harness.artifacts import BlobStore
-from harness.canonical import CanonicalError, parse_json
+from harness.canonical import parse_json
 from harness.entries import Entry, kind_of
-from harness.errors import StateError
+from harness.errors import CanonicalError, StateError
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Stage
 from harness.state import ProposalState, RunState
@@ -106,7 +106,7 @@ def proposal_view(found: ProposalState) -> dict[str, Any]:
         "scripted": found.proposed.scripted,
         "label": found.proposed.label,
         "stage": found.stage,
-        "verdict": found.outcome if found.outcome else verdict,
+        "verdict": found.outcome or verdict,
         "reasons": [] if decision is None else [why.json_value() for why in decision.reasons],
         "candidate": found.built.candidate.digest if found.built else None,
         "parameters": found.built.candidate.parameters if found.built else None,

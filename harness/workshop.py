@@ -56,7 +56,9 @@ class Answered:
 class Workshop:
     """Builds candidates and has them answer, through one engine."""
 
-    def __init__(self, engine: Engine, blobs: BlobStore, config: Config, work: Path, *, seed: int, output: list[int]) -> None:
+    def __init__(
+        self, engine: Engine, blobs: BlobStore, config: Config, work: Path, *, seed: int, output: list[int]
+    ) -> None:
         """`work` is a folder for staging; `output` the shape of one row of answers."""
         self._engine = engine
         self._blobs = blobs
@@ -133,7 +135,9 @@ class Workshop:
         steps = outcome.header.get("steps")
         return Made(candidate, steps if isinstance(steps, int) else 0, outcome.wall_seconds, outcome.peak_mb)
 
-    def predict(self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None) -> Answered | Failure:
+    def predict(
+        self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None
+    ) -> Answered | Failure:
         """Have a sealed candidate answer `rows` unlabelled rows, in a fresh sandbox.
 
         With `folder`, weights and source are taken from that staged version instead of the blobs: the smoke test.
@@ -166,7 +170,10 @@ class Workshop:
     ) -> Outcome:
         budgets = self._config.budgets
         limits = Limits(
-            wall_seconds=seconds, idle_seconds=budgets.idle_seconds, memory_mb=budgets.memory_mb, output_mb=budgets.output_mb
+            wall_seconds=seconds,
+            idle_seconds=budgets.idle_seconds,
+            memory_mb=budgets.memory_mb,
+            output_mb=budgets.output_mb,
         )
         place = Path(tempfile.mkdtemp(prefix=f"{entry}-", dir=self._work))
         try:
