@@ -56,7 +56,7 @@ class _Trial(Record):
     values: dict[str, Scalar]
     parent: dict[str, Scalar]
     scores: list[float] | None
-    parent_scores: list[float] | None
+    gain: float | None
     rejected: bool
 
 
@@ -178,7 +178,7 @@ class _Search:
             values=values,
             parent=self._point(parent.recipe) if parent else values,
             scores=scores,
-            parent_scores=self._scores(parent.development) if parent else None,
+            gain=self._gain(entry.development, parent.development) if parent else None,
             rejected=scores is None or bool(entry.failed_rules),
         )
 
@@ -195,31 +195,39 @@ class _Search:
         signed = [-development[name] if name == _MINIMISED else development[name] for name in metrics]
         return signed if self._objectives else [sum(signed) / len(signed)]
 
+    def _gain(self, development: dict[str, float] | None, before: dict[str, float]) -> float | None:
+        """Return what the first objective gained, less what other metrics lost: a gain bought elsewhere is none."""
+        scores, present = self._scores(development), self._scores(before)
+        if not development or scores is None or present is None:
+            return None
+        others = sorted((development.keys() & before.keys()) - {_MINIMISED, *self._objectives})
+        return scores[0] - present[0] + sum(min(0.0, development[name] - before[name]) for name in others)
+
     def _directions(self) -> dict[str, float]:
         """Return for each knob whether larger values went with gains (above 0) or losses, as far as measured."""
         credit = dict.fromkeys(self._space, 0.0)
         for trial in self.trials:
-            if trial.scores is None or trial.parent_scores is None:
+            if trial.gain is None:
                 continue
-            gain = trial.scores[0] - trial.parent_scores[0]
             old, new = trial.parent, trial.values
             moved = {name: direction(knob, old[name], new[name]) for name, knob in self._space.items()}
             changed = sum(map(abs, moved.values()))
             for name, sign in moved.items():
-                credit[name] += gain * sign / max(1, changed)
+                credit[name] += trial.gain * sign / max(1, changed)
         return credit
 
     # Mutation
 
     def _parent(self, rng: random.Random) -> Archived:
-        """Pick the incumbent, or one time in four a candidate that measured better but was not promoted."""
-        present = self._scores(self._ask.incumbent.development)
+        """Pick the incumbent, or one time in five a candidate of the same code that gained and lost nothing by it."""
         others = [
-            (scores[0], known.digest)
+            (gain, known.digest)
             for known in self._ask.archive
-            if present and (scores := self._scores(known.development)) is not None and scores[0] > present[0]
+            if known.files == self._ask.incumbent.files
+            and (gain := self._gain(known.development, self._ask.incumbent.development)) is not None
+            and gain > 0
         ]
-        if others and rng.random() < 0.25:
+        if others and rng.random() < 0.2:
             return self._known[max(others)[1]]
         return self._ask.incumbent
 
