@@ -139,8 +139,8 @@ def resume(
     """Go on with a run that was halted, interrupted or killed. Nothing that was finished is done again."""
     from harness.opening import read_subject
 
-    subject = read_subject(_existing(run))
-    _loop(subject, run, None, generations, proposers, workers, vault_key, json_=json_)
+    subject, key = read_subject(_existing(run))
+    _loop(subject, run, None, generations, proposers, workers, vault_key or key, json_=json_, lift_halt=True)
 
 
 def _loop(
@@ -153,6 +153,7 @@ def _loop(
     vault_key: Path | None,
     *,
     json_: bool,
+    lift_halt: bool = False,
 ) -> None:
     from rich.console import Console
 
@@ -174,6 +175,7 @@ def _loop(
             proposers=[name.strip() for name in proposers.split(",")] if proposers else None,
             workers=workers,
             vault_key=vault_key,
+            lift_halt=lift_halt,
         )
     if json_:
         _print(result)

@@ -77,7 +77,7 @@ def open_run(
     folder.create()
     folder.lock()
     policies = load_subject_policies(config.policies, subject)
-    write_subject(folder, subject)
+    write_subject(folder, subject, vault_key)
     guard = guard_digest(subject, config, policies.digest)
     signer = _signer(folder, config.name)
     key = _vault_key(vault_key or folder.vault_key)
@@ -368,16 +368,20 @@ def _evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:
     return dict(answer["ok"])
 
 
-def write_subject(folder: RunFolder, subject: Path) -> None:
-    """Remember which subject a run is about, so that `resume` and `rollback` need not be told."""
-    folder.subject_link.write_text(json.dumps({"subject": str(subject.absolute())}), encoding="utf-8")
+def write_subject(folder: RunFolder, subject: Path, vault_key: Path | None) -> None:
+    """Remember what a run is about and where its vault key lies, so that `resume` need not be told."""
+    key = str(vault_key.absolute()) if vault_key else None
+    folder.subject_link.write_text(json.dumps({"subject": str(subject.absolute()), "vault_key": key}), encoding="utf-8")
 
 
-def read_subject(folder: RunFolder) -> Path:
-    """The subject of a run; ConfigError where it is not known any more."""
+def read_subject(folder: RunFolder) -> tuple[Path, Path | None]:
+    """The subject of a run, and its vault key where that lies elsewhere; ConfigError where it is not known any more."""
     try:
-        return Path(json.loads(folder.subject_link.read_text(encoding="utf-8"))["subject"])
+        known = json.loads(folder.subject_link.read_text(encoding="utf-8"))
+        return Path(known["subject"]), Path(known["vault_key"]) if known["vault_key"] else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            "the run does not say which subject it is about", where=str(folder.root), remedy="name it: --subject DIR"
+            "the run does not say which subject it is about",
+            where=str(folder.root),
+            remedy="`lockgate run SUBJECT --out RUN` goes on with it",
         ) from error

@@ -51,9 +51,12 @@ def rollback(
     try:
         connection = Connection(folder.root)
     except ServiceError:
+        if subject is None:
+            subject, known = read_subject(folder)
+            vault_key = vault_key or known
         arguments = {
             "out": str(folder.root),
-            "subject": str((subject or read_subject(folder)).absolute()),
+            "subject": str(subject.absolute()),
             "vault_key": str(vault_key.absolute()) if vault_key else None,
         }
         process = SupervisorProcess(arguments, lambda _: None)

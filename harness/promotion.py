@@ -25,25 +25,26 @@ class Promotion(Desk):
         self._check_halt()
         found = self._of(number)
         if found.built is None or found.measured is None or found.outcome is not None:
-            return
+            return None
         candidate, genesis = found.built.candidate, self.state.genesis
         if genesis is None:
             raise StateError("the log has no genesis")
         index = found.authorisation
         if index is None:
-            index = self._journal.commit(
-                Authorised(
-                    number=number,
-                    version=len(self.state.versions),
-                    incumbent=self.state.incumbent.digest,
-                    candidate=candidate.digest,
-                    guard=genesis.guard,
-                    policies=genesis.policies,
-                    evidence=found.measured.evidence,
-                    nonce=secrets.token_hex(16),
-                    expires=(datetime.now(UTC) + AUTHORISATION_LIFE).isoformat(timespec="seconds"),
-                )
+            permission = Authorised(
+                number=number,
+                version=len(self.state.versions),
+                incumbent=self.state.incumbent.digest,
+                candidate=candidate.digest,
+                guard=genesis.guard,
+                policies=genesis.policies,
+                evidence=found.measured.evidence,
+                nonce=secrets.token_hex(16),
+                expires=(datetime.now(UTC) + AUTHORISATION_LIFE).isoformat(timespec="seconds"),
             )
+            with self._journal.lock:  # a halt comes before it or after it, never in between
+                self._check_halt()
+                index = self._journal.commit(permission)
         authorised = self.state.authorised[index]
         envelope = self._journal.raw(index)
         # As an outsider would: the signature over the very bytes, then what they say against what is there.
@@ -52,15 +53,14 @@ class Promotion(Desk):
         why = self._why_void(authorised)
         if why is None:
             stage(rooms.folder.root, authorised.version, candidate, rooms.blobs, envelope)
-            why = self._why_void(authorised)
+        intent = Intended(action="promote", version=authorised.version, candidate=candidate.digest, authorisation=index)
+        with self._journal.lock:
+            why = why or self._why_void(authorised)
+            if why is None:
+                self._journal.commit(intent)
         if why is not None:
-            self._journal.commit(Voided(number=number, reason=why))
-            self._close_test(number, promoted=False)
-            return
-        self._journal.commit(
-            Intended(action="promote", version=authorised.version, candidate=candidate.digest, authorisation=index)
-        )
-        self._finish_promotion()
+            return self._void(number, why)
+        return self._finish_promotion()
 
     def _why_void(self, authorised: Authorised) -> str | None:
         """Why an authorisation may not be used any more; None where it may."""
@@ -76,22 +76,27 @@ class Promotion(Desk):
         """From an open intent to its outcome: also what recovery calls."""
         rooms, intent = self._rooms, self.state.intent
         if intent is None or intent.authorisation is None:
-            return
+            return None
         authorised = self.state.authorised[intent.authorisation]
         if live_version(rooms.folder.root) != intent.version:
-            why = self._why_void(authorised)
-            if why is not None:
-                self._journal.commit(Voided(number=authorised.number, reason=why))
-                self._close_test(authorised.number, promoted=False)
-                return
             built = self._of(authorised.number).built
             if built is None:
                 raise StateError("an intent without a candidate")
             check_version(rooms.folder.root, intent.version, built.candidate)
-            swap(rooms.folder.root, intent.version)
+            with self._journal.lock:  # a halt that is logged before the swap prevents it
+                why = self._why_void(authorised)
+                if why is None:
+                    swap(rooms.folder.root, intent.version)
+            if why is not None:
+                return self._void(authorised.number, why)
         self._journal.commit(Promoted(number=authorised.number, version=intent.version, candidate=intent.candidate))
         self._close_test(authorised.number, promoted=True)
-        self._watch()
+        return self._watch()
+
+    def _void(self, number: int, why: str) -> None:
+        """An authorisation comes to nothing: for good, since each is used at most once."""
+        self._journal.commit(Voided(number=number, reason=why))
+        self._close_test(number, promoted=False)
 
     def _watch(self) -> None:
         """Smoke test: the live folder must give the very answers that were measured, or the last version comes back."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def guarded_loop(
     proposers: list[str] | None = None,
     workers: int | None = None,
     vault_key: Path | None = None,
+    lift_halt: bool = False,
 ) -> dict[str, Any]:
     """Run generations until the number asked for is there; returns the run's summary.
 
@@ -55,12 +57,16 @@ def guarded_loop(
         "vault_key": str(vault_key.absolute()) if vault_key else None,
     }
     process = SupervisorProcess(arguments, watcher.note)
+    proposers_room = ExitStack()
     try:
         connection = Connection(out)
-        connection.ask({"op": "resume"})
+        if lift_halt:
+            connection.ask({"op": "resume"})
+        elif connection.ask({"op": "status"})["state"] == "halted":
+            raise ConfigError("the run is halted", where=str(out), remedy=f"`lockgate resume {out}` lifts the halt")
         generation = int(process.ready["generation"])
         watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
-        proposing = Proposing()
+        proposing = proposers_room.enter_context(Proposing())
         while generation <= wanted:
             watcher.event({"event": "generation", "generation": generation, "of": wanted})
             slots = _slots(connection.ask({"op": "ask"}), generation, allotment, plans, proposing, watcher)
@@ -77,6 +83,7 @@ def guarded_loop(
         connection.close()
         return result
     finally:
+        proposers_room.close()
         process.close()
 
 

@@ -177,9 +177,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
         case ProposedEntry():
             if entry.number != len(state.proposals) + 1:
                 raise illegal(f"expected number {len(state.proposals) + 1}")
-            return replace(
-                state, proposals={**state.proposals, entry.number: ProposalState(entry, epoch=state.epoch)}
-            )
+            return replace(state, proposals={**state.proposals, entry.number: ProposalState(entry, epoch=state.epoch)})
         case Screened():
             if undecided(entry.number).screened:
                 raise illegal(f"proposal {entry.number} is screened already")
@@ -235,6 +233,10 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             found = proposal(entry.number)
             if found.decision is None or found.decision.verdict != "promote" or found.authorisation is not None:
                 raise illegal(f"proposal {entry.number} was not decided to be promoted, or is authorised already")
+            if found.outcome is not None:
+                raise illegal(f"proposal {entry.number} has come to its end")
+            if found.staked is None or found.staked.epoch != state.epoch:
+                raise illegal("the epoch of its test has ended")
             if state.halted:
                 raise illegal("the run is halted")
             if found.built is None or entry.candidate != found.built.candidate.digest:
@@ -244,7 +246,11 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             genesis = state._genesis()  # noqa: SLF001 - the fold is the state's own machine
             if entry.guard != genesis.guard or entry.policies != genesis.policies:
                 raise illegal("another guard than this run's")
-            if entry.incumbent != state.incumbent.digest or found.staked is None or entry.incumbent != found.staked.incumbent:
+            if (
+                entry.incumbent != state.incumbent.digest
+                or found.staked is None
+                or entry.incumbent != found.staked.incumbent
+            ):
                 raise illegal("the incumbent has moved")
             if entry.version != len(state.versions):
                 raise illegal(f"expected version {len(state.versions)}")
@@ -261,6 +267,10 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("another version than the one authorised")
             if authorised.incumbent != state.incumbent.digest:
                 raise illegal("the incumbent has moved")
+            staked = proposal(authorised.number).staked
+            if staked is None or staked.epoch != state.epoch:
+                # Incumbents may return by rollback; an epoch never does, and with it no version number is given twice.
+                raise illegal("the epoch of its test has ended")
             return replace(state, intent=entry)
         case Intended():
             target = state.versions.get(entry.version)
@@ -301,9 +311,13 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             return replace(state, unwatched=False, failed_watch=not entry.ok)
         case Voided():
             found = proposal(entry.number)
-            if found.authorisation is None or found.authorisation not in state.authorised:
+            if found.decision is None or found.decision.verdict != "promote" or found.outcome is not None:
+                raise illegal(f"proposal {entry.number} was not decided to be promoted, or has come to its end")
+            if found.authorisation is not None and found.authorisation not in state.authorised:
                 raise illegal(f"proposal {entry.number} has no unused authorisation")
-            if state.intent is not None and state.intent.authorisation != found.authorisation:
+            if state.intent is not None and (
+                found.authorisation is None or state.intent.authorisation != found.authorisation
+            ):
                 raise illegal("another intent is open")
             rest = {key: value for key, value in state.authorised.items() if key != found.authorisation}
             return replace(with_proposal(entry.number, outcome="voided"), authorised=rest, intent=None)
@@ -336,5 +350,5 @@ def _seconds(before: str, after: str) -> float:
     """Seconds from one entry's time to the next one's; a clock that was set back counts nothing."""
     try:
         return max(0.0, (datetime.fromisoformat(after) - datetime.fromisoformat(before)).total_seconds())
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: one with a time zone, one without
         return 0.0

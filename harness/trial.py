@@ -93,7 +93,6 @@ class Trial(Desk):
             )
             for g in result["gates"]
         ]
-        self._check_halt()
         self._journal.commit(
             Measured(
                 number=number,
