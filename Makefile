@@ -1,0 +1,30 @@
+# Everything here works in the environment that scripts/setup.sh makes.
+BIN ?= .venv/bin/
+
+.PHONY: setup check test deep bench lock
+
+setup:
+	sh scripts/setup.sh
+
+# What needs no run: style, types, and who may import whom.
+check:
+	$(BIN)ruff check .
+	$(BIN)mypy
+	$(BIN)lint-imports --no-cache
+
+test:
+	$(BIN)python -m pytest
+
+# The property tests with thousands of random examples each, instead of a derandomised hundred.
+deep:
+	LOCKGATE_HYPOTHESIS=deep $(BIN)python -m pytest --timeout 3600
+
+# Every benchmark prints its own table; none of them is a test.
+bench:
+	@set -e; for file in $(filter-out %/conftest.py %/__init__.py,$(sort $(wildcard tests/benchmarks/*.py))); do \
+		echo "== $$file"; $(BIN)python $$file; done
+
+# A new lock from pyproject.toml. torch stays out of it: torch-cpu.txt pins its release, the place of installation its build.
+lock:
+	uv pip compile pyproject.toml --extra dev --extra examples --constraint torch-cpu.txt --no-emit-package torch \
+		--python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --output-file requirements.lock
