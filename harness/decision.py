@@ -72,11 +72,13 @@ def reject(code: Reason, text: str) -> Decision:
 
 def judged(judgement: JudgementLike) -> list[Why]:
     """The reasons that a judgement gives against a proposal; empty only where it passed."""
-    if judgement.outcome == "pass":
+    failed = [rule for rule in judgement.verdicts if rule.passed is not True]
+    if judgement.outcome == "pass" and judgement.verdicts and not failed:
         return []
+    if judgement.outcome == "pass":
+        return [Why(code="judge-failed", text="outcome 'pass' without a rule that passed, or with one that did not")]
     if judgement.outcome == "invalid":
         return [Why(code="judge-failed", text=judgement.reason or "the judgement is invalid")]
-    failed = [rule for rule in judgement.verdicts if rule.passed is not True]
     code: Reason = "hold-unanswered" if judgement.outcome == "hold" else "policy"
     reasons = [Why(code=code, text=f"{rule.policy}/{rule.rule}: {rule.message or 'not satisfied'}") for rule in failed]
     return reasons or [Why(code="judge-failed", text=f"outcome '{judgement.outcome}' without a failed rule")]

@@ -183,7 +183,7 @@ class Watched(Entry):
 
 
 class Voided(Entry):
-    """An authorisation or an intent that came to nothing, and why."""
+    """A decision to promote, authorised or intended or neither, that came to nothing, and why."""
 
     number: int
     reason: str

@@ -69,6 +69,12 @@ class RunFolder:
             ) from error
         self._lock = handle
 
+    def unlock(self) -> None:
+        """Give the lock back; a second time does nothing."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
 
 def guard_digest(subject: Path, config: Config, policies: Digest) -> Digest:
     """The digest of what guards a run: lockgate.yaml, guards.py, every policy, the harness and its version.

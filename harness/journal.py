@@ -28,11 +28,21 @@ def now() -> str:
 class Journal:
     """One run's log, open for writing, and the state of the moment."""
 
-    def __init__(self, log: AuditLog, signer: Signer, listener: Listener | None = None) -> None:
-        """Fold what the log holds already. AuditError or StateError where it does not hold together."""
+    def __init__(
+        self,
+        log: AuditLog,
+        signer: Signer,
+        listener: Listener | None = None,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Fold what the log holds already; `release` is called when the journal is closed.
+
+        AuditError or StateError where the log does not hold together.
+        """
         self._log = log
         self._signer = signer
         self._listener = listener
+        self._release = release
         self.lock = threading.RLock()
         self.state = RunState()
         for index, raw in enumerate(log.read()):
@@ -61,6 +71,7 @@ class Journal:
         """Release the log."""
         with self.lock:
             self._log.close()
+            self._release()
 
 
 def read_run(log: Path, verifier: Verifier) -> tuple[RunState, list[Entry]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest_file, digest_json, parse_json
 from harness.durable import make_directory, sync_directory, write_durably
-from harness.errors import CanonicalError, LockgateError, PromotionError
+from harness.errors import ArtifactError, CanonicalError, LockgateError, PromotionError
 from harness.records import Candidate
 
 CURRENT = "current"
@@ -63,7 +63,7 @@ def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, autho
         sync_directory(staging)
         staging.rename(target)
         sync_directory(models)
-    except (OSError, CanonicalError) as error:
+    except (OSError, ArtifactError, CanonicalError) as error:
         raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
     check_version(run, version, candidate)
     return target

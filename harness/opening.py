@@ -76,14 +76,15 @@ def open_run(
         raise ConfigError("the folder is not empty, and holds no run", where=str(out), remedy="name another with --out")
     folder.create()
     folder.lock()
-    policies = load_subject_policies(config.policies, subject)
-    write_subject(folder, subject, vault_key)
-    guard = guard_digest(subject, config, policies.digest)
-    signer = _signer(folder, config.name)
-    key = _vault_key(vault_key or folder.vault_key)
     closers: list[Callable[[], None]] = []
     try:
-        return _open(
+        policies = load_subject_policies(config.policies, subject)
+        if fresh:
+            write_subject(folder, subject, vault_key)
+        guard = guard_digest(subject, config, policies.digest)
+        signer = _signer(folder, config.name)
+        key = _vault_key(vault_key or folder.vault_key)
+        opened = _open(
             folder,
             subject,
             config,
@@ -98,10 +99,13 @@ def open_run(
             listener=listener,
             note=note,
         )
+        write_subject(folder, subject, vault_key)  # only now is it known to be this run's subject
     except BaseException:
         for close in closers:
             close()
+        folder.unlock()
         raise
+    return opened
 
 
 def _open(
@@ -323,7 +327,7 @@ def _same_run(genesis: Genesis, guard: str, data: str, key: VaultKey, policies: 
 
 def _log(folder: RunFolder, signer: Signer, listener: Listener | None) -> tuple[Journal, RunState]:
     log = AuditLog.open(folder.log, signer) if folder.exists else AuditLog.create(folder.log, signer, signer.name)
-    journal = Journal(log, signer, listener)
+    journal = Journal(log, signer, listener, folder.unlock)
     return journal, journal.state
 
 
@@ -333,8 +337,12 @@ def open_journal(out: Path, listener: Listener | None = None) -> Journal:
     if not folder.exists:
         raise ConfigError("no run here", where=str(out), remedy="`lockgate run SUBJECT --out DIR` begins one")
     folder.lock()
-    signer = Signer.load(folder.signing_key)
-    return Journal(AuditLog.open(folder.log, signer), signer, listener)
+    try:
+        signer = Signer.load(folder.signing_key)
+        return Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock)
+    except BaseException:
+        folder.unlock()
+        raise
 
 
 def _signer(folder: RunFolder, subject: str) -> Signer:

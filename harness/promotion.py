@@ -14,6 +14,7 @@ from harness.live import check_version, live_version, stage, swap
 from harness.workshop import Failure
 
 AUTHORISATION_LIFE = timedelta(hours=1)
+EPOCH_ENDED = "a rollback ended the epoch of its test"
 
 
 class Promotion(Desk):
@@ -31,6 +32,9 @@ class Promotion(Desk):
             raise StateError("the log has no genesis")
         index = found.authorisation
         if index is None:
+            if found.staked is None or found.staked.epoch != self.state.epoch:
+                # Halted between the decision and the authorisation, and rolled back meanwhile.
+                return self._void(number, EPOCH_ENDED)
             permission = Authorised(
                 number=number,
                 version=len(self.state.versions),
@@ -66,6 +70,9 @@ class Promotion(Desk):
         """Why an authorisation may not be used any more; None where it may."""
         if self._halting():
             return "the run was halted between the authorisation and the swap"
+        staked = self._of(authorised.number).staked
+        if staked is None or staked.epoch != self.state.epoch:
+            return EPOCH_ENDED
         if authorised.incumbent != self.state.incumbent.digest:
             return "the incumbent has moved since"
         if datetime.now(UTC) >= datetime.fromisoformat(authorised.expires):
@@ -129,11 +136,13 @@ class Promotion(Desk):
         raise StateError("the live version replaced none")
 
     def rollback(self, version: int, *, by: str, reason: str) -> None:
-        """Make an earlier version live again, bit-identical. Ends the epoch. StateError where it never was live."""
+        """Make an earlier version live again, bit-identical. Ends the epoch. PromotionError where it cannot be."""
         rooms = self._rooms
         target = self.state.versions.get(version)
         if target is None:
-            raise StateError(f"version {version} was never live", remedy="`lockgate status` lists the versions")
+            raise PromotionError(f"version {version} was never live", remedy="`lockgate status` lists the versions")
+        if version == self.state.live:
+            raise PromotionError(f"version {version} is live already", remedy="`lockgate status` lists the versions")
         check_version(rooms.folder.root, version, target)
         self._journal.commit(
             Intended(action="rollback", version=version, candidate=target.digest, by=by, reason=reason)

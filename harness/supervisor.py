@@ -51,6 +51,8 @@ class Supervisor(Desk):
         """Fill a generation, whole, as one group of entries. One that is filled already stays as it is."""
         if self.state.generation(generation):
             return
+        if generation < 1:
+            raise StateError("generations are counted from 1")
         if generation > 1 and not self.settled(generation - 1):
             raise StateError(f"generation {generation - 1} is not settled")
         first = len(self.state.proposals) + 1
@@ -140,15 +142,18 @@ class Supervisor(Desk):
             if found.decision.verdict == "promote" and found.outcome is None:
                 self._promotion.promote(number)
             return None
+        if found.staked is not None and found.staked.epoch != self.state.epoch:
+            return self._reject(number, reject("interrupted", "a rollback ended the epoch of its test"))
         if found.built is None or found.developed is None:
             return self._reject(number, reject("interrupted", "it was not built"))
         if found.measured is None:
-            if found.staked is not None and found.staked.epoch != self.state.epoch:
-                return self._reject(number, reject("interrupted", "a rollback ended the epoch of its test"))
             if found.staked is None:
-                against = self._trial.before_stake(found)
-                if against is not None:
-                    return self._reject(number, against)
+                held = rooms.vault.state.pending
+                if held is None or held.key != self._key(number):
+                    # What the vault's ledger holds already, from before a crash, is entered in the log as well.
+                    against = self._trial.before_stake(found)
+                    if against is not None:
+                        return self._reject(number, against)
                 stake = rooms.vault.stake(self._key(number), self._prefix())
                 self._journal.commit(
                     Staked(

@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.auditlog import AuditLog
 from harness.canonical import digest
 from harness.envelope import seal, unseal
@@ -31,34 +33,45 @@ class Vault:
         self._key = key
         self._signer = Signer.from_seed("lockgate-vault", key.derive(b"ledger signing key v1"))
         self._last: dict[str, Any] = {}
+        self._fixed: dict[str, Any] = {"data": data, "delta": delta}
+        self._order: list[int] | None = None
         place = folder / "ledger"
-        if (place / "checkpoint").exists():
+        fresh = not (place / "checkpoint").exists()
+        if fresh:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._log = AuditLog.create(place, self._signer, f"lockgate-vault-{key.commitment()[7:23]}")
+        else:
             try:
                 self._log = AuditLog.open(place, self._signer)
-                raw = list(self._log.read(self._log.size - 1)) if self._log.size else []
-                body = unseal(raw[-1], self._signer.verifier).body
-            except (AuditError, IndexError) as error:
+            except AuditError as error:
                 raise ConfigError(
                     f"the vault's ledger does not verify under this vault key: {error}",
                     where=str(place),
-                    remedy="use the vault key that it was begun with",
+                    remedy="use the vault key that it was begun with, and one run at a time",
                 ) from error
-            if (body["data"], body["delta"]) != (data, delta):
-                raise ConfigError(
-                    "the vault was begun with other items or another delta",
-                    where=str(folder),
-                    remedy="name another vault folder, or restore the configuration",
-                )
-            self.state = LedgerState.parse(body["state"])
-            self._last = body["last"]
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._log = AuditLog.create(place, self._signer, f"lockgate-vault-{key.commitment()[7:23]}")
-            self.state = LedgerState(delta=delta, size=items, minimum=minimum)
-            self._fixed = {"data": data, "delta": delta}
-            self._write("vault-begun", self.state, {})
-        self._fixed = {"data": data, "delta": delta}
-        self._order: list[int] | None = None
+        try:
+            self._begin(folder, items, minimum)
+        except BaseException:
+            self._log.close()
+            raise
+
+    def _begin(self, folder: Path, items: int, minimum: int) -> None:
+        """Take over the last entry's state; write the first entry where there is none, a crash before it included."""
+        if not self._log.size:
+            state = LedgerState(delta=self._fixed["delta"], size=items, minimum=minimum)
+            self._write("vault-begun", state, {})
+            return
+        body = unseal(next(iter(self._log.read(self._log.size - 1))), self._signer.verifier).body
+        if {name: body.get(name) for name in self._fixed} != self._fixed:
+            raise ConfigError(
+                "the vault was begun with other items or another delta",
+                where=str(folder),
+                remedy="name another vault folder, or restore the configuration",
+            )
+        try:
+            self.state, self._last = LedgerState.parse(body["state"]), body["last"]
+        except (KeyError, ValidationError) as error:
+            raise AuditError(f"the vault's last entry is malformed: {error}", where=str(folder)) from error
 
     @property
     def commitment(self) -> str:
