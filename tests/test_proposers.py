@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import math
@@ -389,6 +390,23 @@ def test_evolution_keeps_away_from_choices_that_lost():
     assert tried <= 6
 
 
+def test_evolution_does_not_breed_from_other_code_or_from_gains_bought_elsewhere():
+    """A candidate with the best objective is no parent if its code is another, or if another metric paid for it."""
+    first = archived(Recipe().model_dump())
+    told = {
+        "poisoned": (
+            archived({**first.recipe, "width": 64}, MODEL + "# poisoned\n"),
+            {"accuracy": 0.95, "parity": 0.9},
+        ),
+        "starved": (archived({**first.recipe, "width": 63}), {"accuracy": 0.9, "parity": -0.9}),
+        "honest": (archived({**first.recipe, "width": 62}), {"accuracy": 0.8, "parity": 0.5}),
+    }
+    known = {name: found.model_copy(update={"development": metrics}) for name, (found, metrics) in told.items()}
+    archive = [*known.values(), first]
+    bases = {document["base"] for seed in range(20) for document in propose("evolution", ask(4, seed, archive=archive))}
+    assert bases == {first.digest, known["honest"].digest}
+
+
 @settings(max_examples=25)
 @given(
     st.lists(st.dictionaries(st.sampled_from(["kind", "base", "changes", "files"]), JSON, max_size=4), max_size=6),
@@ -441,6 +459,7 @@ QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart" / "model.py"
 EXAMPLES = {"every pattern": MODEL, "quick start": QUICKSTART.read_text(encoding="utf-8")}
 
 
+@functools.cache
 def variants(text: str) -> dict[str, list[str]]:
     """All texts that each rewrite makes."""
     module = libcst.parse_module(text)

@@ -25,39 +25,29 @@ import hashlib
 import json
 import math
 import random
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from harness.errors import ProposerError
 from harness.proposers import Archived, Ask, Feedback
 from harness.proposers.space import Knob, Scalar, direction, options, ordered, read_space, same, snapped, uniform
+from harness.proposers.study import STARTUP, Sampler, Study, Trial
 from harness.records import Record, first_problem
 
 __all__ = ["Settings", "propose"]
 
 _DRAWS = 64  # draws for one slot before it is left empty: in a small space everything may have been tried
-_STARTUP = 5  # earlier trials before a sampler is asked
 _MINIMISED = "parameters"
 
 
 class Settings(Record):
     """What a configuration may set; see the module's docstring."""
 
-    sampler: Literal["tpe", "nsga2"] = "tpe"
+    sampler: Sampler = "tpe"
     objectives: list[str] = []
     explore: Annotated[float, Field(ge=0, le=1)] = 0.34
     upward: Annotated[float, Field(ge=0, le=1)] = 0.8
-
-
-class _Trial(Record):
-    """One earlier proposal as a point of the space, with what is known of its parent."""
-
-    values: dict[str, Scalar]
-    parent: dict[str, Scalar]
-    scores: list[float] | None
-    gain: float | None
-    rejected: bool
 
 
 def propose(ask: Ask) -> list[dict[str, Any]]:
@@ -79,7 +69,7 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
         )
     search = _Search(ask, settings, space)
     # A sampler that has seen next to nothing draws blindly, which is the poorest of moves.
-    sampled = min(round(ask.count * settings.explore), ask.count) if len(search.trials) >= _STARTUP else 0
+    sampled = min(round(ask.count * settings.explore), ask.count) if len(search.trials) >= STARTUP else 0
     documents = []
     for slot in range(ask.count):
         document = search.draw(slot, sample=slot >= ask.count - sampled)
@@ -114,7 +104,7 @@ class _Search:
             if (scores := self._scores(candidate.development)) is not None
         ]
         self._credit = self._directions()
-        self._study: Any = None
+        self._study: Study | None = None
 
     def draw(self, slot: int, *, sample: bool) -> dict[str, Any] | None:
         """Draw one proposal that is new, or None when none is found in a bounded number of draws."""
@@ -159,7 +149,7 @@ class _Search:
 
     # What the history says
 
-    def _trial(self, entry: Feedback) -> _Trial | None:
+    def _trial(self, entry: Feedback) -> Trial | None:
         """Place an earlier proposal in the space; None where its base is not known."""
         base = entry.proposal.get("base")
         parent = self._ask.incumbent if base == "incumbent" else self._known.get(str(base))
@@ -174,7 +164,7 @@ class _Search:
         if entry.proposal.get("kind") == "code" and self._same_point(values, parent):
             return None  # another text of the same point says nothing about the point
         scores = self._scores(entry.development)
-        return _Trial(
+        return Trial(
             values=values,
             parent=self._point(parent.recipe) if parent else values,
             scores=scores,
@@ -329,53 +319,19 @@ class _Search:
 
     def _sampled(self) -> dict[str, Scalar]:
         """Draw a point of the whole space from the study."""
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # optuna marks whole features as experimental
-            if self._study is None:
-                self._study = self._rebuilt_study()
-            trial = self._study.ask({name: _distribution(knob) for name, knob in self._space.items()})
-            drawn = {name: _undrawn(knob, trial.params[name]) for name, knob in self._space.items()}
-        return {name: snapped(self._space[name], value, value) for name, value in drawn.items()}
+        if self._study is None:
+            self._study = Study(
+                self._space,
+                self.trials,
+                sampler=self._settings.sampler,
+                seed=self._seed("sampler") % 2**32,
+                population=max(4, self._ask.count),
+            )
+        return self._study.draw()
 
     def _crossed(self, rng: random.Random, point: dict[str, Scalar], drawn: dict[str, Scalar]) -> dict[str, Scalar]:
         """Take each knob from one of two points: a whole new point is too far from what is known to be good."""
         return {name: drawn[name] if rng.random() < 0.5 else point[name] for name in point}
-
-    def _rebuilt_study(self) -> Any:
-        """Tell a fresh study the whole history, in order; proposals without a measurement get the worst score seen."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        width = max((len(trial.scores) for trial in self.trials if trial.scores), default=1)
-        seed = self._seed("sampler") % 2**32
-        population = max(4, self._ask.count)
-        if self._settings.sampler == "nsga2":
-            sampler: Any = optuna.samplers.NSGAIISampler(population_size=population, seed=seed)
-        else:
-            sampler = optuna.samplers.TPESampler(n_startup_trials=_STARTUP, constant_liar=True, seed=seed)
-        study = optuna.create_study(directions=["maximize"] * width, sampler=sampler)
-        measured = [trial.scores for trial in self.trials if trial.scores and len(trial.scores) == width]
-        worst = [min(scores[axis] for scores in measured) for axis in range(width)] if measured else [0.0] * width
-        for number, trial in enumerate(self._usable()):
-            scores = trial.scores if trial.scores and len(trial.scores) == width else worst
-            study.add_trial(
-                optuna.trial.create_trial(
-                    values=scores,
-                    params={name: _drawn(knob, trial.values[name]) for name, knob in self._space.items()},
-                    distributions={name: _distribution(knob) for name, knob in self._space.items()},
-                    # NSGA-II breeds from trials that bear a generation of its own counting, by populations.
-                    system_attrs={"NSGAIISampler:generation": number // population},
-                    constraints={"rejected": 1.0 if trial.rejected else -1.0},
-                )
-            )
-        return study
-
-    def _usable(self) -> list[_Trial]:
-        """Keep the trials whose every value the present space admits: a change of code may have moved its bounds."""
-        knobs = self._space.items()
-        return [trial for trial in self.trials if all(knob.admits(trial.values[name]) for name, knob in knobs)]
 
 
 def _plain(value: Scalar) -> str:
@@ -387,29 +343,3 @@ def _key(point: dict[str, Scalar]) -> str:
     """Name a point so that equal points have equal names: 1 and 1.0 are one number."""
     plain = {name: float(value) if type(value) is int else value for name, value in point.items()}
     return json.dumps(plain, sort_keys=True)
-
-
-def _distribution(knob: Knob) -> Any:
-    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-    if knob.type == "bool":
-        return CategoricalDistribution([False, True])
-    if knob.type == "choice":
-        return CategoricalDistribution(list(range(len(knob.choices))))
-    if knob.low is None or knob.high is None:
-        raise ProposerError(f"the knob {knob.name!r} has no bounds", where="evolution")
-    if knob.type == "int" and knob.step is None:
-        return IntDistribution(int(knob.low), int(knob.high), log=knob.log)
-    return FloatDistribution(knob.low, knob.high, log=knob.log)
-
-
-def _drawn(knob: Knob, value: Scalar) -> Any:
-    """Return the value as optuna holds it: a choice by its index, because 1 and true would be one choice."""
-    if knob.type == "choice":
-        return next(index for index, choice in enumerate(knob.choices) if same(choice, value))
-    return value
-
-
-def _undrawn(knob: Knob, drawn: Any) -> Scalar:
-    value: Scalar = knob.choices[drawn] if knob.type == "choice" else drawn
-    return value
