@@ -78,7 +78,8 @@ def arguments(room: Room, *, text_fds: list[int], filter_fd: int, info_fd: int) 
     options += ["--proc", "/proc", "--dev", "/dev", "--perms", "0755", "--dir", JOB]
     for path, size in ((SCRATCH, room.limits.scratch_mb), (SHARED_MEMORY, SHARED_MEMORY_MB)):
         options += ["--size", str(size << 20), "--perms", "1777", "--tmpfs", path]
-    made: set[str] = set()
+    options += ["--perms", "0755", "--size", str(1 << 16), "--tmpfs", room.site]
+    made: set[str] = {room.site}
     for source, target in room.binds:
         for parent in reversed(Path(target).parents):
             if len(parent.parts) > 1 and str(parent) not in made and str(parent) != SCRATCH:
@@ -96,7 +97,7 @@ def arguments(room: Room, *, text_fds: list[int], filter_fd: int, info_fd: int) 
         options += ["--dev-bind", device, device]
     if room.cuda:
         options += ["--ro-bind", "/sys", "/sys"]
-    options += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH]
+    options += ["--remount-ro", room.site, "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", SCRATCH]
     return [*options, "--seccomp", str(filter_fd), "--info-fd", str(info_fd)]
 
 

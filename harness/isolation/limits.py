@@ -56,7 +56,7 @@ def set_limits(limits: Limits, *, address_space: bool = True) -> None:
     for the answer's own framing.
     """
     values = {
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # as core(5): with 0 a core still goes to a program of this machine, with 1 not
         resource.RLIMIT_MEMLOCK: 0,
         resource.RLIMIT_MSGQUEUE: 0,
         resource.RLIMIT_FSIZE: (limits.output_mb + 1) * _MIB,
@@ -88,8 +88,8 @@ def descendants(pid: int) -> list[int]:
         current = waiting.pop()
         found.append(current)
         with contextlib.suppress(OSError):  # it ended meanwhile
-            for thread in os.scandir(f"/proc/{current}/task"):
-                text = Path(thread.path, "children").read_text(encoding="ascii")
+            for thread in os.listdir(f"/proc/{current}/task"):  # noqa: PTH208
+                text = Path(f"/proc/{current}/task/{thread}/children").read_text(encoding="ascii")
                 waiting += [int(child) for child in text.split()]
     return found
 
@@ -119,6 +119,8 @@ def _proportional(pid: int, otherwise: int) -> int:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
-    except (OSError, IndexError, ValueError):
+    except PermissionError:
         return otherwise
-    return otherwise
+    except (OSError, IndexError, ValueError):  # it ended meanwhile
+        return 0
+    return 0

@@ -127,6 +127,9 @@ def build(room: Room) -> None:
         kernel.mount("tmpfs", root + path, "tmpfs", quiet, options)
     for device in (*(f"/dev/{name}" for name in DEVICES), *room.devices):
         _bind(device, root + device)
+    os.makedirs(root + room.site, exist_ok=True)  # noqa: PTH103
+    # a mount of its own: it may lie below the scratch, which the candidate owns
+    kernel.mount("tmpfs", root + room.site, "tmpfs", quiet, "mode=0755,size=64k,nr_inodes=2048")
     for source, target in room.binds:
         _bind(source, root + target)
         kernel.freeze(root + target, recursive=True)
@@ -134,6 +137,7 @@ def build(room: Room) -> None:
         kernel.mount("tmpfs", root + target, "tmpfs", quiet | kernel.MS_RDONLY, "mode=0755,size=4k")
     for target, text in room.texts:
         Path(root + target).write_text(text, encoding="utf-8")
+    kernel.freeze(root + room.site, recursive=True)
     _links(root)
     if room.cuda:
         _bind("/sys", f"{root}/sys")
@@ -176,7 +180,8 @@ def give_up(room: Room) -> None:
         os.setresuid(room.uid, room.uid, room.uid)
     kernel.drop_capabilities()
     kernel.no_new_privileges()
-    kernel.not_dumpable()
+    if room.mode == "root":
+        kernel.not_dumpable()  # elsewhere the warden, of the same uid, could then not weigh shared memory
     kernel.die_with_parent()
     os.umask(0o077)
     set_limits(room.limits, address_space=not room.cuda)

@@ -126,7 +126,7 @@ def python_mounts(*, executable: bool) -> Python:
         binds[program] = program
         shared = sysconfig.get_config_var("LDLIBRARY") or ""
         library = Path(sysconfig.get_config_var("LIBDIR") or "/nowhere", str(shared))
-        if shared.endswith(".so") and library.exists():
+        if shared.endswith(".so") and os.path.exists(library):  # noqa: PTH110  # False also where it may not be looked at
             for name in {str(library), str(library.resolve())}:
                 if not any(_below(name, folder) for folder in folders):
                     binds[name] = str(library.resolve())
