@@ -66,6 +66,9 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        where = str(error.filename) if error.filename else None
+        _fail(LockgateError(error.strerror or str(error), where=where), as_json=as_json)
 
 
 def _fail(error: LockgateError, *, as_json: bool) -> NoReturn:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import errors
-from harness.errors import LockgateError, ServiceError
+from harness.errors import ConfigError, LockgateError, ServiceError
 
 
 def raise_problem(problem: dict[str, Any]) -> None:
@@ -78,8 +78,14 @@ class SupervisorProcess:
     def __init__(self, arguments: dict[str, Any], note: Callable[[str], None]) -> None:
         """Start it and wait until it is ready; its error is raised here. `note` is told what takes time."""
         run = Path(arguments["out"])
-        run.mkdir(parents=True, exist_ok=True)
-        with (run / "supervisor.stderr").open("ab") as stderr:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            told = (run / "supervisor.stderr").open("ab")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be written: {error.strerror}", where=str(run), remedy="name another with --out"
+            ) from error
+        with told as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "harness.service", json.dumps(arguments)],
                 stdin=subprocess.PIPE,

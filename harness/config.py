@@ -20,6 +20,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MAX_CONFIG_BYTES = 256 * 1024
+_PART = r"[A-Za-z0-9_*?\[\]][A-Za-z0-9_.*?\[\]-]*"
+Glob = Annotated[str, StringConstraints(pattern=rf"^{_PART}(/{_PART})*$")]
+"""Names files below the subject: relative, nothing hidden, no `..`."""
 
 
 class GateRule(Record):
@@ -108,7 +111,7 @@ class Config(Record):
     apiVersion: Literal["lockgate/v1"]  # noqa: N815 - the name that policy files use, too
     kind: Literal["Subject"]
     name: Name
-    mutable: Annotated[list[str], Field(min_length=1)] = ["model.py"]
+    mutable: Annotated[list[Glob], Field(min_length=1)] = ["model.py"]
     packages: list[str] = []
     objective: Name
     gates: Annotated[list[GateRule], Field(min_length=1)]

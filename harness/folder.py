@@ -15,6 +15,8 @@ from harness.live import MODELS
 from harness.records import Digest
 
 HALT = "HALT"
+GUARDED = ("guards.py", "lockgate.yaml")
+"""What no proposal may ever change."""
 
 
 class RunFolder:
@@ -97,7 +99,14 @@ def read_source(subject: Path, config: Config) -> dict[str, bytes]:
     for pattern in config.mutable:
         for path in sorted(subject.glob(pattern)):
             if path.is_file() and not path.is_symlink():
-                tree[path.relative_to(subject).as_posix()] = path.read_bytes()
+                name = path.relative_to(subject).as_posix()
+                if name in GUARDED:
+                    raise ConfigError(
+                        f"'{pattern}' among the mutable files takes in {name}, which guards the run",
+                        where=str(subject / "lockgate.yaml"),
+                        remedy="name the files that proposals may change one by one",
+                    )
+                tree[name] = path.read_bytes()
     if "model.py" not in tree:
         raise ConfigError(
             "no model.py among the mutable files",

@@ -65,7 +65,7 @@ class SubmitRequest(Record):
     """Fill a generation."""
 
     op: Literal["submit"]
-    generation: int
+    generation: Annotated[int, Field(ge=1)]
     slots: list[SlotFrame]
 
 
@@ -207,7 +207,10 @@ class Service:
                 await self._send(writer, {"ok": {"stopped": True}})
 
     async def _do(self, step: Callable[[], Any]) -> Any:
-        return await self._loop.run_in_executor(self._work, step)
+        try:
+            return await self._loop.run_in_executor(self._work, step)
+        except OSError as error:
+            raise _of_the_disk(error) from error
 
     async def _settle(self, generation: int, writer: asyncio.StreamWriter) -> None:
         """Work, and meanwhile send every entry; the answer comes last."""
@@ -255,6 +258,12 @@ def _peer(connection: Any) -> int:
     """The uid at the other end (SO_PEERCRED)."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return int(struct.unpack("3i", raw)[1])
+
+
+def _of_the_disk(error: OSError) -> ServiceError:
+    """A disk that is full or refuses, told as one clear error."""
+    where = str(error.filename) if error.filename else None
+    return ServiceError(str(error.strerror or error), where=where, remedy="make room, then `lockgate resume`")
 
 
 def _problem(error: LockgateError) -> dict[str, Any]:
@@ -353,6 +362,9 @@ def main() -> None:
         asyncio.run(serve(arguments, tell_parent))
     except LockgateError as error:
         tell_parent(_problem(error))
+        sys.exit(1)
+    except OSError as error:
+        tell_parent(_problem(_of_the_disk(error)))
         sys.exit(1)
     # Threads of a step that was under way are not waited for: recovery is the normal path.
     sys.stderr.flush()
