@@ -197,10 +197,11 @@ def read_tensors(
         data = source
     else:
         with open_regular(source, max_bytes=max_bytes) as file:
-            specs = _parse(file.read(8 + MAX_HEADER), os.fstat(file.fileno()).st_size)[1]
+            size = os.fstat(file.fileno()).st_size
+            specs = _parse(file.read(8 + MAX_HEADER), size)[1]
             _compare(specs, expect)  # before the data is read into memory
             file.seek(0)
-            data = file.read(max_bytes + 1)
+            data = file.read(size)
     start, specs = _parse(data[: 8 + MAX_HEADER], len(data))
     _compare(specs, expect)
     tensors: dict[str, np.ndarray[Any, Any]] = {}

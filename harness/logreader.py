@@ -208,4 +208,4 @@ def _read_file(path: Path, limit: int) -> bytes:
         os.close(file)
         raise AuditError(f"not a regular file of at most {limit} bytes", where=str(path))
     with os.fdopen(file, "rb") as stream:
-        return stream.read(limit)
+        return stream.read(status.st_size)  # a larger number would be allocated whole

@@ -6,7 +6,7 @@ import functools
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import AuditError
@@ -211,6 +211,7 @@ def test_tiles_give_the_root(size):
     assert tree.root_at(size) == tree_hash(BIG[:size]) == edge_root(tree.edge)
 
 
+@settings(max_examples=20)
 @given(st.data())
 def test_a_tile_tree_proves_what_the_leaves_prove(data):
     """Nodes, earlier roots and proofs out of tiles are those over all the leaves."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,13 @@ def bad_states(root):
             bad += not fine
             shutil.rmtree(folder)
     return bad, total
+
+
+@pytest.fixture
+def tmp_path():
+    """Give a folder in memory where there is one: thousands of small files, none of which need last."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)
