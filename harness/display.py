@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,8 @@ class RunDisplay:
         self._objective = ""
         self._note = ""
         self._budget: dict[str, Any] = {}
+        self._before: set[int] = set()
+        self._since = time.monotonic()
         self._lines = not console.is_terminal
 
     def __enter__(self) -> Self:
@@ -89,6 +92,7 @@ class RunDisplay:
         self._budget = summary["budgets_left"]
         for proposal in summary["details"]:
             self._rows[proposal["number"]] = proposal
+        self._before, self._since = set(self._rows), time.monotonic()
         live = summary["live"]
         self.note(
             f"version {live['version']} is live: {self._objective} "
@@ -118,7 +122,18 @@ class RunDisplay:
                 self._score(row),
                 Text(_why(row), overflow="ellipsis", no_wrap=True),
             )
-        return Group(table, Text(f"… {self._note}" if self._note else "", style="dim"))
+        return Group(table, Text(self._left(), style="dim"), Text(f"… {self._note}" if self._note else "", style="dim"))
+
+    def _left(self) -> str:
+        """What is left of the hard budgets, counted on from where this client began."""
+        if not self._budget:
+            return ""
+        promoted = sum(row["verdict"] == "promoted" for number, row in self._rows.items() if number not in self._before)
+        seconds = self._budget["wall_seconds"] - (time.monotonic() - self._since)
+        return (
+            f"left: {self._budget['promotions'] - promoted} promotions, "
+            f"{self._budget['proposals'] - len(self._rows) + len(self._before)} proposals, {max(0.0, seconds):.0f} s"
+        )
 
     def _score(self, row: dict[str, Any]) -> str:
         """The objective's held-out gain with its interval: for the operator, who may see it."""
