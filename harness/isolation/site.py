@@ -18,6 +18,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -218,14 +219,7 @@ def _entries(closure: dict[str, metadata.Distribution]) -> dict[str, str]:
             if parts[0] in ("..", "__pycache__") or (len(parts) == 1 and not parts[0].endswith((".py", ".so"))):
                 continue
             ours["/".join(parts)] = str(distribution.locate_file(file))
-    foreign = {
-        "/".join(file.parts)
-        for distribution in metadata.distributions()
-        if _normal(distribution.metadata["Name"] or "") not in closure
-        for file in distribution.files or []
-        if file.parts[0] != ".."
-    }
-    shared = {prefix for path in foreign for prefix in _prefixes(path)}
+    shared = {prefix for name, prefixes in _installed().items() if name not in closure for prefix in prefixes}
     entries: dict[str, str] = {}
     for path, source in ours.items():
         prefixes = _prefixes(path)
@@ -240,6 +234,17 @@ def _entries(closure: dict[str, metadata.Distribution]) -> dict[str, str]:
     if ours and not entries:
         raise SandboxError("the site's packages cannot be told apart from their neighbours")
     return entries
+
+
+@cache
+def _installed() -> dict[str, frozenset[str]]:
+    """List every distribution's files and the directories above them, once a process: it reads all metadata."""
+    found: dict[str, frozenset[str]] = {}
+    for distribution in metadata.distributions():
+        paths = ("/".join(file.parts) for file in distribution.files or [] if file.parts[0] != "..")
+        name = _normal(distribution.metadata["Name"] or "")
+        found[name] = found.get(name, frozenset()) | {prefix for path in paths for prefix in _prefixes(path)}
+    return found
 
 
 def _prefixes(path: str) -> list[str]:
