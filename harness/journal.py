@@ -98,10 +98,4 @@ def _subjects(entry: Entry) -> dict[str, str]:
             return {name: value}
         if value is not None:
             return {name: value.digest}
-    return {"entry": _empty()}
-
-
-def _empty() -> str:
-    from harness.canonical import digest
-
-    return digest(b"")
+    return {}  # the entry is about its own body
