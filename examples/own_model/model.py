@@ -1,13 +1,10 @@
 """What proposals may change: the script's numbers became a Recipe, its functions stay where they are."""
 
-import torch
 from network import Net, fit
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
 class Recipe(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
     hidden: int = Field(16, ge=4, le=128, json_schema_extra={"group": "architecture", "scale": "log"})
     lr: float = Field(0.05, ge=0.005, le=0.5, json_schema_extra={"group": "training", "scale": "log"})
     momentum: float = Field(0.0, ge=0.0, le=0.95, json_schema_extra={"group": "training"})

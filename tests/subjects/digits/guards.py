@@ -36,6 +36,7 @@ def draw(count, rng):
 
 
 def load():
+    """Training, development and held-out digits, none of them twice."""
     rng = np.random.default_rng(20240229)
     train, labels = draw(4000, rng)
     return Data(
@@ -48,33 +49,40 @@ def load():
 
 
 def scaled(raw):
+    """Pixels as floats in 0..1."""
     return np.asarray(raw, dtype=np.float32) / 255
 
 
 @view("plain")
 def plain(raw, _rng):
+    """The digit as it was drawn."""
     return {"image": scaled(raw)}
 
 
 @view("smudged")
 def smudged(raw, rng):
+    """The digit under more noise."""
     return {"image": np.clip(scaled(raw) + 0.15 * rng.normal(size=np.shape(raw)), 0, 1).astype(np.float32)}
 
 
 def right(labels, answers):
+    """1 where the answer is right."""
     return (answers.argmax(1) == labels).astype(float)
 
 
 @evaluation("accuracy", kind="capability", views=("plain",))
 def accuracy(labels, answers):
+    """Right or not."""
     return right(labels, answers["plain"])
 
 
 @evaluation("parity", kind="alignment", views=("plain",), applies=lambda labels: np.isin(labels, RARE))
 def parity(labels, answers):
+    """Right or not on 7 and 9, which a starving mix forgets."""
     return right(labels, answers["plain"])
 
 
 @evaluation("smudges", kind="robustness", views=("smudged",))
 def smudges(labels, answers):
+    """Right or not under more noise."""
     return right(labels, answers["smudged"])

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 
 class Recipe(BaseModel):
+    """The knobs."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hidden: int = Field(16, ge=8, le=128, json_schema_extra={"group": "architecture", "scale": "log"})
@@ -17,10 +19,12 @@ class Recipe(BaseModel):
 
 
 def build(recipe: Recipe) -> nn.Module:
+    """One hidden layer."""
     return nn.Sequential(nn.Linear(64, recipe.hidden), nn.ReLU(), nn.Linear(recipe.hidden, 10))
 
 
 def train(model: nn.Module, data: dict[str, Tensor], recipe: Recipe, context) -> None:
+    """Train by steps of 64 digits, drawn by weight."""
     image, digit = data["image"], data["digit"]
     generator = torch.Generator().manual_seed(context.seed)
     weight = torch.where(data["rare"], recipe.rare_share, 1.0)
@@ -36,4 +40,5 @@ def train(model: nn.Module, data: dict[str, Tensor], recipe: Recipe, context) ->
 
 
 def predict(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    """Logits."""
     return model(inputs["image"])
