@@ -80,13 +80,15 @@ def power(
     gain: float | Mapping[str, float] = 0.05,
     levels: Mapping[str, float] | None = None,
     applies: Mapping[str, float] | None = None,
+    available: int | None = None,
     replications: int = 600,
     seed: int = 0,
 ) -> PowerTable:
     """Simulate each gate `replications` times, at `alpha` and up to `cap` base items, looking every `batch`.
 
     `discordance` may be given by gate (as for an anchor, from which candidates drift) or by eval; `gain`, `levels` and
-    `applies` (the share of base items to which the eval applies) by eval. The standard error of a probability is at
+    `applies` (the share of base items to which the eval applies) by eval. `available`, the items in the vault, bounds
+    every cap. The standard error of a probability is at
     most .02. Raises StatisticsError for assumptions that no scores can fulfil.
     """
     if not gates:
@@ -102,7 +104,8 @@ def power(
         if not 0.0 < share <= 1.0:
             raise StatisticsError(f"an eval cannot apply to a share {share!r} of the items", where=gate.name)
         points, chances = _law(gate, differ, better if gate.eval in improved else 0.0, (levels or {}).get(gate.eval))
-        base = cap if gate.cap is None else gate.cap
+        own = cap if gate.cap is None else gate.cap
+        base = own if available is None else min(own, available)
         items, step = max(math.floor(base * share), 1), max(round(batch * share), 1)
         # Each gate has a stream of its own, so adding one leaves the others' figures alone.
         passed, median = _simulate(

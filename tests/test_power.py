@@ -75,6 +75,14 @@ def test_power_grows_with_margin_cap_and_share():
     assert power(gates(("a", "parent", "margin", 0.04)), **assumed, applies={"a": 0.3}).joint < middle
 
 
+def test_no_cap_reaches_beyond_the_vault():
+    """A gate's own cap counts in place of the test's, but never more items than the vault holds."""
+    specs = compile_gates([{"eval": "a", "kind": "anchor", "margin": 0.05, "cap": 2000}], UNIT)
+    assumed = {"alpha": 1e-3, "cap": 100, "discordance": 0.2}
+    assert power(specs, **assumed).rows[0].cap == 2000
+    assert power(specs, **assumed, available=300).rows[0].cap == 300
+
+
 def test_only_the_evals_to_be_improved_gain():
     """The gain counts for every pair on the objective, and for nothing else; the scale is that of the score."""
     specs = gates(IMPROVE, ("a", "anchor", "margin", 0.05), ("wide", "parent", "margin", 0.5))
