@@ -247,6 +247,7 @@ def gates_power(
         gain=ledger.gain,
         levels=ledger.levels,
         applies={e["name"]: e["applies"] for e in data["evals"]},
+        available=data["vault"],
     )
 
 
