@@ -170,7 +170,7 @@ def _recipe(module: ModuleType, values: dict[str, Any] | None) -> Any:
     unknown = set(values or {}) - set(recipe.model_fields)
     if unknown:
         raise WorkerError(f"the recipe has no field {min(unknown)!r}")
-    return recipe.model_validate_json(json.dumps(values or {}))
+    return recipe.model_validate_json(json.dumps(values or {}), strict=True)  # "8" is no width
 
 
 def _prepare(payload: dict[str, Any]) -> tuple[int, Any]:

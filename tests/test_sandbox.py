@@ -12,6 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from harness import sandbox
 from harness.errors import SandboxError
 from harness.isolation import bwrap, kernel, landlock, limits, seccomp, warden
@@ -19,8 +22,6 @@ from harness.isolation.client import Zygote, interpreter
 from harness.isolation.room import OUTPUT_FD, Room, environment
 from harness.isolation.site import Farm, Site, python_mounts
 from harness.sandbox import Job, Limits, Outcome, probe, run_cold, run_in
-from hypothesis import given
-from hypothesis import strategies as st
 
 ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50001, 0x50026
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -100,7 +101,7 @@ def test_the_filter_always_ends_in_a_verdict(number, arguments):
     ],
 )
 def test_some_calls_are_refused_by_argument(number, argument0, argument1, wanted):
-    """prctl keeps the death signal and the filter, ioctl types into no terminal, socketpair is local."""
+    """A prctl keeps the death signal and the filter, ioctl types into no terminal, socketpair is local."""
     program = seccomp.build("x86_64")
     assert interpret(program, ARCHES["x86_64"], number, (argument0, argument1, 0, 0, 0, 0)) == wanted
 
@@ -122,7 +123,11 @@ def test_the_filter_fits_the_kernel():
 
 def test_the_numbers_are_those_of_this_machine():
     """The table agrees with the kernel's own header, where it is installed."""
-    header = Path("/usr/include/asm-generic/unistd.h" if platform.machine() == "aarch64" else "/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
+    header = Path(
+        "/usr/include/asm-generic/unistd.h"
+        if platform.machine() == "aarch64"
+        else "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"
+    )
     if not header.exists():
         pytest.skip("the kernel's headers are not installed")
     known = {}
@@ -172,7 +177,7 @@ def minimal():
 
 
 def test_the_minimal_site_holds_no_package_with_labels(minimal):
-    """torch and what it requires are there; data packages, test tools and the harness's secrets are not."""
+    """What torch requires is there; data packages, test tools and the harness's secrets are not."""
     names = {name for name, _ in minimal.entries}
     assert {"torch", "numpy", "safetensors", "pydantic", "typing_extensions.py", "harness/worker.py"} <= names
     assert not {"wordfreq", "sklearn", "scikit_learn", "pytest", "cryptography", "harness"} & names
@@ -336,7 +341,11 @@ def test_an_answer_comes_back(run):
         ("os.write(FD, (9).to_bytes(8,'big') + b'{\"a\":NaN}')", "crashed", "not JSON"),
         ("os.write(FD, (2).to_bytes(8,'big') + b'[]')", "crashed", "not an object"),
         ("inside.answer({'error': 7})", "error", "without a message"),
-        ("inside.answer({'error': {'type': 'T', 'message': 'm' * 9999, 'where': 'model.py:3'}})", "error", "model.py:3: T: m"),
+        (
+            "inside.answer({'error': {'type': 'T', 'message': 'm' * 9999, 'where': 'model.py:3'}})",
+            "error",
+            "model.py:3: T: m",
+        ),
         ("inside.answer({}, b'x' * (3 << 20))", "crashed", "File too large"),
         ("os.write(FD, b'\\0' * ((1 << 20) + 9))", "oversize", "1 MiB"),
     ],
@@ -351,7 +360,9 @@ def test_a_bad_answer_is_an_outcome(run, code, status, message):
 
 def test_an_answer_is_sealed(run):
     """A process that still runs cannot change what was answered, nor make it longer."""
-    outcome = run("inside.answer({'a': 1})\ntry:\n  os.pwrite(FD, b'forged', 9)\nexcept PermissionError: print('sealed')")
+    outcome = run(
+        "inside.answer({'a': 1})\ntry:\n  os.pwrite(FD, b'forged', 9)\nexcept PermissionError: print('sealed')"
+    )
     assert outcome.header == {"a": 1}
     assert outcome.text == "sealed\n"
 
@@ -393,7 +404,7 @@ def test_a_dead_zygote_is_replaced(zygote, run):
     assert zygote.starts == starts + 1
 
 
-def test_the_launchers_death_ends_everything(entries, tmp_path):
+def test_the_launchers_death_ends_everything(entries):
     """When the launcher is killed, its zygote and the running job are gone soon after."""
     marker = f"lg{os.getpid()}"
     code = f"""
@@ -404,7 +415,9 @@ zygote = Zygote(site); zygote.start(); print(zygote.pid, zygote.farm.path.parent
 code = "import ctypes; ctypes.CDLL(None).prctl(15, b{marker!r}, 0, 0, 0); inside.progress(1, 1.0); time.sleep(60)"
 run_in(zygote, Job(entry="x", module="entry", site=site, payload={{"code": code, "fd": 3}}))
 """
-    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(sandbox.__file__).parent.parent)
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path(sandbox.__file__).parent.parent
+    )
     pid, folder = launcher.stdout.readline().split()
 
     def alive():
@@ -451,7 +464,7 @@ def test_a_file_of_another_kind_is_refused(zygote, entries, tmp_path):
             run_in(zygote, Job(entry="x", module="entry", site=entries, files={"f": tmp_path / name}))
 
 
-def test_a_private_file_can_be_given(run, zygote, entries, tmp_path):
+def test_a_private_file_can_be_given(zygote, entries, tmp_path):
     """A file and a tree that only their owner may read are readable inside, and stay private outside."""
     (tmp_path / "tree").mkdir(mode=0o700)
     for path in (tmp_path / "one", tmp_path / "tree" / "two"):
@@ -490,7 +503,7 @@ def test_a_root_without_privileges_is_refused(monkeypatch, zygote, entries):
         run_in(zygote, Job(entry="x", module="entry", site=entries))
 
 
-def test_a_wall_that_does_not_stand_stops_the_job(zygote, entries, monkeypatch):
+def test_a_wall_that_does_not_stand_stops_the_job(zygote):
     """A room that cannot be built is `unavailable`, and its code never runs."""
     room = Room(
         module="entry", site=str(zygote.farm.path), root=str(zygote.farm.root), binds=(("/no/such/path", "/x"),),
@@ -536,7 +549,9 @@ def test_a_probe_that_sees_a_hole_refuses(monkeypatch):
     from harness.isolation.canaries import NAMES
 
     shut = dict.fromkeys(NAMES, "PermissionError")
-    monkeypatch.setattr(sandbox, "run_cold", lambda *_a, **_k: Outcome(status="ok", header={"attempts": {**shut, "tcp": "open"}}))
+    monkeypatch.setattr(
+        sandbox, "run_cold", lambda *_a, **_k: Outcome(status="ok", header={"attempts": {**shut, "tcp": "open"}})
+    )
     with pytest.raises(SandboxError, match="'tcp' works inside"):
         probe().require()
     monkeypatch.setattr(sandbox, "run_cold", lambda *_a, **_k: Outcome(status="ok", header={"attempts": {}}))

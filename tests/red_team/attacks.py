@@ -4,6 +4,9 @@ The same functions run outside of any sandbox, as positive controls, and inside.
 never ran would prove nothing, so every answer carries the token `ran` that its test made up.
 """
 
+# Attackers share one signature, say by their names what they try, and use whatever works.
+# ruff: noqa: ARG001, D103, PTH208, RUF059, S606, BLE001
+
 from __future__ import annotations
 
 import ctypes
@@ -211,7 +214,9 @@ def read_memory(targets: Targets) -> str:
     child = _child()
     try:
         remote, local = Vector(ctypes.addressof(source), 8), Vector(ctypes.addressof(target), 8)
-        _syscall(310 if os.uname().machine == "x86_64" else 270, child, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
+        _syscall(
+            310 if os.uname().machine == "x86_64" else 270, child, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0
+        )
     finally:
         _end(child)
     return target.value.decode()
@@ -426,7 +431,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     attack: Callable[[Targets], str] = globals()[job["attack"]]
     try:
         return {"ran": job["token"], "got": attack(job["targets"])}
-    except (Exception, MemoryError) as error:  # noqa: BLE001
+    except (Exception, MemoryError) as error:
         return {"ran": job["token"], "blocked": f"{type(error).__name__}: {error}"[:300]}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from harness.isolation import bwrap
 from harness.isolation.client import Zygote
 from harness.sandbox import Job, Limits, Outcome, Site, run_cold, run_in
@@ -60,12 +61,14 @@ def inside(request: pytest.FixtureRequest, site: Site, zygote: Zygote) -> Callab
 def outside() -> Callable[..., str]:
     """Run an attack in an ordinary process, and return its evidence; a control that fails is no control."""
 
-    def attack(name: str, /, *, pass_fds: tuple[int, ...] = (), env: dict[str, str] | None = None, **targets: Any) -> str:
+    def attack(
+        name: str, /, *, pass_fds: tuple[int, ...] = (), env: dict[str, str] | None = None, **targets: Any
+    ) -> str:
         token = secrets.token_hex(8)
         job = {"attack": name, "token": token, "targets": targets}
         done = subprocess.run(
             [sys.executable, "-S", "-B", str(ATTACKS)], input=json.dumps(job), text=True, timeout=60, check=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=pass_fds, env=env or {"PATH": os.environ["PATH"]},
+            capture_output=True, pass_fds=pass_fds, env=env or {"PATH": os.environ["PATH"]},
         )  # fmt: skip
         answer = json.loads(done.stderr)
         assert answer["ran"] == token

@@ -6,6 +6,7 @@ import platform
 import sys
 
 import pytest
+
 from harness.isolation import seccomp
 
 pytestmark = pytest.mark.timeout(60)

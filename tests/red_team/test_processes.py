@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from harness.sandbox import Limits
 
 pytestmark = pytest.mark.timeout(60)
@@ -79,7 +80,12 @@ def test_a_candidate_cannot_outlive_its_warden(blocked):
 def test_sigterm_ignored_does_not_help(inside):
     """A job that ignores every polite signal ends at its deadline."""
     control = subprocess.Popen(
-        [sys.executable, "-S", "-c", "import signal,time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(30)"],
+        [
+            sys.executable,
+            "-S",
+            "-c",
+            "import signal,time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(30)",
+        ],
         stdout=subprocess.PIPE,
     )
     control.stdout.readline()

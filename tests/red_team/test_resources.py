@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness.sandbox import Limits
 
 pytestmark = pytest.mark.timeout(60)
@@ -45,7 +46,7 @@ def test_printing_is_bounded(inside, outside):
     assert len(outcome.text) <= 4096
 
 
-def test_the_scratch_is_bounded(blocked, tmp_path, inside):
+def test_the_scratch_is_bounded(blocked, inside):
     """The scratch fills up at its size, and so does shared memory."""
     for scratch in ("/tmp", "/dev/shm"):
         reason = inside("fill_scratch", limits=Limits(output_mb=256, memory_mb=512), scratch=scratch, mb=100)
