@@ -24,7 +24,9 @@ bench:
 	@set -e; for file in $(filter-out %/conftest.py %/__init__.py,$(sort $(wildcard tests/benchmarks/*.py))); do \
 		echo "== $$file"; $(BIN)python $$file; done
 
-# A new lock from pyproject.toml. torch stays out of it: torch-cpu.txt pins its release, the place of installation its build.
+# A new lock from pyproject.toml. torch stays out of it: torch-cpu.txt pins its release, and the place of installation
+# its build. UV_FIND_LINKS names a folder with a CPU build, or the lock would take what a CUDA build requires.
 lock:
 	uv pip compile pyproject.toml --extra dev --extra examples --constraint torch-cpu.txt --no-emit-package torch \
 		--python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	@! grep -E '^(nvidia|cuda)' requirements.lock
