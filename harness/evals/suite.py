@@ -191,12 +191,13 @@ class Suite:
                     remedy="draw randomness from the rng that the view is given",
                 )
         answers = {name: rng.normal(size=(len(few), *data.output)).astype(np.float32) for name in self.views}
-        half = len(few) // 2
+        # Eight items alone, and the rest together: a score that leans on its neighbours changes in one of them.
+        alone = [slice(place, place + 1) for place in range(min(8, len(few)))]
         for each in self.evaluations.values():
             whole = each.score(few.labels, answers)
             parts = [
                 each.score(few.labels[part], {k: a[part] for k, a in answers.items()})
-                for part in (slice(0, half), slice(half, None))
+                for part in (*alone, slice(len(alone), None))
                 if len(few.labels[part])
             ]
             split = np.concatenate([part.values for part in parts])
