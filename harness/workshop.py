@@ -183,6 +183,7 @@ class Workshop:
                     path = tree / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(content)
+            payload = {**payload, "device": self._engine.device}
             job = Job(entry=entry, files={"source": tree, **files}, payload=payload, limits=limits)
             return self._engine.submit(job).result()
         finally:

@@ -23,6 +23,8 @@ class Engine(Protocol):
     """
 
     count: int
+    device: str
+    """`cpu` or `cuda`: what a job's payload tells the worker to put the model on."""
 
     def submit(self, job: Job) -> Future[Outcome]:
         """Queue a job."""
