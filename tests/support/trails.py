@@ -1,0 +1,240 @@
+"""Entries made by hand, for tests of everything that reads a trail: small, whole, and legal where it is said."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from harness import entries as e
+from harness.config import parse_config
+from harness.records import Candidate, Decision, GateVerdict, Why
+from harness.state import RunState, fold
+
+CONFIG_TEXT = """\
+apiVersion: lockgate/v1
+kind: Subject
+name: paper
+objective: accuracy
+gates:
+  - {eval: accuracy, kind: improve}
+  - {eval: parity, kind: parent, margin: 0.1}
+proposers: {scripted: 2}
+"""
+CONFIG = parse_config(CONFIG_TEXT)
+EVAL_KINDS = {"accuracy": "capability", "parity": "alignment"}
+
+
+def sha(text: object) -> str:
+    """Make up a digest, the same for the same text."""
+    return f"sha256:{hashlib.sha256(str(text).encode()).hexdigest()}"
+
+
+def candidate(name: object) -> Candidate:
+    """Make up a candidate, the same for the same name."""
+    return Candidate(
+        digest=sha(f"candidate {name}"),
+        recipe={"width": 8},
+        source=sha(f"source {name}"),
+        weights=sha(f"weights {name}"),
+        parameters=10,
+        bytes=100,
+        schema_digest=sha("schema"),
+    )
+
+
+def decision(verdict: str, code: str | None = None, text: str = "because") -> Decision:
+    """Make a decision with one reason."""
+    return Decision(
+        verdict=verdict, reasons=[Why(code=code or ("passed" if verdict == "promote" else "policy"), text=text)]
+    )
+
+
+GENESIS = e.Genesis(
+    origin="lockgate-paper-0000",
+    seed=0,
+    config=CONFIG,
+    guard=sha("guard"),
+    policies=sha("policies"),
+    policy_sources=sha("policy sources"),
+    eval_kinds=EVAL_KINDS,
+    baseline=candidate("baseline"),
+    development={"accuracy": 0.5, "parity": 0.5},
+    answers=sha("answers of baseline"),
+    data=sha("data"),
+    vault_commitment=sha("vault key"),
+    vault_items=5000,
+    vault_minimum=200,
+    vault_named=False,
+    harness="0.1.0",
+)
+
+
+def proposed(number: int, generation: int = 1, index: int = 0) -> e.ProposedEntry:
+    """Fill a slot."""
+    return e.ProposedEntry(
+        number=number,
+        generation=generation,
+        index=index,
+        proposer="scripted",
+        scripted=True,
+        label="a label",
+        document=sha(f"document {number}"),
+    )
+
+
+def screened(number: int, outcome: str = "pass") -> e.Screened:
+    """Screen it."""
+    return e.Screened(
+        number=number,
+        base=GENESIS.baseline.digest,
+        recipe={"width": 8},
+        source=sha(f"source {number}"),
+        change=sha("change"),
+        document=sha("screen document"),
+        judgement=sha("screen judgement"),
+        outcome=outcome,
+        failed=[] if outcome == "pass" else ["pack/rule"],
+    )
+
+
+def built(number: int, name: object = None) -> e.Built:
+    """Build it."""
+    made = candidate(number if name is None else name)
+    return e.Built(number=number, candidate=made, steps=3, seconds=1.0, peak_mb=2.0)
+
+
+def developed(number: int) -> e.Developed:
+    """Measure it where the proposer may see."""
+    return e.Developed(number=number, development={"accuracy": 0.6, "parity": 0.5}, answers=sha(f"answers of {number}"))
+
+
+def staked(number: int, state: RunState, **changes: object) -> e.Staked:
+    """Stake for its test, in the epoch and over the incumbent of the moment."""
+    fields = {
+        "number": number,
+        "epoch": state.epoch,
+        "test": 1,
+        "alpha": 0.001,
+        "incumbent": state.incumbent.digest,
+        "offset": 0,
+        "cap": 1000,
+    }
+    return e.Staked(**{**fields, **changes})
+
+
+def gates(*verdicts: str) -> list[GateVerdict]:
+    """Give the configuration's gates these verdicts."""
+    names = [("accuracy", "improve"), ("parity", "parent")]
+    return [
+        GateVerdict(name=f"{name}/{kind}", eval=name, kind=kind, verdict=verdict)
+        for (name, kind), verdict in zip(names, verdicts, strict=True)
+    ]
+
+
+def measured(number: int, *verdicts: str, **changes: object) -> e.Measured:
+    """Measure it on held-out items."""
+    found = gates(*(verdicts or ("pass", "pass")))
+    fields = {
+        "number": number,
+        "passed": all(gate.verdict == "pass" for gate in found),
+        "items": 300,
+        "gates": found,
+        "evidence": sha(f"evidence {number}"),
+    }
+    return e.Measured(**{**fields, **changes})
+
+
+def decided(number: int, verdict: str = "promote", code: str | None = None) -> e.Decided:
+    """Decide."""
+    return e.Decided(number=number, decision=decision(verdict, code))
+
+
+def authorised(number: int, state: RunState, **changes: object) -> e.Authorised:
+    """Authorise it as the next version over the incumbent of the moment."""
+    found = state.proposals.get(number)
+    name = found.built.candidate.digest if found and found.built else sha("nothing")
+    fields = {
+        "number": number,
+        "version": len(state.versions),
+        "incumbent": state.incumbent.digest,
+        "candidate": name,
+        "guard": GENESIS.guard,
+        "policies": GENESIS.policies,
+        "evidence": sha(f"evidence {number}"),
+        "nonce": "00",
+        "expires": "2030-01-01T00:00:00+00:00",
+    }
+    return e.Authorised(**{**fields, **changes})
+
+
+def intended(state: RunState, **changes: object) -> e.Intended:
+    """Intend the swap of the newest unused authorisation."""
+    index, found = max(state.authorised.items(), default=(0, None))
+    fields = {
+        "action": "promote",
+        "version": found.version if found else 1,
+        "candidate": found.candidate if found else sha("nothing"),
+        "authorisation": index,
+    }
+    return e.Intended(**{**fields, **changes})
+
+
+def rollback(state: RunState, version: int, **changes: object) -> e.Intended:
+    """Intend the return to an earlier version."""
+    known = state.versions.get(version)
+    fields = {"action": "rollback", "version": version, "candidate": known.digest if known else sha("nothing")}
+    return e.Intended(**{**fields, "by": "operator", "reason": "a test", **changes})
+
+
+@dataclass
+class Trail:
+    """A trail under construction: what was added, and the state that it folds to."""
+
+    entries: list[e.Entry] = field(default_factory=list)
+    state: RunState = field(default_factory=RunState)
+
+    def add(self, *new: e.Entry) -> Trail:
+        """Fold entries in; StateError passes through and leaves the trail as it was."""
+        for entry in new:
+            self.state = fold(self.state, self.state.size, entry)
+            self.entries.append(entry)
+        return self
+
+    def begin(self) -> Trail:
+        """Write genesis and a start."""
+        return self.add(GENESIS, e.Started(nonce="00", isolation="zygote", device="cpu"))
+
+    def develop(self, number: int, generation: int = 1, index: int = 0) -> Trail:
+        """Bring a new proposal as far as development."""
+        return self.add(proposed(number, generation, index), screened(number), built(number), developed(number))
+
+    def measure(self, number: int, *verdicts: str) -> Trail:
+        """Stake and measure."""
+        return self.add(staked(number, self.state)).add(measured(number, *verdicts))
+
+    def promote(self, number: int) -> Trail:
+        """Decide where it is not decided yet, authorise, intend, promote and watch."""
+        if self.state.proposals[number].decision is None:
+            self.add(decided(number))
+        self.add(authorised(number, self.state)).add(intended(self.state))
+        name, version = self.state.intent.candidate, self.state.intent.version
+        self.add(e.Promoted(number=number, version=version, candidate=name))
+        answers = sha(f"answers of {number}")
+        return self.add(e.Watched(version=version, candidate=name, expected=answers, answers=answers, ok=True))
+
+    def roll_back(self, version: int) -> Trail:
+        """Return to an earlier version."""
+        self.add(rollback(self.state, version))
+        name = self.state.intent.candidate
+        return self.add(e.RolledBack(version=version, candidate=name, by="operator", reason="a test"))
+
+
+def samples() -> list[e.Entry]:
+    """Give one entry of every kind, each with every field set."""
+    trail = Trail().begin().develop(1).measure(1).promote(1)
+    trail.roll_back(0).add(e.Halted(by="operator", reason="a test"), e.Resumed(by="operator"))
+    answers = e.Predicted(
+        candidate=sha("candidate 1"), epoch=3, offset=0, cap=1000, answers=sha("held-out answers"), number=1
+    )
+    trail.add(answers).develop(2).measure(2).add(decided(2), e.Voided(number=2, reason="a test"))
+    return trail.entries
