@@ -1,0 +1,248 @@
+"""Facts about the evaluator: labels stay in it, bad answers are refused, and it may die at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rigs
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from harness.channel import Child
+from harness.errors import ArtifactError, EvaluatorError, SubjectError
+from harness.evals import Items
+from harness.evaluator import Evaluator
+
+SHUFFLE = "ab" * 32
+GATES = [
+    {"eval": "accuracy", "kind": "improve", "theta": 0.0, "bounds": [0.0, 1.0], "cap": None},
+    {"eval": "parity", "kind": "parent", "theta": -0.15, "bounds": [0.0, 1.0], "cap": None},
+]
+
+
+@pytest.fixture(scope="module")
+def evaluator(digits):
+    """Give an evaluator of the digits, in this process."""
+    return Evaluator(digits)
+
+
+@pytest.fixture(scope="module")
+def inputs(evaluator, tmp_path_factory):
+    """Write the inputs of a prefix of the vault; give their place and the ids."""
+    ids = list(range(50, 450))
+    path = tmp_path_factory.mktemp("inputs") / "inputs.safetensors"
+    made = evaluator.inputs("vault", ids, SHUFFLE, str(path))
+    return path, ids, made
+
+
+def answers(evaluator, ids, place, change=lambda table: table, right=1.0):
+    """Write answers to a prefix, in the order of its inputs: right on a share of the items."""
+    labels = evaluator._data.vault.take(ids).labels
+    views = len(evaluator._suite.views)
+    chance = np.random.default_rng(5)
+    guess = np.where(chance.random(len(labels)) < right, labels, (labels + 1) % 10)
+    straight = np.concatenate([np.eye(10, dtype=np.float32)[guess]] * views)
+    from harness.evaluator import _generator
+
+    order = _generator(SHUFFLE, "order of rows").permutation(len(straight))
+    save_file({"answers": np.ascontiguousarray(change(straight[order]))}, place)
+    return str(place)
+
+
+def test_the_inputs_are_all_views_and_nothing_else(inputs):
+    """The inputs hold one row for each item and view, of the model's inputs alone, and no name of a view."""
+    path, ids, made = inputs
+    tables = load_file(path)
+    assert set(tables) == {"image"}
+    assert made["rows"] == len(tables["image"]) == 2 * len(ids)
+    assert b"plain" not in path.read_bytes()
+    assert b"smudged" not in path.read_bytes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@given(st.integers(0, 2**32 - 1))
+def test_labels_do_not_move_a_byte_of_the_inputs(evaluator, inputs, tmp_path_factory, seed):
+    """With any other labels, the inputs of the vault and of development are the same, byte for byte."""
+    path, ids, _ = inputs
+    data = evaluator._data
+    other = {
+        name: Items(raw=items.raw, labels=np.random.default_rng(seed).permutation(items.labels))
+        for name, items in (("vault", data.vault), ("development", data.development))
+    }
+    place = tmp_path_factory.mktemp("again") / "inputs.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "_data", type(data)(**{**vars(data), **other}))
+        evaluator.inputs("vault", ids, SHUFFLE, str(place))
+    assert place.read_bytes() == path.read_bytes()
+
+
+def test_rows_of_one_item_do_not_lie_together(evaluator, inputs):
+    """The rows are shuffled: neither view comes first."""
+    path, ids, _ = inputs
+    plain = np.asarray(evaluator._data.vault.take(ids).raw, dtype=np.float32) / 255
+    known = {row.tobytes() for row in plain}
+    which = [row.tobytes() in known for row in load_file(path)["image"]]
+    assert sum(which) == len(ids)
+    assert 0.3 < sum(which[: len(ids)]) / len(ids) < 0.7
+
+
+def test_another_shuffle_is_another_order(evaluator, inputs, tmp_path):
+    """Another shuffle gives other bytes, and the same one the same."""
+    path, ids, _ = inputs
+    place = tmp_path / "inputs.safetensors"
+    evaluator.inputs("vault", ids, "cd" * 32, str(place))
+    assert place.read_bytes() != path.read_bytes()
+
+
+def ask_test(evaluator, ids, candidate, incumbent, baseline, **changes):
+    """Ask for the test of a prefix."""
+    request = {"op": "test", "ids": ids, "shuffle": SHUFFLE, "candidate": candidate, "incumbent": incumbent,
+               "baseline": baseline, "gates": GATES, "alpha": 0.01, "cap": 400, "batch": 50}  # fmt: skip
+    return evaluator.operate({**request, **changes})
+
+
+def test_a_better_candidate_passes_and_its_equal_does_not(evaluator, tmp_path):
+    """Right on all items against half of them passes every gate; against its own answers it does not."""
+    ids = list(range(400))
+    good, poor = answers(evaluator, ids, tmp_path / "good"), answers(evaluator, ids, tmp_path / "poor", right=0.5)
+    verdicts = [
+        [g["verdict"] for g in ask_test(evaluator, ids, good, other, poor)["result"]["gates"]] for other in (poor, good)
+    ]
+    assert verdicts[0] == ["pass", "pass"]
+    assert verdicts[1][0] != "pass"
+
+
+def nan(table):
+    """Put one NaN into the answers."""
+    table = table.copy()
+    table[3, 3] = np.nan
+    return table
+
+
+BAD = {
+    "NaN": nan,
+    "infinity": lambda table: np.where(table > 0, np.inf, table).astype(np.float32),
+    "too few rows": lambda table: table[:-1],
+    "too many rows": lambda table: np.concatenate([table, table[:1]]),
+    "too few columns": lambda table: table[:, :9],
+    "no columns": lambda table: table[:, 0],
+    "another type": lambda table: table.astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_answers_are_refused(evaluator, tmp_path, case):
+    """Answers that are not finite, or not of the shape and type asked for, are refused before a score is made."""
+    ids = list(range(400))
+    good = answers(evaluator, ids, tmp_path / "good")
+    bad = answers(evaluator, ids, tmp_path / "bad", BAD[case])
+    for candidate, incumbent in ((bad, good), (good, bad)):
+        with pytest.raises(ArtifactError):
+            ask_test(evaluator, ids, candidate, incumbent, good)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"no tensors", (2**40).to_bytes(8, "little") + b"{}"])
+def test_bytes_that_are_no_tensors_are_refused(evaluator, tmp_path, content):
+    """A file that is no tensor file is an ArtifactError."""
+    (tmp_path / "bad").write_bytes(content)
+    good = answers(evaluator, list(range(400)), tmp_path / "good")
+    with pytest.raises(ArtifactError):
+        ask_test(evaluator, list(range(400)), str(tmp_path / "bad"), good, good)
+
+
+def test_an_unknown_operation_is_refused(evaluator):
+    """What is no operation is an EvaluatorError, whatever attribute it names."""
+    for name in ("labels", "_items", "__init__", "operate", ""):
+        with pytest.raises(EvaluatorError, match="unknown operation"):
+            evaluator.operate({"op": name})
+
+
+def test_the_data_s_digest_is_of_items_and_labels(evaluator):
+    """One changed label gives another digest of the data, and so does one changed item."""
+    data, first = evaluator._data, evaluator.describe()["data"]
+    labels = data.vault.labels.copy()
+    labels[7] = (labels[7] + 1) % 10
+    raw = np.array(data.vault.raw)
+    raw[7, 7] ^= 1
+    for vault in (Items(raw=data.vault.raw, labels=labels), Items(raw=raw, labels=data.vault.labels)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(evaluator, "_data", type(data)(**{**vars(data), "vault": vault}))
+            assert evaluator.describe()["data"] != first
+    assert evaluator.describe()["data"] == first
+
+
+def test_the_evaluator_never_imports_torch(digits):
+    """Importing the evaluator and loading the subject's guards brings in no torch."""
+    program = (
+        "import sys; from pathlib import Path; from harness.evaluator import Evaluator;"
+        f"Evaluator(Path({str(digits)!r})).describe(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_killed_evaluator_is_started_again(rig, tmp_path):
+    """Killed between two requests, or while one waits, the child answers the next as if nothing had been."""
+    child = Child(["-m", "harness.evaluator", str(rig.subject)], name="evaluator", stderr=tmp_path / "stderr")
+    try:
+        first = child.ask({"op": "describe"}, seconds=60)
+        killed = child.pid
+        os.kill(killed, signal.SIGKILL)
+        os.waitid(os.P_PID, killed, os.WEXITED | os.WNOWAIT)
+        assert child.ask({"op": "describe"}, seconds=60) == first
+        os.kill(child.pid, signal.SIGSTOP)
+        with pytest.raises(EvaluatorError, match="did not answer within"):
+            child.ask({"op": "describe"}, seconds=0.5)
+        assert child.pid is None
+        assert child.ask({"op": "describe"}, seconds=60) == first
+    finally:
+        child.close()
+
+
+def test_what_is_no_request_gets_an_error_and_the_next_is_answered(digits):
+    """Lines that are no JSON, no object, or not an operation's arguments are answered by an error, one each."""
+    lines = [b"{", b"[]", b"\xff", b'{"op":"inputs"}', b'{"op":"describe","more":1}', b'{"a":1,"a":2}']
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.evaluator", str(digits)],
+        input=b"\n".join([*lines, b'{"op":"describe"}', b""]),
+        capture_output=True,
+        check=True,
+    )
+    replies = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [set(reply) & {"ok", "error"} for reply in replies] == [{"error"}] * len(lines) + [{"ok"}]
+
+
+def test_a_score_out_of_its_bounds_is_refused(digits, tmp_path):
+    """An eval that scores outside its bounds is a SubjectError: nothing is clipped."""
+    old = '    return right(labels, answers["smudged"])'
+    new = old + ' * np.where(answers["smudged"].max(1) > 90, 1.5, 1.0)'
+    subject = rigs.vary(digits, tmp_path / "subject", (old, new), name="guards.py")
+    evaluator = Evaluator(subject)
+    count = len(evaluator._data.development)
+    from harness.evaluator import _generator
+
+    order = _generator(SHUFFLE, "order of rows").permutation(2 * count)
+    table = np.eye(10, dtype=np.float32)[np.concatenate([evaluator._data.development.labels] * 2)][order]
+    save_file({"answers": np.ascontiguousarray(table)}, tmp_path / "answers")
+    assert evaluator.develop(str(tmp_path / "answers"), SHUFFLE)["development"]["smudges"] == 1.0
+    save_file({"answers": np.ascontiguousarray(table * 100)}, tmp_path / "answers")
+    with pytest.raises(SubjectError, match="out of its bounds"):
+        evaluator.develop(str(tmp_path / "answers"), SHUFFLE)
+
+
+def test_evidence_is_salted(evaluator, tmp_path):
+    """The same test asked twice gives the same result under another salt, so its digest can be published."""
+    ids = list(range(400))
+    good, poor = answers(evaluator, ids, tmp_path / "good"), answers(evaluator, ids, tmp_path / "poor", right=0.5)
+    one, other = (ask_test(evaluator, ids, good, poor, poor) for _ in range(2))
+    assert one["result"] == other["result"]
+    assert one["salt"] != other["salt"]
+    assert len({hashlib.sha256(json.dumps(each).encode()).digest() for each in (one, other)}) == 2
