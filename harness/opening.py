@@ -7,28 +7,25 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from harness import __version__
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
-from harness.canonical import canonical_bytes, digest
+from harness.canonical import digest
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
-from harness.entries import Genesis, Started
-from harness.errors import ConfigError, EvaluatorError, SubjectError
+from harness.entries import Started
+from harness.errors import ConfigError, SubjectError
 from harness.folder import RunFolder, guard_digest, read_source
-from harness.gates import GateSpec, compile_gates
+from harness.genesis import check_gates, check_same_run, evaluate, gates_power, make_genesis
 from harness.journal import Journal, Listener
 from harness.judge import Judge
 from harness.keys import Signer, VaultKey
 from harness.policy import PolicySet, load_subject_policies
-from harness.power import PowerTable, require_power, typical_alpha
 from harness.state import RunState
 from harness.supervisor import Supervisor
 from harness.vault import Vault
-from harness.workshop import Failure, Made, Workshop
+from harness.workshop import Workshop
 
 OWN_FILES = {"lock", "supervisor.stderr", "supervisor.jsonl"}
 MINIMUM_ITEMS = 200
@@ -162,16 +159,15 @@ def _open(
     first = state.genesis is None
     run_seed = (0 if seed is None else seed) if state.genesis is None else state.genesis.seed
     if state.genesis is not None:
-        _same_run(state.genesis, guard, data["data"], key, policies, seed)
+        check_same_run(state.genesis, guard, data["data"], key, policies, seed)
         config = state.genesis.config
     workshop = Workshop(engine, blobs, config, folder.work, seed=run_seed, output=data["output"])
     development, training = folder.work / "development.safetensors", folder.work / "train.safetensors"
     shuffle = digest(f"development {run_seed}".encode()).removeprefix("sha256:")
-    rows = _evaluate(
+    rows = evaluate(
         evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)}
     )["rows"]
-    _evaluate(evaluator, {"op": "training", "dest": str(training)})
-    named = config.vault.dir is not None
+    evaluate(evaluator, {"op": "training", "dest": str(training)})
     place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
     vault = Vault(
         place,
@@ -182,13 +178,6 @@ def _open(
         minimum=min(MINIMUM_ITEMS, data["vault"]),
     )
     closers.append(vault.close)
-    if first:
-        genesis = _genesis(
-            config, source, guard, policies, workshop, evaluator, training, development, rows, shuffle, data,
-            vault, signer=signer, seed=run_seed, named=named, note=note,
-        )  # fmt: skip
-        log.commit(genesis)
-    log.commit(Started(nonce=secrets.token_hex(8), isolation=engine.isolation, device=engine.device))
     rooms = Rooms(
         folder=folder,
         config=config,
@@ -208,122 +197,13 @@ def _open(
         development_rows=rows,
         development_shuffle=shuffle,
     )
+    if first:
+        note("building the baseline")
+        log.commit(make_genesis(rooms, source, guard, data, signer=signer, seed=run_seed))
+    log.commit(Started(nonce=secrets.token_hex(8), isolation=engine.isolation, device=engine.device))
     supervisor = Supervisor(rooms)
     supervisor.recover()
     return Opened(supervisor, rooms, closers)
-
-
-def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
-    """Compile the gates against the evals that there are.
-
-    ConfigError where an alignment eval has no gate: what must not regress must be tested.
-    """
-    gates = compile_gates(
-        [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
-    )
-    gated = {gate.eval for gate in gates}
-    for each in data["evals"]:
-        if each["kind"] == "alignment" and each["name"] not in gated:
-            raise ConfigError(
-                f"the alignment eval '{each['name']}' has no gate",
-                where=str(subject / "lockgate.yaml"),
-                remedy=f"add under gates: {{eval: {each['name']}, kind: parent, margin: 0.05}}",
-            )
-    return gates
-
-
-def gates_power(
-    gates: list[GateSpec], config: Config, data: dict[str, Any], *, floor: float | None = None
-) -> PowerTable:
-    """How likely these gates pass a candidate that deserves it; StatisticsError below the configuration's floor."""
-    ledger = config.ledger
-    return require_power(
-        gates,
-        ledger.min_power if floor is None else floor,
-        alpha=typical_alpha(ledger.delta),
-        cap=min(ledger.cap, data["vault"]),
-        batch=ledger.batch,
-        discordance=ledger.discordance,
-        gain=ledger.gain,
-        levels=ledger.levels,
-        applies={e["name"]: e["applies"] for e in data["evals"]},
-        available=data["vault"],
-    )
-
-
-def _genesis(
-    config: Config,
-    source: dict[str, bytes],
-    guard: str,
-    policies: PolicySet,
-    workshop: Workshop,
-    evaluator: Child,
-    training: Path,
-    development: Path,
-    rows: int,
-    shuffle: str,
-    data: dict[str, Any],
-    vault: Vault,
-    *,
-    signer: Signer,
-    seed: int,
-    named: bool,
-    note: Callable[[str], None],
-) -> Genesis:
-    """Build and measure the baseline: the subject as it stands, with the default recipe."""
-    note("building the baseline")
-    tree = workshop.store_source(source)
-    recipe, _ = workshop.describe(tree)
-    made = workshop.build(recipe, tree, training)
-    if not isinstance(made, Made):
-        raise SubjectError(
-            made.text, where="model.py", remedy="the subject as it stands must train: mend it and run again"
-        )
-    answered = workshop.predict(made.candidate, development, rows)
-    if isinstance(answered, Failure):
-        raise SubjectError(
-            answered.text, where="model.py", remedy="the subject as it stands must answer: mend it and run again"
-        )
-    scored = _evaluate(
-        evaluator, {"op": "develop", "answers": str(workshop.blob(answered.answers)), "shuffle": shuffle}
-    )
-    return Genesis(
-        origin=signer.name,
-        seed=seed,
-        config=config,
-        guard=guard,
-        policies=policies.digest,
-        policy_sources=workshop.keep(canonical_bytes(policies.json_value())),
-        eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
-        baseline=made.candidate.model_copy(update={"flops": answered.flops}),
-        development=scored["development"],
-        answers=answered.answers,
-        data=data["data"],
-        vault_commitment=vault.commitment,
-        vault_items=data["vault"],
-        vault_minimum=vault.state.minimum,
-        vault_named=named,
-        harness=__version__,
-    )
-
-
-def _same_run(genesis: Genesis, guard: str, data: str, key: VaultKey, policies: PolicySet, seed: int | None) -> None:
-    """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
-    if (guard, policies.digest) != (genesis.guard, genesis.policies):
-        raise ConfigError(
-            "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy or the harness itself",
-            remedy="restore it, or begin a new run with --out; a log never mixes two guards",
-        )
-    if data != genesis.data:
-        raise ConfigError(
-            "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
-        )
-    if key.commitment() != genesis.vault_commitment:
-        raise ConfigError(
-            "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
-        )
-    if seed is not None and seed != genesis.seed:
-        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
 
 
 def _log(folder: RunFolder, signer: Signer, listener: Listener | None) -> tuple[Journal, RunState]:
@@ -368,13 +248,6 @@ def _vault_key(path: Path) -> VaultKey:
         return VaultKey.load(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     return VaultKey.create(path)
-
-
-def _evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:
-    answer = evaluator.ask(request, seconds=EVALUATOR_SECONDS)
-    if "ok" not in answer:
-        raise EvaluatorError(str(answer.get("message")), where=answer.get("where"), remedy=answer.get("remedy"))
-    return dict(answer["ok"])
 
 
 def write_subject(folder: RunFolder, subject: Path, vault_key: Path | None) -> None:

@@ -14,8 +14,9 @@ from harness.durable import write_durably
 from harness.entries import Halted
 from harness.errors import ConfigError, ServiceError, SubjectError
 from harness.folder import RunFolder
+from harness.genesis import check_gates, gates_power
 from harness.keys import Signer, VaultKey
-from harness.opening import check_gates, gates_power, open_journal, read_subject
+from harness.opening import open_journal, read_subject
 from harness.power import PowerTable
 
 

@@ -1,0 +1,131 @@
+"""The first entry: the baseline built and measured, the gates compiled and found to have power, the guard named.
+
+And the check, at every later start, that what guards the run is still what its first entry names.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness import __version__
+from harness.canonical import canonical_bytes
+from harness.channel import Child
+from harness.config import Config
+from harness.desk import EVALUATOR_SECONDS, Rooms
+from harness.entries import Genesis
+from harness.errors import ConfigError, EvaluatorError, SubjectError
+from harness.gates import GateSpec, compile_gates
+from harness.keys import Signer, VaultKey
+from harness.policy import PolicySet
+from harness.power import PowerTable, require_power, typical_alpha
+from harness.records import Digest
+from harness.workshop import Failure, Made
+
+
+def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
+    """Compile the gates against the evals that there are.
+
+    ConfigError where an alignment eval has no gate: what must not regress must be tested.
+    """
+    gates = compile_gates(
+        [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
+    )
+    gated = {gate.eval for gate in gates}
+    for each in data["evals"]:
+        if each["kind"] == "alignment" and each["name"] not in gated:
+            raise ConfigError(
+                f"the alignment eval '{each['name']}' has no gate",
+                where=str(subject / "lockgate.yaml"),
+                remedy=f"add under gates: {{eval: {each['name']}, kind: parent, margin: 0.05}}",
+            )
+    return gates
+
+
+def gates_power(
+    gates: list[GateSpec], config: Config, data: dict[str, Any], *, floor: float | None = None
+) -> PowerTable:
+    """How likely these gates pass a candidate that deserves it; StatisticsError below the floor."""
+    ledger = config.ledger
+    return require_power(
+        gates,
+        ledger.min_power if floor is None else floor,
+        alpha=typical_alpha(ledger.delta),
+        cap=min(ledger.cap, data["vault"]),
+        batch=ledger.batch,
+        discordance=ledger.discordance,
+        gain=ledger.gain,
+        levels=ledger.levels,
+        applies={e["name"]: e["applies"] for e in data["evals"]},
+        available=data["vault"],
+    )
+
+
+def make_genesis(
+    rooms: Rooms, source: dict[str, bytes], guard: Digest, data: dict[str, Any], *, signer: Signer, seed: int
+) -> Genesis:
+    """Build and measure the baseline: the subject as it stands, default recipe. SubjectError where it fails."""
+    workshop = rooms.workshop
+    tree = workshop.store_source(source)
+    recipe, _ = workshop.describe(tree)
+    made = workshop.build(recipe, tree, rooms.training)
+    if not isinstance(made, Made):
+        remedy = "the subject as it stands must train: mend it and run again"
+        raise SubjectError(made.text, where="model.py", remedy=remedy)
+    answered = workshop.predict(made.candidate, rooms.development, rooms.development_rows)
+    if isinstance(answered, Failure):
+        remedy = "the subject as it stands must answer: mend it and run again"
+        raise SubjectError(answered.text, where="model.py", remedy=remedy)
+    request = {
+        "op": "develop",
+        "answers": str(workshop.blob(answered.answers)),
+        "shuffle": rooms.development_shuffle,
+    }
+    scored = evaluate(rooms.evaluator, request)
+    return Genesis(
+        origin=signer.name,
+        seed=seed,
+        config=rooms.config,
+        guard=guard,
+        policies=rooms.policies.digest,
+        policy_sources=workshop.keep(canonical_bytes(rooms.policies.json_value())),
+        eval_kinds=rooms.eval_kinds,
+        baseline=made.candidate.model_copy(update={"flops": answered.flops}),
+        development=scored["development"],
+        answers=answered.answers,
+        data=data["data"],
+        vault_commitment=rooms.vault.commitment,
+        vault_items=data["vault"],
+        vault_minimum=rooms.vault.state.minimum,
+        vault_named=rooms.config.vault.dir is not None,
+        harness=__version__,
+    )
+
+
+def check_same_run(
+    genesis: Genesis, guard: str, data: str, key: VaultKey, policies: PolicySet, seed: int | None
+) -> None:
+    """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
+    if (guard, policies.digest) != (genesis.guard, genesis.policies):
+        raise ConfigError(
+            "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy or the harness itself",
+            remedy="restore it, or begin a new run with --out; a log never mixes two guards",
+        )
+    if data != genesis.data:
+        raise ConfigError(
+            "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
+        )
+    if key.commitment() != genesis.vault_commitment:
+        raise ConfigError(
+            "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
+        )
+    if seed is not None and seed != genesis.seed:
+        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
+
+
+def evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:
+    """Ask the evaluator, before there is a log that a failure could go into: it is raised, with place and remedy."""
+    answer = evaluator.ask(request, seconds=EVALUATOR_SECONDS)
+    if "ok" not in answer:
+        raise EvaluatorError(str(answer.get("message")), where=answer.get("where"), remedy=answer.get("remedy"))
+    return dict(answer["ok"])
