@@ -9,6 +9,7 @@ setup:
 # What needs no run: style, types, and who may import whom.
 check:
 	$(BIN)ruff check .
+	$(BIN)ruff format --check .
 	$(BIN)mypy
 	$(BIN)lint-imports --no-cache
 
