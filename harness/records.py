@@ -74,6 +74,7 @@ Reason = Literal[
     "judge-failed",
     "sandbox",
     "interrupted",
+    "internal",
 ]
 """Why a proposal was decided as it was: the closed list that README explains."""
 
@@ -105,6 +106,7 @@ REASONS: dict[str, str] = {
     "judge-failed": "the policies could not be judged",
     "sandbox": "the sandbox could not be made, or was breached",
     "interrupted": "its test was cut off by a rollback, which ended the epoch",
+    "internal": "the harness met an error of its own while it was at it: a defect to report",
 }
 """One line on each reason code, as README and the command line print it."""
 

@@ -173,6 +173,11 @@ class Service:
                     await self._answer(parse_request(line), writer)
                 except LockgateError as error:
                     await self._send(writer, _problem(error))
+                except ConnectionError:
+                    return
+                except Exception as error:  # noqa: BLE001 - a defect ends a request, with its name, and not the supervisor
+                    told = f"{type(error).__name__}: {error}"
+                    await self._send(writer, _problem(LockgateError(f"the supervisor failed: {told}")))
         except ConnectionError:
             return
         finally:

@@ -18,8 +18,17 @@ from harness.canonical import canonical_bytes, parse_json
 from harness.decision import decide, reject
 from harness.desk import Desk, Halt, Rooms, finished
 from harness.entries import Built, Decided, Developed, ProposedEntry, Staked
-from harness.errors import ArtifactError, EvaluatorError, StateError
+from harness.errors import (
+    ArtifactError,
+    AuditError,
+    EvaluatorError,
+    PromotionError,
+    SandboxError,
+    StateError,
+    StatisticsError,
+)
 from harness.promotion import Promotion
+from harness.records import Reason
 from harness.rules import decide_document
 from harness.screening import Screening
 from harness.trial import Trial
@@ -89,18 +98,29 @@ class Supervisor(Desk):
             self._guarded(number, self._conclude)
 
     def _guarded(self, number: int, step: Callable[[int], None]) -> None:
-        """Run one step of one proposal; an artefact or scorer that fails is a rejection with its reason.
+        """Run one step of one proposal; whatever fails on its account is a rejection with its reason.
 
-        Errors of the log, the swap or the disk pass through: then nothing more can be decided.
+        Errors of the log, the swap or the disk pass through: then nothing more can be decided. So do errors
+        after the decision, which is not taken back. An error that nobody foresaw rejects too: otherwise one
+        proposal could stop a run for good, at every restart.
         """
         if self.state.halted is None and finished(self._of(number)):
             return
         try:
             step(number)
-        except EvaluatorError as error:
-            self._reject(number, reject("evaluator-failed", str(error)))
-        except ArtifactError as error:
-            self._reject(number, reject("build-output", str(error)))
+        except (Halt, AuditError, StateError, PromotionError, OSError):
+            raise
+        except Exception as error:
+            if self._of(number).decision is not None:
+                raise
+            codes: dict[type[Exception], Reason] = {
+                EvaluatorError: "evaluator-failed",
+                StatisticsError: "evaluator-failed",
+                ArtifactError: "build-output",
+                SandboxError: "sandbox",
+            }
+            code: Reason = next((code for kind, code in codes.items() if isinstance(error, kind)), "internal")
+            self._reject(number, reject(code, f"{type(error).__name__}: {error}"[:1000]))
 
     def _prepare(self, number: int) -> None:
         """Build the candidate and measure it on the development items, each in a sandbox of its own."""
