@@ -287,6 +287,9 @@ def _settle(ended: Ended, descriptor: int, limits: Limits) -> Outcome:
     if ended.status != 0:
         if ended.cpu_seconds > limits.cpu_seconds - 0.1:  # the kernel's own count runs a little ahead of rusage
             return outcome("timeout", f"it used more than its {limits.cpu_seconds} CPU seconds")
+        size = os.fstat(descriptor).st_size
+        if size > limits.output_mb << 20:  # the kernel let it write no further
+            return outcome("oversize", f"an answer of {size} bytes or more, where {limits.output_mb} MiB are allowed")
         last = report.text.strip().rpartition("\n")[2]
         code = os.waitstatus_to_exitcode(ended.status)
         how = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"

@@ -43,6 +43,18 @@ class NonFiniteLossError(WorkerError):
     """A training step whose loss is not a number, or infinite."""
 
 
+class NonFiniteWeightsError(WorkerError):
+    """Training that left NaN or infinity among the weights."""
+
+
+class InvalidRecipeError(WorkerError):
+    """Values that the subject's Recipe does not accept."""
+
+
+class BadAnswersError(WorkerError):
+    """Answers of another shape or type than a subject gives, or not finite."""
+
+
 class Context:
     """What `train` is given besides its data.
 
@@ -170,7 +182,10 @@ def _recipe(module: ModuleType, values: dict[str, Any] | None) -> Any:
     unknown = set(values or {}) - set(recipe.model_fields)
     if unknown:
         raise WorkerError(f"the recipe has no field {min(unknown)!r}")
-    return recipe.model_validate_json(json.dumps(values or {}), strict=True)  # "8" is no width
+    try:
+        return recipe.model_validate_json(json.dumps(values or {}), strict=True)  # "8" is no width
+    except pydantic.ValidationError as error:
+        raise InvalidRecipeError(str(error)) from error
 
 
 def _prepare(payload: dict[str, Any]) -> tuple[int, Any]:
@@ -233,7 +248,7 @@ def _build(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
         raise WorkerError("the model has no weights")
     for name, value in weights.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise WorkerError(f"the weights of {name!r} are not finite after training")
+            raise NonFiniteWeightsError(f"the weights of {name!r} are not finite after training")
     header = {
         "recipe": recipe.model_dump(mode="json"),
         "schema": type(recipe).model_json_schema(),
@@ -271,15 +286,15 @@ def _predict(folder: Path, payload: dict[str, Any], progress: Progress) -> Answe
 
 
 def _checked(answer: Any, rows: int) -> Any:
-    """Return a batch of answers on the CPU, or raise WorkerError: float32, [rows, ...] of 2 or more axes, finite."""
+    """Return a batch of answers on the CPU, or raise BadAnswersError: float32, [rows, ...], 2 or more axes, finite."""
     import torch
 
     if not isinstance(answer, torch.Tensor):
-        raise WorkerError(f"predict gave {type(answer).__name__}, not a tensor")
+        raise BadAnswersError(f"predict gave {type(answer).__name__}, not a tensor")
     if answer.dtype != torch.float32 or answer.dim() < 2 or len(answer) != rows:
-        raise WorkerError(f"predict gave {answer.dtype} {list(answer.shape)}, not float32 [{rows}, ...]")
+        raise BadAnswersError(f"predict gave {answer.dtype} {list(answer.shape)}, not float32 [{rows}, ...]")
     if not bool(torch.isfinite(answer).all()):
-        raise WorkerError("predict gave NaN or infinity")
+        raise BadAnswersError("predict gave NaN or infinity")
     return answer.detach().cpu().contiguous().clone()
 
 

@@ -197,6 +197,15 @@ def _count(spec: TensorSpec) -> int:
     return total
 
 
+_BY_ERROR: dict[str, Reason] = {
+    "NonFiniteLoss": "non-finite",
+    "NonFiniteWeights": "non-finite",
+    "InvalidRecipe": "invalid-recipe",
+    "BadAnswers": "predict-output",
+}
+"""What the worker says of itself: believed for the words of a rejection only."""
+
+
 def _failure(outcome: Outcome, phase: str) -> Failure | None:
     """The reason code and the words for a job that did not end well."""
     if outcome.status == "ok":
@@ -209,10 +218,9 @@ def _failure(outcome: Outcome, phase: str) -> Failure | None:
     text = f"{phase}: {told or outcome.message or outcome.status}"[:1000]
     if outcome.status in ("unavailable", "refused"):
         return Failure("sandbox", text)
-    if isinstance(error, dict) and error.get("type") == "NonFiniteLoss":
-        return Failure("non-finite", text)
-    if isinstance(error, dict) and error.get("type") == "InvalidRecipe":
-        return Failure("invalid-recipe", text)
+    code = _BY_ERROR.get(str(error.get("type"))) if isinstance(error, dict) else None
+    if code is not None:
+        return Failure(code, text)
     if phase == "predict":
         return Failure("predict-output" if outcome.status == "oversize" else "predict-failed", text)
     by_status: dict[str, Reason] = {

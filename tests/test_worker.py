@@ -180,7 +180,7 @@ def test_operations_are_counted_per_row(folder):
         (
             "for step in range(5):",
             "model[0].bias.data[0] = float('nan')\n    for step in range(0):",
-            "Worker",
+            "NonFiniteWeights",
             "not finite after",
         ),
         ("def train", "def no_train", "AttributeError", "train"),
