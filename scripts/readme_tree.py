@@ -77,9 +77,10 @@ def wanted() -> list[str]:
 
 
 def purpose(path: str) -> str:
-    """The first sentence of a Python file's docstring; a question mark where there is none."""
+    """The first sentence of a Python file's docstring, or a text file's first comment or heading; else a question mark."""
     if not path.endswith(".py"):
-        return "?"
+        first = (ROOT / path).read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        return first.lstrip("#! ").rstrip(".") if first.startswith("# ") else "?"
     text = ast.get_docstring(ast.parse((ROOT / path).read_text(encoding="utf-8"))) or "?"
     sentence = re.split(r"(?<=[a-z)`])[.:]? ?\n\n|(?<=[a-z)`])\. ", text)[0].rstrip(".")
     sentence = " ".join(sentence.replace("`", "").split())
