@@ -77,7 +77,7 @@ def wanted() -> list[str]:
 
 
 def purpose(path: str) -> str:
-    """The first sentence of a Python file's docstring, or a text file's first comment or heading; else a question mark."""
+    """The first sentence of a docstring, or a text file's first comment or heading; else a question mark."""
     if not path.endswith(".py"):
         first = (ROOT / path).read_text(encoding="utf-8", errors="replace").partition("\n")[0]
         return first.lstrip("#! ").rstrip(".") if first.startswith("# ") else "?"

@@ -3,9 +3,6 @@
 Run: python tests/benchmarks/gpu.py. Without a CUDA device it prints "skipped: no CUDA device" and ends with status 0.
 """
 
-# Printing is what a benchmark does.
-# ruff: noqa: T201
-
 from __future__ import annotations
 
 import sys

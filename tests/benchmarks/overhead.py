@@ -92,7 +92,9 @@ def main() -> None:
     print(f"{count} candidates, one worker, one thread; what came of them: {came}")
     print(f"bare train-and-evaluate  {plain * 1e3:8.1f} ms a candidate")
     print(f"all guards on            {seconds * 1e3:8.1f} ms a candidate  (start, baseline included: {started:.1f} s)")
-    print(f"overhead                 {(seconds - plain) * 1e3:8.1f} ms a candidate, {seconds / plain:.2f} times the bare loop")
+    print(
+        f"overhead                 {(seconds - plain) * 1e3:8.1f} ms a candidate, {seconds / plain:.2f} times the bare loop"
+    )
 
 
 if __name__ == "__main__":

@@ -4,9 +4,6 @@ Run: python tests/benchmarks/workers.py [REPEATS]. Prints minimum and median wal
 ratio of the medians; the answers are compared, and must be equal to the bit.
 """
 
-# Printing is what a benchmark does.
-# ruff: noqa: T201
-
 from __future__ import annotations
 
 import statistics
