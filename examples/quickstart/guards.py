@@ -39,7 +39,7 @@ def load() -> Data:
     """Words that stand in the top 12,000 of exactly one language; half of them for training, half for the vault."""
     import wordfreq
 
-    tops = {code: wordfreq.top_n_list(code, TOP) for code in LANGUAGES + NEIGHBOURS}
+    tops = {code: wordfreq.top_n_list(code, TOP, wordlist="small") for code in LANGUAGES + NEIGHBOURS}
     seen = Counter(word for words in tops.values() for word in words)
     words: list[str] = []
     labels: list[int] = []

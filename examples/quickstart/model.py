@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-LETTERS, LANGUAGES, BATCH = 160, 24, 128
+LETTERS, LANGUAGES, EMBEDDING, BATCH = 160, 24, 24, 128
 
 ARCHITECTURE, TRAINING = {"group": "architecture"}, {"group": "training"}
 
@@ -23,10 +23,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     convolutions: int = Field(0, ge=0, le=2, json_schema_extra=ARCHITECTURE)
-    embedding: int = Field(24, ge=8, le=32, json_schema_extra={**ARCHITECTURE, "scale": "log"})
-    channels: int = Field(32, ge=16, le=72, json_schema_extra={**ARCHITECTURE, "scale": "log"})
-    lr: float = Field(0.003, ge=0.001, le=0.03, json_schema_extra={**TRAINING, "scale": "log"})
-    steps: int = Field(300, ge=200, le=1200, json_schema_extra={**TRAINING, "scale": "log"})
+    channels: int = Field(32, ge=16, le=64, json_schema_extra={**ARCHITECTURE, "scale": "log"})
+    lr: float = Field(0.003, ge=0.002, le=0.03, json_schema_extra={**TRAINING, "scale": "log"})
+    steps: int = Field(300, ge=300, le=1200, json_schema_extra={**TRAINING, "scale": "log"})
     small_share: float = Field(1.0, ge=0.0, le=1.0, json_schema_extra=TRAINING)
 
 
@@ -35,8 +34,8 @@ class Words(nn.Module):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
-        self.embed = nn.Embedding(LETTERS, recipe.embedding, padding_idx=0)
-        widths = [recipe.embedding, *[recipe.channels] * recipe.convolutions]
+        self.embed = nn.Embedding(LETTERS, EMBEDDING, padding_idx=0)
+        widths = [EMBEDDING, *[recipe.channels] * recipe.convolutions]
         self.convolutions = nn.ModuleList(
             nn.Conv1d(before, after, kernel_size=3, padding=1) for before, after in pairwise(widths)
         )
