@@ -137,7 +137,7 @@ def essence(run: Path) -> list[tuple]:
     """
     keep = {
         "genesis": ("seed", "development", "answers", "data", "vault_commitment"),
-        "proposed": ("number", "generation", "index", "document"),
+        "proposed": ("number", "generation", "index"),
         "screened": ("number", "recipe", "source", "outcome", "failed"),
         "built": ("number",),
         "developed": ("number", "development", "answers"),
