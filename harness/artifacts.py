@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.canonical import digest, parse_json
 from harness.durable import make_directory, sync_directory, write_durably
-from harness.errors import ArtifactError, CanonicalError
+from harness.errors import ArtifactError, CanonicalError, DiskError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,9 @@ class BlobStore:
             else:
                 write_durably(path, data, mode=self._mode)
         except OSError as error:
-            raise ArtifactError(f"the blob cannot be written: {error}", where=name) from error
+            raise DiskError(
+                f"a blob cannot be written: {error.strerror}", where=str(path), remedy="free some space, then resume"
+            ) from error
 
 
 def open_regular(path: Path | str, *, max_bytes: int | None = None, one_link: bool = False) -> BufferedReader:

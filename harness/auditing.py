@@ -24,6 +24,7 @@ from harness.keys import Verifier
 from harness.ledger import LedgerState
 from harness.live import check_version, live_version
 from harness.logreader import check_log
+from harness.plain import plain
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.records import Decision
@@ -104,7 +105,7 @@ def trail(folder: RunFolder) -> Iterator[dict[str, Any]]:
             "index": index,
             "time": entry.time,
             "kind": kind_of(entry),
-            "text": told(entry),
+            "text": plain(told(entry), 4000),
             "body": entry.json_value(),
         }
 

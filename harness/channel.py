@@ -36,17 +36,25 @@ class Child:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = bytearray()
+        self._closed = False
+        self._greeting: tuple[dict[str, Any], dict[str, Any], float] | None = None
 
     @property
     def pid(self) -> int | None:
         """The running child's process id."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
+    def expect(self, request: dict[str, Any], answer: dict[str, Any], *, seconds: float) -> None:
+        """Ask every later child this first, and use none that answers otherwise: it would be another one."""
+        self._greeting = (request, answer, seconds)
+
     def ask(self, request: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         """Send one request, return its answer. EvaluatorError where there is none in time."""
         with self._lock:
-            process = self._running()
+            process, fresh = self._running()
             try:
+                if fresh and self._greeting is not None:
+                    self._greet(process, *self._greeting)
                 return self._exchange(process, request, seconds)
             except (OSError, ValueError, CanonicalError, EvaluatorError) as error:
                 self._kill()
@@ -54,15 +62,29 @@ class Child:
                     raise
                 raise EvaluatorError(f"the {self._name} failed: {error}", remedy=f"see {self._stderr}") from error
 
+    def _greet(
+        self, process: subprocess.Popen[bytes], greeting: dict[str, Any], wanted: dict[str, Any], seconds: float
+    ) -> None:
+        if self._exchange(process, greeting, seconds) != wanted:
+            raise EvaluatorError(
+                f"a {self._name} that was started again is not the one that the run began with",
+                remedy="restore the subject's guards and data, then resume",
+            )
+
     def close(self) -> None:
-        """End the child."""
+        """End the child, for good."""
         with self._lock:
+            self._closed = True
             self._kill()
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running(self) -> tuple[subprocess.Popen[bytes], bool]:
+        if self._closed:
+            raise EvaluatorError(f"the {self._name} is closed")
+        fresh = False
         if self._process is None or self._process.poll() is not None:
             self._kill()
             self._buffer.clear()
+            fresh = True
             keep = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
             environment = {key: os.environ[key] for key in keep if key in os.environ}
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
@@ -75,7 +97,7 @@ class Child:
                     env=environment,
                     start_new_session=True,
                 )
-        return self._process
+        return self._process, fresh
 
     def _exchange(self, process: subprocess.Popen[bytes], request: dict[str, Any], seconds: float) -> dict[str, Any]:
         if process.stdin is None or process.stdout is None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from harness import errors
 from harness.errors import ConfigError, LockgateError, ServiceError
@@ -97,10 +97,16 @@ class SupervisorProcess:
         out = self.process.stdout
         if out is None:
             raise ServiceError("the supervisor has no pipes")
+        try:
+            self._wait(out, run, note)
+        except BaseException:
+            self.close()  # an interrupted client leaves no supervisor that holds the lock
+            raise
+
+    def _wait(self, out: IO[bytes], run: Path, note: Callable[[str], None]) -> None:
         for line in out:
             message = json.loads(line)
             if "error" in message:
-                self.close()
                 raise_problem(message["error"])
             if "ready" in message:
                 self.ready = message

@@ -33,7 +33,7 @@ class GateRule(Record):
     margin: Annotated[float, Field(gt=0, le=1)] | None = None
     threshold: float | None = None
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
-    cap: Positive | None = None
+    cap: Annotated[int, Field(gt=0, le=200_000)] | None = None
 
     @model_validator(mode="after")
     def _fields_fit(self) -> GateRule:
@@ -52,7 +52,7 @@ class LedgerRule(Record):
     """The error budget: delta over the life of the vault, items a test may use, items a batch."""
 
     delta: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
-    cap: Positive = 6000
+    cap: Annotated[int, Field(gt=0, le=200_000)] = 6000
     batch: Positive = 50
     discordance: Share | dict[str, Share] = 0.2
     """The share of items on which neighbours differ, by eval or by gate: what the power calculation assumes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from harness.plain import plain
 from harness.records import Decision, GateVerdict, Reason, Why
 
 
@@ -49,6 +50,9 @@ class JudgementLike(Protocol):
         """Why it is invalid, where it is."""
 
 
+MAX_REASONS = 20
+"""More reasons help nobody, and an entry of the log holds 64 kB."""
+
 _BY_EVAL_KIND: Mapping[str, Reason] = {
     "capability": "gate-capability",
     "alignment": "gate-alignment",
@@ -66,8 +70,8 @@ _CLAIM = {
 
 
 def reject(code: Reason, text: str) -> Decision:
-    """A rejection for one reason."""
-    return Decision(verdict="reject", reasons=[Why(code=code, text=text)])
+    """A rejection for one reason. The text may hold a stranger's words: it is made plain."""
+    return Decision(verdict="reject", reasons=[Why(code=code, text=plain(text))])
 
 
 def judged(judgement: JudgementLike) -> list[Why]:
@@ -78,10 +82,14 @@ def judged(judgement: JudgementLike) -> list[Why]:
     if judgement.outcome == "pass":
         return [Why(code="judge-failed", text="outcome 'pass' without a rule that passed, or with one that did not")]
     if judgement.outcome == "invalid":
-        return [Why(code="judge-failed", text=judgement.reason or "the judgement is invalid")]
+        return [Why(code="judge-failed", text=plain(judgement.reason or "the judgement is invalid"))]
     code: Reason = "hold-unanswered" if judgement.outcome == "hold" else "policy"
-    reasons = [Why(code=code, text=f"{rule.policy}/{rule.rule}: {rule.message or 'not satisfied'}") for rule in failed]
-    return reasons or [Why(code="judge-failed", text=f"outcome '{judgement.outcome}' without a failed rule")]
+    reasons = [
+        Why(code=code, text=plain(f"{rule.policy}/{rule.rule}: {rule.message or 'not satisfied'}")) for rule in failed
+    ]
+    return reasons[:MAX_REASONS] or [
+        Why(code="judge-failed", text=f"outcome '{judgement.outcome}' without a failed rule")
+    ]
 
 
 def gated(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str]) -> list[Why]:

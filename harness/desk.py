@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from harness.artifacts import BlobStore
 from harness.channel import Child
 from harness.config import Config
-from harness.entries import Decided
+from harness.entries import Decided, Staked
 from harness.errors import EvaluatorError
 from harness.folder import RunFolder
 from harness.gates import GateSpec
@@ -79,6 +81,25 @@ class Desk:
         cap = self._rooms.config.ledger.cap
         return max([cap, *(gate.cap or cap for gate in self._rooms.gates)])
 
+    def _enter_stake(self, number: int) -> None:
+        """Stake in the vault's ledger, which is durable first, then in the log; what the ledger holds already, too."""
+        vault = self._rooms.vault
+        stake = vault.stake(self._key(number), self._prefix())
+        size, root = vault.head
+        self._journal.commit(
+            Staked(
+                number=number,
+                epoch=self.state.epoch,
+                test=stake.test,
+                alpha=stake.alpha,
+                incumbent=self.state.incumbent.digest,
+                offset=stake.offset,
+                cap=stake.items,
+                ledger_size=size,
+                ledger_root=root,
+            )
+        )
+
     def _reject(
         self, number: int, decision: Decision, *, judgement: Digest | None = None, document: Digest | None = None
     ) -> None:
@@ -120,11 +141,18 @@ class Desk:
         return result
 
     def _out_of_time(self) -> bool:
-        return self.state.active_seconds >= self._rooms.config.budgets.wall_seconds
+        return self._seconds_left() <= 0
+
+    def _seconds_left(self) -> float:
+        """What is left of the wall-clock budget: the log's entries, and the time since the last one."""
+        spent = self.state.active_seconds
+        if self.state.last_time:
+            spent += max(0.0, (datetime.now(UTC) - datetime.fromisoformat(self.state.last_time)).total_seconds())
+        return self._rooms.config.budgets.wall_seconds - spent
 
     def _halting(self) -> bool:
         """Looked at before every decision and right before the swap: the log's halt, or the kill-switch file."""
-        return self.state.halted is not None or self._rooms.folder.halt.exists()
+        return self.state.halted is not None or os.path.lexists(self._rooms.folder.halt)
 
     def _check_halt(self) -> None:
         if self._halting():

@@ -15,6 +15,7 @@ from rich.text import Text
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.errors import LockgateError
+from harness.plain import plain
 
 _COLOUR = {"promoted": "bold green", "reject": "red", "voided": "yellow", "hold": "yellow"}
 _STAGE = {
@@ -156,7 +157,7 @@ def objective_interval(out: Path, row: dict[str, Any], objective: str) -> str:
 
 
 def _who(row: dict[str, Any]) -> str:
-    return f"{row['proposer']}: {row['label']}" if row["label"] else str(row["proposer"])
+    return plain(f"{row['proposer']}: {row['label']}" if row["label"] else str(row["proposer"]), 200)
 
 
 def _metric(row: dict[str, Any], objective: str) -> str:
@@ -166,7 +167,7 @@ def _metric(row: dict[str, Any], objective: str) -> str:
 
 def _why(row: dict[str, Any]) -> str:
     if row["verdict"] == "reject":
-        return "; ".join(f"{why['code']}: {why['text']}" for why in row["reasons"])
+        return plain("; ".join(f"{why['code']}: {why['text']}" for why in row["reasons"]), 2000)
     return ""
 
 
@@ -207,7 +208,7 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
             gain = objective_interval(out, row, objective)
             console.print(
                 Text(
-                    f"  {row['number']:>3} {_who(row)} — {why['code']}: {why['text']}"
+                    f"  {row['number']:>3} {_who(row)} — {why['code']}: {plain(why['text'])}"
                     + (f" (objective {gain})" if gain else "")
                 ),
                 soft_wrap=True,

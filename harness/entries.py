@@ -38,6 +38,9 @@ class Genesis(Entry):
     answers: Digest
     """The baseline's answers on the development items."""
     data: Digest
+    """Every development and vault item with its label."""
+    training: Digest
+    """The training tensors."""
     vault_commitment: Digest
     vault_items: int
     vault_minimum: int
@@ -52,6 +55,9 @@ class Started(Entry):
     nonce: str
     isolation: str
     device: str
+    ledger_size: int
+    """Entries of the vault's ledger at this moment, and its root: an older ledger is refused from here on."""
+    ledger_root: str
 
 
 class ProposedEntry(Entry, Proposed):
@@ -104,6 +110,8 @@ class Staked(Entry):
     incumbent: Digest
     offset: int
     cap: int
+    ledger_size: int
+    ledger_root: str
 
 
 class Predicted(Entry):

@@ -18,6 +18,8 @@ exception here means that something could not be decided, read or done.
     ├── StateError          an entry that is illegal where it stands in the log
     ├── PromotionError      the swap could not be made, or made durable
     ├── ServiceError        the supervisor's socket: a malformed or refused request
+    ├── StoppingError       the supervisor is ending: what is under way is not an entry any more
+    ├── DiskError           the disk refused: full, failing, or not ours to write
     └── ProposerError       a proposer that failed, or answered nonsense
 """
 
@@ -94,6 +96,14 @@ class PromotionError(LockgateError):
 
 class ServiceError(LockgateError):
     """A malformed or refused request on the supervisor's socket."""
+
+
+class StoppingError(LockgateError):
+    """The supervisor is ending: what is under way is not an entry any more."""
+
+
+class DiskError(LockgateError):
+    """The disk refused: full, failing, or not ours to write."""
 
 
 class ProposerError(LockgateError):

@@ -11,13 +11,14 @@ items, shuffled, so that a candidate cannot tell by its place which eval a row s
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.canonical import canonical_bytes, digest, parse_json
+from harness.canonical import canonical_bytes, digest, digest_file, parse_json
 from harness.channel import MAX_LINE, serve_lines
 from harness.errors import EvaluatorError, LockgateError, SubjectError
 
@@ -30,12 +31,20 @@ if TYPE_CHECKING:
 class Evaluator:
     """The subject's data and evals, loaded once, and the operations that the supervisor asks for."""
 
-    def __init__(self, subject: Path) -> None:
-        """Load `guards.py` and its data. SubjectError where they are not sound."""
+    def __init__(self, subject: Path, expected: dict[str, str] | None = None) -> None:
+        """Load `guards.py` and its data. SubjectError where they are not sound.
+
+        `expected` maps files of the subject to their digests: what the log's guard digest covers. An evaluator
+        that is started again in the middle of a run loads exactly that, or nothing.
+        """
         from harness.evals import load_guards
 
+        # A stale or planted .pyc beside guards.py would run in place of the text that was hashed.
+        sys.pycache_prefix, sys.dont_write_bytecode = str(subject / ".no-bytecode"), True
         self._path = subject / "guards.py"
+        _check_files(subject, expected or {})
         self._suite = load_guards(self._path)
+        _check_files(subject, expected or {})  # and nothing was changed between the hash and the import
         self._data = self._suite.load()
         self._suite.check(self._data)
 
@@ -47,6 +56,8 @@ class Evaluator:
             "inputs": self.inputs,
             "develop": self.develop,
             "test": self.test,
+            "pick": self.pick,
+            "agree": self.agree,
         }
         arguments = dict(request)
         operation = operations.get(str(arguments.pop("op", "")))
@@ -147,6 +158,26 @@ class Evaluator:
             means[name] = float(scores.mean())
         return {"development": means}
 
+    def pick(self, inputs: str, rows: list[int], dest: str) -> dict[str, Any]:
+        """Write some rows of staged inputs to `dest`, to be answered again on their own."""
+        from safetensors.numpy import load_file, save_file
+
+        save_file({key: _plain(table[rows]) for key, table in load_file(inputs).items()}, dest)
+        return {"rows": len(rows)}
+
+    def agree(self, answers: str, again: str, rows: list[int], total: int) -> dict[str, Any]:
+        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
+        import numpy as np
+
+        from harness.artifacts import TensorSpec, read_tensors
+
+        shape = self._data.output
+        first = read_tensors(Path(answers), {"answers": TensorSpec("F32", (total, *shape))}, max_bytes=1 << 32)
+        second = read_tensors(Path(again), {"answers": TensorSpec("F32", (len(rows), *shape))}, max_bytes=1 << 32)
+        one, two = first["answers"][rows], second["answers"]
+        # Sums are ordered by batch size, and bfloat16 keeps 8 bits: rounding is let through, another answer is not.
+        return {"agree": bool(np.allclose(one, two, rtol=1e-2, atol=1e-3 * float(np.abs(one).max(initial=0.0))))}
+
     def test(
         self,
         ids: list[int],
@@ -160,6 +191,8 @@ class Evaluator:
         batch: int,
     ) -> dict[str, Any]:
         """Run the sequential test of all gates on this prefix of the vault; stop as soon as it is decided."""
+        import numpy as np
+
         from harness.statistics import GateSpec, run_test
 
         specs = [GateSpec.parse(gate) for gate in gates]
@@ -167,16 +200,19 @@ class Evaluator:
         answers: dict[str, dict[str, np.ndarray]] = {}
         for role, path in (("candidate", candidate), ("incumbent", incumbent), ("baseline", baseline)):
             answers[role] = self._answers(path, len(items), shuffle)
-        by_name = {spec.name: spec for spec in specs}
 
-        def scored(role: str, name: str, start: int, stop: int) -> np.ndarray:
-            part = {view: table[start:stop] for view, table in answers[role].items()}
-            return self._suite.evaluations[name].score(items.labels[start:stop], part).values
+        # Everything is scored at once, and the test then reads as much as it needs: so the time that a test takes,
+        # which a proposer might measure from outside, tells next to nothing of where it stopped.
+        values, before = {}, {}
+        for spec in specs:
+            evaluation = self._suite.evaluations[spec.eval]
+            own = evaluation.score(items.labels, answers["candidate"])
+            other = None if spec.paired is None else evaluation.score(items.labels, answers[spec.paired]).values
+            values[spec.name] = spec.observe(own.values, other)
+            before[spec.name] = np.concatenate([[0], np.cumsum(own.applies)])
 
         def draw(gate: str, start: int, stop: int) -> np.ndarray:
-            spec = by_name[gate]
-            reference = None if spec.paired is None else scored(spec.paired, spec.eval, start, stop)
-            return spec.observe(scored("candidate", spec.eval, start, stop), reference)
+            return values[gate][before[gate][start] : before[gate][stop]]
 
         # How many items an eval applies to is known before any is scored: it only tells what is hopeless.
         applicable = {
@@ -185,6 +221,20 @@ class Evaluator:
         }
         result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(items))
         return {"result": result.json_value(), "salt": secrets.token_hex(16)}
+
+
+def _check_files(subject: Path, expected: dict[str, str]) -> None:
+    for name, wanted in expected.items():
+        try:
+            found = digest_file(subject / name)
+        except OSError as error:
+            raise SubjectError(f"cannot be read: {error.strerror}", where=str(subject / name)) from error
+        if found != wanted:
+            raise SubjectError(
+                "has changed while the run is at work: nothing is scored by it",
+                where=str(subject / name),
+                remedy="restore it, then resume; or begin a new run with --out",
+            )
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -214,7 +264,7 @@ def main() -> None:
             if not isinstance(request, dict):
                 raise EvaluatorError("a request is an object")  # noqa: TRY301 - one way out for all of them
             if evaluator is None:
-                evaluator = Evaluator(Path(sys.argv[1]))
+                evaluator = Evaluator(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else None)
             answer: dict[str, Any] = {"ok": evaluator.operate(request)}
         except LockgateError as error:
             answer = {
@@ -223,7 +273,7 @@ def main() -> None:
                 "where": error.where,
                 "remedy": error.remedy,
             }
-        except Exception as error:  # noqa: BLE001 - guards.py is the subject's code: whatever it raises is reported, and denies
+        except Exception as error:  # noqa: BLE001 - guards.py may raise anything: it is reported, and denies
             answer = {
                 "error": "SubjectError",
                 "message": f"{type(error).__name__}: {error}",

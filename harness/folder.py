@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 from harness import __version__
@@ -17,6 +19,10 @@ from harness.records import Digest
 HALT = "HALT"
 GUARDED = ("guards.py", "lockgate.yaml")
 """What no proposal may ever change."""
+
+
+JUDGED_BY = ("cel-expr-python", "numpy", "pydantic", "safetensors")
+"""Packages by which candidates are judged, measured and checked."""
 
 
 class RunFolder:
@@ -78,19 +84,34 @@ class RunFolder:
             self._lock = None
 
 
-def guard_digest(subject: Path, config: Config, policies: Digest) -> Digest:
-    """The digest of what guards a run: lockgate.yaml, guards.py, every policy, the harness and its version.
+def guard_files(subject: Path, config: Config) -> dict[str, Digest]:
+    """The subject's files that guard a run, by digest: lockgate.yaml, guards.py, and what guards.py may import.
 
-    Other Python files of the subject that are not mutable count too, for guards.py may import them.
+    These are all Python files that proposals may not change, but for hidden folders and runs that lie below the
+    subject, which grow while it is guarded.
     """
     files = {"lockgate.yaml": digest_file(subject / "lockgate.yaml"), "guards.py": digest_file(subject / "guards.py")}
     mutable = {path for pattern in config.mutable for path in subject.glob(pattern)}
     for path in sorted(subject.rglob("*.py")):
-        if path not in mutable and "__pycache__" not in path.parts:
-            files[path.relative_to(subject).as_posix()] = digest_file(path)
+        inner = path.relative_to(subject)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in inner.parts)
+        run = any((subject / above / "log" / "checkpoint").exists() for above in inner.parents)
+        if path not in mutable and not hidden and not run:
+            files[inner.as_posix()] = digest_file(path)
+    return files
+
+
+def guard_digest(files: dict[str, Digest], policies: Digest, distributions: Iterable[str]) -> Digest:
+    """The digest of what guards a run: the subject's guard files, every policy, the harness, its packages' versions.
+
+    `distributions` are what candidates are built with.
+    """
+    packages = {name: version(name) for name in sorted({*distributions, *JUDGED_BY})}
     harness = Path(__file__).parent
     code = {p.relative_to(harness).as_posix(): digest_file(p) for p in sorted(harness.rglob("*.py"))}
-    return digest_json({"files": files, "policies": policies, "harness": __version__, "code": digest_json(code)})
+    return digest_json(
+        {"files": files, "policies": policies, "harness": __version__, "code": digest_json(code), "packages": packages}
+    )
 
 
 def read_source(subject: Path, config: Config) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ And the check, at every later start, that what guards the run is still what its 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness import __version__
 from harness.canonical import canonical_bytes
@@ -94,6 +94,7 @@ def make_genesis(
         development=scored["development"],
         answers=answered.answers,
         data=data["data"],
+        training=data["training"],
         vault_commitment=rooms.vault.commitment,
         vault_items=data["vault"],
         vault_minimum=rooms.vault.state.minimum,
@@ -102,25 +103,39 @@ def make_genesis(
     )
 
 
-def check_same_run(
-    genesis: Genesis, guard: str, data: str, key: VaultKey, policies: PolicySet, seed: int | None
-) -> None:
+class Standing(Protocol):
+    """What a run stands on at this start, as `opening.Ground` has it."""
+
+    @property
+    def policies(self) -> PolicySet:
+        """The policies on the disk."""
+
+    @property
+    def key(self) -> VaultKey:
+        """The vault key in hand."""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed asked for, if one was."""
+
+
+def check_same_run(genesis: Genesis, ground: Standing, guard: Digest, data: Digest, training: Digest) -> None:
     """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
-    if (guard, policies.digest) != (genesis.guard, genesis.policies):
+    if (guard, ground.policies.digest) != (genesis.guard, genesis.policies):
         raise ConfigError(
-            "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy or the harness itself",
+            "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy, a package, the harness",
             remedy="restore it, or begin a new run with --out; a log never mixes two guards",
         )
-    if data != genesis.data:
+    if (data, training) != (genesis.data, genesis.training):
         raise ConfigError(
             "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
         )
-    if key.commitment() != genesis.vault_commitment:
+    if ground.key.commitment() != genesis.vault_commitment:
         raise ConfigError(
             "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
         )
-    if seed is not None and seed != genesis.seed:
-        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
+    if ground.seed is not None and ground.seed != genesis.seed:
+        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {ground.seed}", remedy="leave --seed out")
 
 
 def evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:

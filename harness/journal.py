@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.auditlog import AuditLog, LogReader
 from harness.entries import Entry, kind_of, read_entry
 from harness.envelope import seal, unseal
+from harness.errors import StoppingError
 from harness.keys import Signer, Verifier
 from harness.state import RunState, fold
 
@@ -44,6 +45,7 @@ class Journal:
         self._listener = listener
         self._release = release
         self.lock = threading.RLock()
+        self._frozen = False
         self.state = RunState()
         for index, raw in enumerate(log.read()):
             self.state = _folded(self.state, index, raw, signer.verifier)
@@ -51,6 +53,8 @@ class Journal:
     def commit(self, *entries: Entry) -> int:
         """Append entries as one group; returns the index of the first. Nothing changes where it raises."""
         with self.lock:
+            if self._frozen:
+                raise StoppingError("the supervisor is ending: what is under way will be done again")
             stamped = [entry.model_copy(update={"time": now()}) for entry in entries]
             state, first = self.state, self.state.size
             for offset, entry in enumerate(stamped):
@@ -66,6 +70,11 @@ class Journal:
         """The exact bytes of one entry."""
         with self.lock:
             return next(iter(self._log.read(index, index + 1)))
+
+    def freeze(self) -> None:
+        """Let nothing more be committed: what a room that is being closed does must not become an entry."""
+        with self.lock:
+            self._frozen = True
 
     def close(self) -> None:
         """Release the log."""

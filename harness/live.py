@@ -109,6 +109,14 @@ def swap(run: Path, version: int) -> None:
         raise PromotionError(f"the swap failed: {error}", where=str(run / CURRENT)) from error
 
 
+def sync(run: Path) -> None:
+    """Make the link `current` durable as it stands; PromotionError where the disk refuses."""
+    try:
+        sync_directory(run)
+    except OSError as error:
+        raise PromotionError(f"the swap may not be durable: {error}", where=str(run / CURRENT)) from error
+
+
 def live_version(run: Path) -> int | None:
     """The version that `current` names, or None where there is no link; PromotionError where it names anything else."""
     link = run / CURRENT

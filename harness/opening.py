@@ -6,7 +6,9 @@ import json
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
@@ -14,14 +16,16 @@ from harness.canonical import digest
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
+from harness.durable import write_durably
 from harness.entries import Started
 from harness.errors import ConfigError, SubjectError
-from harness.folder import RunFolder, guard_digest, read_source
+from harness.folder import RunFolder, guard_digest, guard_files, read_source
 from harness.genesis import check_gates, check_same_run, evaluate, gates_power, make_genesis
 from harness.journal import Journal, Listener
 from harness.judge import Judge
 from harness.keys import Signer, VaultKey
 from harness.policy import PolicySet, load_subject_policies
+from harness.records import Digest
 from harness.state import RunState
 from harness.supervisor import Supervisor
 from harness.vault import Vault
@@ -42,10 +46,10 @@ class Opened:
         self._closers = closers
 
     def close(self) -> None:
-        """Close every room; the log last of all."""
-        self.supervisor.close()
+        """Close every room. The journal is frozen first, so that nothing which the closing does becomes an entry."""
         for close in self._closers:
             close()
+        self.supervisor.close()
 
 
 def open_run(
@@ -75,28 +79,20 @@ def open_run(
     folder.lock()
     closers: list[Callable[[], None]] = []
     try:
-        policies = load_subject_policies(config.policies, subject)
+        known = _remembered(folder)
         if fresh:
-            write_subject(folder, subject, vault_key)
-        guard = guard_digest(subject, config, policies.digest)
+            seed = known.get("seed", 0) if seed is None else seed
+            write_subject(folder, subject, vault_key, seed)
+        policies = load_subject_policies(config.policies, subject)
         signer = _signer(folder, config.name)
-        key = _vault_key(vault_key or folder.vault_key)
-        opened = _open(
-            folder,
-            subject,
-            config,
-            source,
-            guard,
-            policies,
-            signer,
-            key,
-            closers,
-            seed=seed,
-            workers=workers,
-            listener=listener,
-            note=note,
+        key = _vault_key(vault_key or folder.vault_key, begun=not fresh)
+        ground = Ground(
+            folder, subject, config, source, guard_files(subject, config), policies, signer, key, seed, workers
         )
-        write_subject(folder, subject, vault_key)  # only now is it known to be this run's subject
+        opened = _open(ground, closers, listener, note)
+        genesis = opened.supervisor.state.genesis
+        # Only now is it known to be this run's subject.
+        write_subject(folder, subject, vault_key, genesis.seed if genesis else None)
     except BaseException:
         for close in closers:
             close()
@@ -105,49 +101,52 @@ def open_run(
     return opened
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What a run stands on: read and checked before any process is started."""
+
+    folder: RunFolder
+    subject: Path
+    config: Config
+    source: dict[str, bytes]
+    files: dict[str, Digest]
+    policies: PolicySet
+    signer: Signer
+    key: VaultKey
+    seed: int | None
+    workers: int | None
+
+
 def _open(
-    folder: RunFolder,
-    subject: Path,
-    config: Config,
-    source: dict[str, bytes],
-    guard: str,
-    policies: PolicySet,
-    signer: Signer,
-    key: VaultKey,
+    ground: Ground,
     closers: list[Callable[[], None]],
-    *,
-    seed: int | None,
-    workers: int | None,
     listener: Listener | None,
     note: Callable[[str], None],
 ) -> Opened:
     from harness.engines.local import LocalEngine
     from harness.sandbox import Site, probe
 
-    evaluator = Child(
-        ["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=folder.work / "evaluator.stderr"
-    )
+    folder, subject, config, signer = ground.folder, ground.subject, ground.config, ground.signer
+    site = Site.minimal(extra=config.packages)
+    guard = guard_digest(ground.files, ground.policies.digest, site.distributions)
+    arguments = ["-m", "harness.evaluator", str(subject), json.dumps(ground.files)]
+    evaluator = Child(arguments, name="evaluator", stderr=folder.work / "evaluator.stderr")
     closers.append(evaluator.close)
     with ThreadPoolExecutor(2) as aside:
         note("opening the sandbox and the evaluator")
         # Loading the data, probing the walls and warming the worker take seconds each: side by side.
         described = aside.submit(evaluator.ask, {"op": "describe"}, seconds=EVALUATOR_SECONDS)
         probed = aside.submit(probe, config.workers.isolation)
-        count = workers or config.workers.count
-        engine = LocalEngine(
-            count=count,
-            isolation=config.workers.isolation,
-            site=Site.minimal(extra=config.packages),
-            device=config.workers.device,
-        )
+        count = ground.workers or config.workers.count
+        engine = LocalEngine(count=count, isolation=config.workers.isolation, site=site, device=config.workers.device)
         closers.insert(0, engine.close)
         engine.warm()
         probed.result().require()
         answer = described.result()
     if "ok" not in answer:
-        raise SubjectError(
-            str(answer["message"]), where=answer.get("where") or str(subject / "guards.py"), remedy=answer.get("remedy")
-        )
+        place = answer.get("where") or str(subject / "guards.py")
+        raise SubjectError(str(answer["message"]), where=place, remedy=answer.get("remedy"))
+    evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)
     data = answer["ok"]
     gates = check_gates(config, data, subject)
     gates_power(gates, config, data)
@@ -156,26 +155,29 @@ def _open(
     blobs = BlobStore(folder.blobs)
     log, state = _log(folder, signer, listener)
     closers.append(log.close)
+    closers.insert(0, log.freeze)  # before the rooms: what they answer while they are closed is no entry
     first = state.genesis is None
-    run_seed = (0 if seed is None else seed) if state.genesis is None else state.genesis.seed
-    if state.genesis is not None:
-        check_same_run(state.genesis, guard, data["data"], key, policies, seed)
-        config = state.genesis.config
+    run_seed = (ground.seed or 0) if state.genesis is None else state.genesis.seed
     workshop = Workshop(engine, blobs, config, folder.work, seed=run_seed, output=data["output"])
-    development, training = folder.work / "development.safetensors", folder.work / "train.safetensors"
+    development, training = folder.work / "rows.safetensors", folder.work / "train.safetensors"
     shuffle = digest(f"development {run_seed}".encode()).removeprefix("sha256:")
     rows = evaluate(
         evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)}
     )["rows"]
-    evaluate(evaluator, {"op": "training", "dest": str(training)})
+    trained_on = evaluate(evaluator, {"op": "training", "dest": str(training)})["digest"]
+    if state.genesis is not None:
+        check_same_run(state.genesis, ground, guard, data["data"], trained_on)
+        config = state.genesis.config
     place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
     vault = Vault(
         place,
-        key,
+        ground.key,
         data=data["data"],
         items=data["vault"],
         delta=config.ledger.delta,
         minimum=min(MINIMUM_ITEMS, data["vault"]),
+        known=state.ledger,
+        own=signer.name,
     )
     closers.append(vault.close)
     rooms = Rooms(
@@ -187,7 +189,7 @@ def _open(
         workshop=workshop,
         evaluator=evaluator,
         judge=judge,
-        policies=policies,
+        policies=ground.policies,
         vault=vault,
         gates=gates,
         eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
@@ -199,8 +201,13 @@ def _open(
     )
     if first:
         note("building the baseline")
-        log.commit(make_genesis(rooms, source, guard, data, signer=signer, seed=run_seed))
-    log.commit(Started(nonce=secrets.token_hex(8), isolation=engine.isolation, device=engine.device))
+        data["training"] = trained_on
+        log.commit(make_genesis(rooms, ground.source, guard, data, signer=signer, seed=run_seed))
+    size, root = vault.head
+    nonce = secrets.token_hex(8)
+    log.commit(
+        Started(nonce=nonce, isolation=engine.isolation, device=engine.device, ledger_size=size, ledger_root=root)
+    )
     supervisor = Supervisor(rooms)
     supervisor.recover()
     return Opened(supervisor, rooms, closers)
@@ -243,17 +250,30 @@ def _signer(folder: RunFolder, subject: str) -> Signer:
     return signer
 
 
-def _vault_key(path: Path) -> VaultKey:
+def _vault_key(path: Path, *, begun: bool) -> VaultKey:
+    """The vault key; made at the first start. ConfigError where the run has begun and the key is not there."""
     if path.exists():
         return VaultKey.load(path)
+    if begun:
+        raise ConfigError("the run's vault key is not there", where=str(path), remedy="give the same --vault-key again")
     path.parent.mkdir(parents=True, exist_ok=True)
     return VaultKey.create(path)
 
 
-def write_subject(folder: RunFolder, subject: Path, vault_key: Path | None) -> None:
-    """Remember what a run is about and where its vault key lies, so that `resume` need not be told."""
+def _remembered(folder: RunFolder) -> dict[str, Any]:
+    """What an earlier start wrote down; nothing where there was none."""
+    try:
+        known = json.loads(folder.subject_link.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def write_subject(folder: RunFolder, subject: Path, vault_key: Path | None, seed: int | None) -> None:
+    """Remember what a run is about, where its vault key lies, and its seed, so that `resume` need not be told."""
     key = str(vault_key.absolute()) if vault_key else None
-    folder.subject_link.write_text(json.dumps({"subject": str(subject.absolute()), "vault_key": key}), encoding="utf-8")
+    known = {"subject": str(subject.absolute()), "vault_key": key, "seed": seed}
+    write_durably(folder.subject_link, json.dumps(known).encode(), mode=0o644)
 
 
 def read_subject(folder: RunFolder) -> tuple[Path, Path | None]:

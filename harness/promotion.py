@@ -10,7 +10,8 @@ from harness.desk import Desk, finished
 from harness.entries import Authorised, Intended, Promoted, RolledBack, Voided, Watched
 from harness.envelope import unseal
 from harness.errors import PromotionError, StateError
-from harness.live import check_version, live_version, stage, swap
+from harness.live import check_version, live_version, stage, swap, sync
+from harness.records import Candidate
 from harness.workshop import Failure
 
 AUTHORISATION_LIFE = timedelta(hours=1)
@@ -89,16 +90,26 @@ class Promotion(Desk):
             built = self._of(authorised.number).built
             if built is None:
                 raise StateError("an intent without a candidate")
-            check_version(rooms.folder.root, intent.version, built.candidate)
+            why = self._damage(intent.version, built.candidate)
             with self._journal.lock:  # a halt that is logged before the swap prevents it
-                why = self._why_void(authorised)
+                why = why or self._why_void(authorised)
                 if why is None:
                     swap(rooms.folder.root, intent.version)
             if why is not None:
                 return self._void(authorised.number, why)
+        # Where recovery found the link moved already, its rename may not be durable yet.
+        sync(rooms.folder.root)
         self._journal.commit(Promoted(number=authorised.number, version=intent.version, candidate=intent.candidate))
         self._close_test(authorised.number, promoted=True)
         return self._watch()
+
+    def _damage(self, version: int, candidate: Candidate) -> str | None:
+        """Why a staged folder cannot go live; None where it is what was authorised."""
+        try:
+            check_version(self._rooms.folder.root, version, candidate)
+        except PromotionError as error:
+            return str(error)
+        return None
 
     def _void(self, number: int, why: str) -> None:
         """An authorisation comes to nothing: for good, since each is used at most once."""
@@ -124,16 +135,7 @@ class Promotion(Desk):
             self._journal.commit(watched)
         if self.state.failed_watch:
             reason = "the live model did not give the answers that were measured"
-            self.rollback(self._version_before(), by="supervisor", reason=reason)
-
-    def _version_before(self) -> int:
-        """The version that the live one replaced: the incumbent of its authorisation."""
-        live = self.state.incumbent.digest
-        for found in self.state.proposals.values():
-            if found.outcome == "promoted" and found.staked and found.built and found.built.candidate.digest == live:
-                replaced = found.staked.incumbent
-                return max(v for v, c in self.state.versions.items() if c.digest == replaced and v < self.state.live)
-        raise StateError("the live version replaced none")
+            self.rollback(self.state.replaced[self.state.live], by="supervisor", reason=reason)
 
     def rollback(self, version: int, *, by: str, reason: str) -> None:
         """Make an earlier version live again, bit-identical. Ends the epoch. PromotionError where it cannot be."""
@@ -156,6 +158,7 @@ class Promotion(Desk):
         if live_version(rooms.folder.root) != intent.version:
             check_version(rooms.folder.root, intent.version, self.state.versions[intent.version])
             swap(rooms.folder.root, intent.version)
+        sync(rooms.folder.root)
         self._journal.commit(
             RolledBack(version=intent.version, candidate=intent.candidate, by=intent.by, reason=intent.reason)
         )
@@ -198,5 +201,9 @@ class Promotion(Desk):
             return
         number = int(pending.key.rpartition("/")[2])
         found = self.state.proposals.get(number)
-        if found is not None and found.staked is not None and finished(found):
+        if found is None:
+            return
+        if found.staked is None and found.developed is not None and found.decision is None:
+            self._enter_stake(number)
+        elif found.staked is not None and finished(found):
             self._close_test(number, promoted=found.outcome == "promoted")

@@ -72,7 +72,6 @@ Reason = Literal[
     "budget",
     "evaluator-failed",
     "judge-failed",
-    "sandbox",
     "interrupted",
     "internal",
 ]
@@ -104,7 +103,6 @@ REASONS: dict[str, str] = {
     "budget": "a hard budget of the run is spent",
     "evaluator-failed": "the evaluator could not score it",
     "judge-failed": "the policies could not be judged",
-    "sandbox": "the sandbox could not be made, or was breached",
     "interrupted": "its test was cut off by a rollback, which ended the epoch",
     "internal": "the harness met an error of its own while it was at it: a defect to report",
 }

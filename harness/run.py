@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
-from harness.errors import ConfigError, ProposerError
+from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.proposers import Ask
 from harness.proposing import Proposing
 
@@ -69,11 +69,15 @@ def guarded_loop(
         proposing = proposers_room.enter_context(Proposing())
         while generation <= wanted:
             watcher.event({"event": "generation", "generation": generation, "of": wanted})
-            slots = _slots(connection.ask({"op": "ask"}), generation, allotment, plans, proposing, watcher)
-            if not slots:
+            asked = connection.ask({"op": "ask"})
+            # What is filled already, from before a crash, is not asked for a second time.
+            filled = asked.pop("filled")
+            slots = None if filled else _slots(asked, generation, allotment, plans, proposing, watcher)
+            if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break
-            connection.ask({"op": "submit", "generation": generation, "slots": slots})
+            if slots is not None:
+                connection.ask({"op": "submit", "generation": generation, "slots": slots})
             answer = connection.ask({"op": "settle", "generation": generation}, watcher.event)
             if answer["halted"]:
                 break
@@ -104,7 +108,7 @@ def _slots(
         watcher.note(f"asking {name} for {count}")
         try:
             documents = proposing.propose(name, ask)
-        except ProposerError as error:
+        except (ProposerError, SandboxError) as error:
             watcher.note(f"proposer {name} failed: {error}")
             continue
         labels = plans[name].get("plan") if name == "scripted" else None

@@ -12,6 +12,7 @@ from harness.errors import ProposalError
 from harness.proposal import effective_change, parse_proposal, successor
 from harness.records import Decision, Digest
 from harness.rules import screen_document
+from harness.workshop import sound_recipe
 
 
 class Screening(Desk):
@@ -49,6 +50,8 @@ class Screening(Desk):
             unread = f"; no code reads {', '.join(change.unread)}" if change.unread else ""
             return self._reject(number, reject("no-op", f"recipe and source are the base's own{unread}"))
         recipe, new_files = successor(base.recipe, files, proposal)
+        if not sound_recipe(recipe):
+            return self._reject(number, reject("invalid-recipe", "the recipe is too large, or nested too deeply"))
         source = rooms.workshop.store_source({path: text.encode() for path, text in new_files.items()})
         twin = self._twin(number, recipe, source)
         if twin is not None:

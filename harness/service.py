@@ -277,7 +277,7 @@ def _problem(error: LockgateError) -> dict[str, Any]:
     }
 
 
-async def serve(arguments: dict[str, Any], tell_parent: Callable[[dict[str, Any]], None]) -> None:
+async def serve(arguments: dict[str, Any], tell_parent: Callable[[dict[str, Any]], None], parent: Parent) -> None:
     """Open the run, listen, and work until told to stop or the parent is gone."""
     from harness.telemetry import configure
 
@@ -307,7 +307,7 @@ async def serve(arguments: dict[str, Any], tell_parent: Callable[[dict[str, Any]
         path = opened.rooms.folder.socket
         path.unlink(missing_ok=True)
         server = await asyncio.start_unix_server(service.connection, sock=listen(path), limit=MAX_FRAME)
-        _end_with_parent(loop, service)
+        parent.on_end(lambda: _stop(loop, service))
         tell_parent({"ready": True, "generation": next_generation(opened.supervisor.state)})
         await service.stopped.wait()
         server.close()
@@ -341,15 +341,26 @@ def event_fields(entry: Entry) -> dict[str, Any]:
     return fields
 
 
-def _end_with_parent(loop: asyncio.AbstractEventLoop, service: Service) -> None:
-    """End this process when standard input ends: a supervisor without a client would work unseen."""
+class Parent:
+    """The client whose process this one lives for: it holds standard input open."""
 
-    def wait() -> None:
+    def __init__(self) -> None:
+        """Watch from the very beginning: before the run is open, the parent's end is this process's end."""
+        self._then: Callable[[], None] = lambda: os._exit(1)  # nothing is open that recovery would not mend
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def on_end(self, then: Callable[[], None]) -> None:
+        """From now on, end in order."""
+        self._then = then
+
+    def _wait(self) -> None:
         sys.stdin.buffer.read()
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(service.stopped.set)
+        self._then()
 
-    threading.Thread(target=wait, daemon=True).start()
+
+def _stop(loop: asyncio.AbstractEventLoop, service: Service) -> None:
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(service.stopped.set)
 
 
 def main() -> None:
@@ -364,7 +375,7 @@ def main() -> None:
             channel.flush()
 
     try:
-        asyncio.run(serve(arguments, tell_parent))
+        asyncio.run(serve(arguments, tell_parent, Parent()))
     except LockgateError as error:
         tell_parent(_problem(error))
         sys.exit(1)

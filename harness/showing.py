@@ -10,6 +10,7 @@ from harness.auditing import told
 from harness.canonical import parse_json
 from harness.entries import Entry, kind_of
 from harness.errors import ConfigError
+from harness.plain import plain, plain_lines
 from harness.proposal import unified_diff
 from harness.state import RunState
 from harness.views import evidence_view, proposal_view
@@ -45,7 +46,7 @@ def proposal_page(run: Path, state: RunState, entries: list[Entry], number: int)
     ]
     page["evidence_by_gate"] = evidence_view(found, blobs)
     page["trail"] = [
-        {"index": index, "kind": kind_of(entry), "time": entry.time, "text": told(entry)}
+        {"index": index, "kind": kind_of(entry), "time": entry.time, "text": plain(told(entry), 4000)}
         for index, entry in enumerate(entries)
         if getattr(entry, "number", None) == number
     ]
@@ -83,9 +84,9 @@ def render(console: Any, page: dict[str, Any]) -> None:
         console.print(Text(f"  it says: {document['rationale']!r}"), soft_wrap=True)
     if page["change"]:
         for knob in page["change"]["knobs"]:
-            console.print(Text(f"  {knob['name']}: {knob['old']} → {knob['new']} ({knob['group']})"))
+            console.print(Text(plain(f"  {knob['name']}: {knob['old']} → {knob['new']} ({knob['group']})", 400)))
     if page["diff"]:
-        console.print(Syntax(page["diff"], "diff", background_color="default", word_wrap=True))
+        console.print(Syntax(plain_lines(page["diff"]), "diff", background_color="default", word_wrap=True))
     if page["rules"]:
         table = Table(title="Rules", title_justify="left")
         for column in ("stage", "rule", "", "why"):
@@ -96,7 +97,7 @@ def render(console: Any, page: dict[str, Any]) -> None:
                 rule["stage"],
                 Text(f"{rule['policy']}/{rule['rule']}"),
                 mark,
-                Text(str(rule["error"] or rule["message"])),
+                Text(plain(str(rule["error"] or rule["message"]))),
             )
         console.print(table)
     if page["evidence_by_gate"]:

@@ -58,6 +58,8 @@ class ProposalState:
     judgement: Digest | None = None
     document: Digest | None = None
     authorisation: int | None = None
+    version: int | None = None
+    """The version that it became."""
     outcome: str | None = None
     """`promoted` or `voided`, once an authorisation has come to an end."""
     epoch: int = 1
@@ -97,6 +99,10 @@ class RunState:
     failed_watch: bool = False
     """The live model failed its smoke test and was not rolled back yet."""
     halted: Halted | None = None
+    ledger: tuple[int, str] | None = None
+    """Size and root of the vault's ledger when this log last spoke of it: it may only have grown since."""
+    replaced: dict[int, int] = field(default_factory=dict)
+    """Version → the version that it replaced when it was promoted."""
     rolled_back: int | None = None
     """The index of a rollback after which nothing was staked yet."""
     last_time: str = ""
@@ -173,7 +179,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
         case Genesis():
             return replace(state, genesis=entry, versions={BASELINE: entry.baseline})
         case Started():
-            return replace(state, started=entry, starts=state.starts + 1)
+            return replace(state, started=entry, starts=state.starts + 1, ledger=(entry.ledger_size, entry.ledger_root))
         case ProposedEntry():
             if entry.number != len(state.proposals) + 1:
                 raise illegal(f"expected number {len(state.proposals) + 1}")
@@ -198,7 +204,12 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
             if entry.epoch != state.epoch or entry.incumbent != state.incumbent.digest:
                 raise illegal("the stake is of another epoch or over another incumbent")
-            return replace(with_proposal(entry.number, staked=entry), open_stake=entry.number, rolled_back=None)
+            return replace(
+                with_proposal(entry.number, staked=entry),
+                open_stake=entry.number,
+                rolled_back=None,
+                ledger=(entry.ledger_size, entry.ledger_root),
+            )
         case Predicted():
             if entry.epoch != state.epoch:
                 raise illegal("answers to another epoch's items")
@@ -212,6 +223,9 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal(f"proposal {entry.number} has no open stake")
             if not entry.gates or entry.passed != all(gate.verdict == "pass" for gate in entry.gates):
                 raise illegal("'passed' does not follow from the gates")
+            gates = state._genesis().config.gates  # noqa: SLF001 - the fold is the state's own machine
+            if sorted((g.eval, g.kind) for g in entry.gates) != sorted((g.eval, g.kind) for g in gates):
+                raise illegal("other gates than those of the configuration")
             if entry.items > found.staked.cap:
                 raise illegal("more items than the stake allows")
             return replace(with_proposal(entry.number, measured=entry), open_stake=None)
@@ -295,9 +309,10 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("nothing was built")
             rest = {key: value for key, value in state.authorised.items() if key != intent.authorisation}
             return replace(
-                with_proposal(entry.number, outcome="promoted"),
+                with_proposal(entry.number, outcome="promoted", version=entry.version),
                 versions={**state.versions, entry.version: found.built.candidate},
                 live=entry.version,
+                replaced={**state.replaced, entry.version: state.live},
                 epoch=state.epoch + 1,
                 authorised=rest,
                 intent=None,

@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from harness.canonical import canonical_bytes, parse_json
 from harness.decision import decide, reject
 from harness.desk import Desk, Halt, Rooms, finished
-from harness.entries import Built, Decided, Developed, ProposedEntry, Staked
+from harness.entries import Built, Decided, Developed, ProposedEntry
 from harness.errors import (
     ArtifactError,
     AuditError,
+    DiskError,
     EvaluatorError,
     PromotionError,
     SandboxError,
     StateError,
     StatisticsError,
+    StoppingError,
 )
 from harness.promotion import Promotion
 from harness.records import Reason
@@ -43,6 +45,10 @@ class Slot:
     document: bytes
     scripted: bool = False
     label: str = ""
+
+
+PASSING = (Halt, AuditError, StateError, PromotionError, SandboxError, DiskError, StoppingError, OSError)
+"""What no candidate is to blame for."""
 
 
 class Supervisor(Desk):
@@ -100,15 +106,15 @@ class Supervisor(Desk):
     def _guarded(self, number: int, step: Callable[[int], None]) -> None:
         """Run one step of one proposal; whatever fails on its account is a rejection with its reason.
 
-        Errors of the log, the swap or the disk pass through: then nothing more can be decided. So do errors
-        after the decision, which is not taken back. An error that nobody foresaw rejects too: otherwise one
-        proposal could stop a run for good, at every restart.
+        Errors of the log, the swap, the disk or the sandbox itself pass through: then nothing more can be decided,
+        and no candidate is to blame. So do errors after the decision, which is not taken back. An error that nobody
+        foresaw rejects too: otherwise one proposal could stop a run for good, at every restart.
         """
         if self.state.halted is None and finished(self._of(number)):
             return
         try:
             step(number)
-        except (Halt, AuditError, StateError, PromotionError, OSError):
+        except PASSING:
             raise
         except Exception as error:
             if self._of(number).decision is not None:
@@ -117,7 +123,6 @@ class Supervisor(Desk):
                 EvaluatorError: "evaluator-failed",
                 StatisticsError: "evaluator-failed",
                 ArtifactError: "build-output",
-                SandboxError: "sandbox",
             }
             code: Reason = next((code for kind, code in codes.items() if isinstance(error, kind)), "internal")
             self._reject(number, reject(code, f"{type(error).__name__}: {error}"[:1000]))
@@ -128,10 +133,12 @@ class Supervisor(Desk):
         found = self._of(number)
         if found.screened is None or found.decision:
             return None
-        if self._out_of_time():
+        self._check_halt()
+        left = self._seconds_left()
+        if left <= 0:
             return self._reject(number, reject("budget", "the run's wall-clock budget is spent"))
         if found.built is None:
-            made = rooms.workshop.build(found.screened.recipe, found.screened.source, rooms.training)
+            made = rooms.workshop.build(found.screened.recipe, found.screened.source, rooms.training, seconds=left)
             if isinstance(made, Failure):
                 return self._reject(number, reject(made.code, made.text))
             built = Built(
@@ -174,18 +181,7 @@ class Supervisor(Desk):
                     against = self._trial.before_stake(found)
                     if against is not None:
                         return self._reject(number, against)
-                stake = rooms.vault.stake(self._key(number), self._prefix())
-                self._journal.commit(
-                    Staked(
-                        number=number,
-                        epoch=self.state.epoch,
-                        test=stake.test,
-                        alpha=stake.alpha,
-                        incumbent=self.state.incumbent.digest,
-                        offset=stake.offset,
-                        cap=stake.items,
-                    )
-                )
+                self._enter_stake(number)
             against = self._trial.measure(number)
             if against is not None:
                 return self._reject(number, against)

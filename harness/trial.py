@@ -16,6 +16,10 @@ from harness.records import Candidate, Decision, Digest, GateVerdict
 from harness.state import ProposalState
 from harness.workshop import Failure
 
+RECHECKED = 256
+"""Rows that are asked again: an answer that leans on its neighbours in one row of fifty is found with 0.99."""
+RECHECK_BATCH = 7
+
 
 class Trial(Desk):
     """One candidate at a time, in order of number."""
@@ -60,6 +64,9 @@ class Trial(Desk):
         found = self._of(number)
         if found.staked is None or found.built is None:
             return reject("interrupted", "nothing was staked")
+        held = rooms.vault.state.pending
+        if held is None or held.key != self._key(number):
+            return reject("interrupted", "another run has used the vault meanwhile; what was staked stays spent")
         offset, cap = found.staked.offset, found.staked.cap
         ids = rooms.vault.items(offset, cap)
         shuffle = rooms.vault.shuffle(offset, cap)
@@ -107,13 +114,36 @@ class Trial(Desk):
     def _inputs(self, ids: list[int], shuffle: str, offset: int) -> tuple[Path, int]:
         """The epoch's unlabelled inputs, written once by this supervisor; what an earlier one left is not trusted."""
         key = (self.state.epoch, offset, len(ids))
-        path = self._rooms.folder.work / f"inputs-{key[0]}-{key[1]}-{key[2]}.safetensors"
+        path = self._rooms.folder.work / f"rows-{shuffle[:16]}.safetensors"
         if key not in self._staged:
-            for old in self._rooms.folder.work.glob("inputs-*.safetensors"):
+            for old in self._rooms.folder.work.glob("rows-*.safetensors"):
                 old.unlink()
             made = self._ask({"op": "inputs", "split": "vault", "ids": ids, "shuffle": shuffle, "dest": str(path)})
             self._staged = {key: made["rows"]}
         return path, self._staged[key]
+
+    def _answer_apart(self, candidate: Candidate, inputs: Path, rows: int, answers: Digest) -> Failure | None:
+        """Ask a few secretly drawn rows again, in a job of their own: a row's answer may not lean on its neighbours.
+
+        The tests count items as independent. A model that reads other rows of its batch (another view of the same
+        item, or the whole prefix as a source of luck) would break that, so what it answers alone must agree.
+        """
+        rooms = self._rooms
+        few = min(RECHECKED, rows)
+        chosen = rooms.vault.draw(answers, rows, few)
+        part = rooms.folder.work / f"few-{answers[7:23]}.safetensors"
+        self._ask({"op": "pick", "inputs": str(inputs), "rows": chosen, "dest": str(part)})
+        try:
+            again = rooms.workshop.predict(candidate, part, few, batch=RECHECK_BATCH)
+        finally:
+            part.unlink(missing_ok=True)
+        if isinstance(again, Failure):
+            return again
+        request = {"op": "agree", "rows": chosen, "total": rows}
+        paths = {"answers": str(rooms.blobs.path(answers)), "again": str(rooms.blobs.path(again.answers))}
+        if not self._ask({**request, **paths})["agree"]:
+            return Failure("predict-output", "a row's answer depends on the other rows that it is asked with")
+        return None
 
     def _answers(
         self, candidate: Candidate, inputs: Path, rows: int, offset: int, cap: int, number: int
@@ -122,10 +152,14 @@ class Trial(Desk):
         key = (candidate.digest, self.state.epoch, offset, cap)
         cached = self.state.answers.get(key)
         if cached is not None and self._rooms.blobs.has(cached):
+            self._rooms.blobs.check(cached)
             return cached
         answered = self._rooms.workshop.predict(candidate, inputs, rows)
         if isinstance(answered, Failure):
             return answered
+        apart = self._answer_apart(candidate, inputs, rows, answered.answers)
+        if apart is not None:
+            return apart
         if cached is None:
             self._journal.commit(
                 Predicted(

@@ -16,41 +16,65 @@ from pydantic import ValidationError
 from harness.auditlog import AuditLog
 from harness.canonical import digest
 from harness.envelope import seal, unseal
-from harness.errors import AuditError, ConfigError
+from harness.errors import AuditError, ConfigError, StateError, StatisticsError
 from harness.keys import Signer, VaultKey
 from harness.ledger import LedgerState, Stake
+from harness.notes import TreeHead
 
 
 class Vault:
     """One vault, opened with its key: the secret order of its items and the ledger of their use."""
 
-    def __init__(self, folder: Path, key: VaultKey, *, data: str, items: int, delta: float, minimum: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        key: VaultKey,
+        *,
+        data: str,
+        items: int,
+        delta: float,
+        minimum: int,
+        known: tuple[int, str] | None = None,
+        own: str = "",
+    ) -> None:
         """Open the ledger in `folder`, or begin it.
 
-        `data` is the digest of the items, `items` their number. ConfigError where the folder belongs to
-        other data, another key or another delta; AuditError where the ledger does not verify.
+        `data` is the digest of the items, `items` their number. `known` is the size and root that a run's log names:
+        a ledger that is gone, or older, would give spent error back, and is refused. `own` is that run's origin: a
+        test that another run left open is abandoned, and all its items count as used. ConfigError where the folder
+        belongs to other data, another key or another delta; AuditError where the ledger does not verify.
         """
         self._key = key
         self._signer = Signer.from_seed("lockgate-vault", key.derive(b"ledger signing key v1"))
         self._last: dict[str, Any] = {}
+        self._ended = ""
         self._fixed: dict[str, Any] = {"data": data, "delta": delta}
         self._order: list[int] | None = None
         place = folder / "ledger"
         fresh = not (place / "checkpoint").exists()
+        origin = f"lockgate-vault-{key.commitment()[7:23]}"
+        if fresh and known is not None:
+            raise ConfigError(
+                "the vault's ledger is gone, and the run's log says that it was there",
+                where=str(place),
+                remedy="restore it: beginning it anew would give back the error that was spent",
+            )
         if fresh:
             folder.mkdir(parents=True, exist_ok=True)
-            self._log = AuditLog.create(place, self._signer, f"lockgate-vault-{key.commitment()[7:23]}")
+            self._log = AuditLog.create(place, self._signer, origin)
         else:
             try:
-                self._log = AuditLog.open(place, self._signer)
+                head = None if known is None else TreeHead(origin, known[0], bytes.fromhex(known[1]))
+                self._log = AuditLog.open(place, self._signer, known=head)
             except AuditError as error:
                 raise ConfigError(
-                    f"the vault's ledger does not verify under this vault key: {error}",
+                    f"the vault's ledger does not verify under this vault key, or is older than the run: {error}",
                     where=str(place),
                     remedy="use the vault key that it was begun with, and one run at a time",
                 ) from error
         try:
             self._begin(folder, items, minimum)
+            self._abandon_stranger(own)
         except BaseException:
             self._log.close()
             raise
@@ -69,9 +93,20 @@ class Vault:
                 remedy="name another vault folder, or restore the configuration",
             )
         try:
-            self.state, self._last = LedgerState.parse(body["state"]), body["last"]
+            self.state, self._last, self._ended = LedgerState.parse(body["state"]), body["last"], body["ended"]
         except (KeyError, ValidationError) as error:
             raise AuditError(f"the vault's last entry is malformed: {error}", where=str(folder)) from error
+
+    def _abandon_stranger(self, own: str) -> None:
+        """Close a test that another run left open: the ledger is ours alone now, so that run is not at work."""
+        pending = self.state.pending
+        if pending is not None and pending.key.rpartition("/")[0] != own:
+            self._write("vault-abandoned", self.state.abandon(pending.key), {"op": "abandon", "key": pending.key})
+
+    @property
+    def head(self) -> tuple[int, str]:
+        """Size and root (hexadecimal) of the ledger: what the run's log says of it."""
+        return self._log.size, self._log.tree_head.root.hex()
 
     @property
     def commitment(self) -> str:
@@ -88,9 +123,19 @@ class Vault:
         """The seed (64 hexadecimal digits) under which this prefix is presented to candidates."""
         return self._key.derive(f"shuffle {offset} {count}".encode()).hex()
 
+    def draw(self, label: str, n: int, count: int) -> list[int]:
+        """Draw `count` of `range(n)` as `label` and the key decide: nobody without the key can tell which."""
+        return sorted(self._key.order(n, b"draw\n" + label.encode())[:count])
+
     def stake(self, key: str, cap: int) -> Stake:
-        """Stake for a test before its first item; the same open key gives the same stake."""
-        state, stake = self.state.stake(key, cap)
+        """Stake for a test before its first item; the same open key gives the same stake.
+
+        StateError where the ledger does not allow it: no fault of the candidate.
+        """
+        try:
+            state, stake = self.state.stake(key, cap)
+        except StatisticsError as error:
+            raise StateError(f"the vault's ledger: {error.message}", where=error.where, remedy=error.remedy) from error
         if state != self.state:
             self._write("vault-staked", state, {"op": "stake", "key": key})
         return stake
@@ -105,19 +150,19 @@ class Vault:
 
     def end_epoch(self, key: str) -> None:
         """End the epoch for another cause, a rollback; an open test is abandoned and its items count as used."""
-        last = {"op": "end", "key": key}
-        if self._last == last:
+        if self._ended == key:
             return
         state = self.state
         if state.pending is not None:
             state = state.abandon(state.pending.key)
-        self._write("vault-epoch-ended", state.end_epoch(), last)
+        self._ended = key
+        self._write("vault-epoch-ended", state.end_epoch(), {"op": "end", "key": key})
 
     def close(self) -> None:
         """Release the ledger's lock."""
         self._log.close()
 
     def _write(self, kind: str, state: LedgerState, last: dict[str, Any]) -> None:
-        body = {**self._fixed, "state": state.json_value(), "last": last}
+        body = {**self._fixed, "state": state.json_value(), "last": last, "ended": self._ended}
         self._log.append([seal(kind, body, {"state": digest(repr(state).encode())}, self._signer)])
         self.state, self._last = state, last

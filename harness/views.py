@@ -16,6 +16,10 @@ from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Stage
 from harness.state import ProposalState, RunState
 
+MAX_DOCUMENT = 512 * 1024
+MAX_HISTORY = 4 << 20
+"""Bytes of file texts that an ask's history may carry; older ones are left out first."""
+
 ARCHIVE = 16
 """How many candidates of the archive a proposer is shown: the best on the development items."""
 
@@ -76,11 +80,7 @@ def version_view(state: RunState, version: int) -> dict[str, Any]:
     """One version that is or was live."""
     candidate = state.versions[version]
     proposal = next(
-        (
-            number
-            for number, p in state.proposals.items()
-            if p.outcome == "promoted" and p.built and p.built.candidate.digest == candidate.digest
-        ),
+        (number for number, p in state.proposals.items() if p.version == version),
         None,
     )
     _, development = state.candidates()[candidate.digest]
@@ -158,9 +158,13 @@ def archived(candidate: Candidate, development: dict[str, float], blobs: BlobSto
 def feedback(found: ProposalState, blobs: BlobStore) -> Feedback:
     """All that a proposer is told of one proposal. What lies behind the development stage shows as one bit."""
     try:
-        document = parse_json(blobs.get(found.proposed.document))
+        # The bounds of a proposal: what is nested deeper could not be asked with again.
+        document = parse_json(blobs.get(found.proposed.document), max_bytes=MAX_DOCUMENT, max_depth=4)
     except CanonicalError:
         document = {}
+    if isinstance(document, dict):
+        # Free text could carry the time at which it was written, and with it how long a held-out test took.
+        document.pop("rationale", None)
     stage: Stage = "proposed"
     if found.developed:
         stage = "developed"
@@ -210,8 +214,21 @@ def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
         "mutable": genesis.config.mutable,
         "incumbent": archived(incumbent, known[incumbent.digest][1], blobs).json_value(),
         "archive": [archived(candidate, metrics, blobs).json_value() for candidate, metrics in best],
-        "history": [feedback(found, blobs).json_value() for found in before],
+        "history": _bounded([feedback(found, blobs).json_value() for found in before]),
+        "filled": bool(state.generation(generation)),
     }
+
+
+def _bounded(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The history within its bound: from the newest on, file texts are kept as long as there is room."""
+    room = MAX_HISTORY
+    for told in reversed(history):
+        files = told["proposal"].get("files")
+        size = sum(len(str(text)) for text in files.values()) if isinstance(files, dict) else 0
+        room -= size
+        if room < 0 and size:
+            told["proposal"] = {key: value for key, value in told["proposal"].items() if key != "files"}
+    return history
 
 
 def meaning(code: str) -> str:

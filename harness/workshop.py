@@ -7,6 +7,7 @@ and memory are taken from outside. A failed job is a value (`Failure`), with a r
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,16 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts import BlobStore, TensorSpec, read_tensors, tensor_header
-from harness.canonical import canonical_bytes, digest_json, parse_json
+from harness.canonical import canonical_bytes, parse_json
 from harness.config import Config
 from harness.engines import Engine
-from harness.errors import ArtifactError, CanonicalError, SubjectError
+from harness.errors import ArtifactError, CanonicalError, SandboxError, SubjectError
 from harness.live import candidate_digest
+from harness.proposers.space import read_space
 from harness.records import Candidate, Digest, Reason
 from harness.sandbox import Job, Limits, Outcome
 
 PREDICT_ROWS = 512
 """Rows of one forward pass in a predict job."""
+
+
+MAX_RECIPE = 16 * 1024
+MAX_RECIPE_DEPTH = 8
+"""Bounds of a recipe as JSON: it is part of entries of the log, which hold 64 kB."""
+MAX_SCHEMA = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -101,26 +109,35 @@ class Workshop:
             raise SubjectError(failure.text if failure else "describe answered no recipe", where="model.py")
         return recipe, schema
 
-    def build(self, recipe: Mapping[str, Any], source: Digest, training: Path) -> Made | Failure:
-        """Train one candidate from scratch in the sandbox and seal what it leaves behind."""
+    def build(
+        self, recipe: Mapping[str, Any], source: Digest, training: Path, *, seconds: float = math.inf
+    ) -> Made | Failure:
+        """Train one candidate from scratch in the sandbox, within `seconds`, and seal what it leaves behind."""
         budgets = self._config.budgets
         payload = {"recipe": dict(recipe), "seed": self._seed, "threads": self._config.workers.threads}
-        outcome = self._run("build", source, payload, {"train.safetensors": training}, seconds=budgets.build_seconds)
+        outcome = self._run(
+            "build", source, payload, {"train.safetensors": training}, seconds=min(budgets.build_seconds, seconds)
+        )
         failure = _failure(outcome, "build")
         if failure:
             return failure
         normal, schema = outcome.header.get("recipe"), outcome.header.get("schema")
         if not isinstance(normal, dict) or not isinstance(schema, dict):
             return Failure("build-output", "the build answered without a recipe or a schema")
+        if not sound_recipe(normal):
+            return Failure("build-output", f"the recipe is larger than {MAX_RECIPE} bytes, or nested too deeply")
         try:
             specs = tensor_header(outcome.output)
             read_tensors(outcome.output, expect=None, max_bytes=budgets.output_mb << 20)
-            schema_digest = self._blobs.put(canonical_bytes(schema))
-            digest_json(normal)
+            read_space(schema)  # a space that cannot be read could never be searched further
+            encoded = canonical_bytes(schema)
+            if len(encoded) > MAX_SCHEMA:
+                return Failure("build-output", f"the recipe's schema is larger than {MAX_SCHEMA} bytes")
+            schema_digest = self._blobs.put(encoded)
         except ArtifactError as error:
             code: Reason = "non-finite" if "finite" in error.message else "build-output"
             return Failure(code, f"the weights: {error.message}")
-        except CanonicalError as error:
+        except (CanonicalError, SubjectError) as error:
             return Failure("build-output", f"the recipe or its schema: {error.message}")
         weights = self._blobs.put(outcome.output)
         candidate = Candidate(
@@ -136,13 +153,19 @@ class Workshop:
         return Made(candidate, steps if isinstance(steps, int) else 0, outcome.wall_seconds, outcome.peak_mb)
 
     def predict(
-        self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None
+        self,
+        candidate: Candidate,
+        inputs: Path,
+        rows: int,
+        *,
+        folder: Path | None = None,
+        batch: int = PREDICT_ROWS,
     ) -> Answered | Failure:
         """Have a sealed candidate answer `rows` unlabelled rows, in a fresh sandbox.
 
         With `folder`, weights and source are taken from that staged version instead of the blobs: the smoke test.
         """
-        payload = {"recipe": candidate.recipe, "batch": PREDICT_ROWS, "threads": self._config.workers.threads}
+        payload = {"recipe": candidate.recipe, "batch": batch, "threads": self._config.workers.threads}
         weights = self._blobs.path(candidate.weights) if folder is None else folder / "weights.safetensors"
         files = {"inputs.safetensors": inputs, "weights.safetensors": weights}
         seconds = self._config.budgets.predict_seconds
@@ -165,7 +188,7 @@ class Workshop:
         payload: dict[str, Any],
         files: dict[str, Path],
         *,
-        seconds: int,
+        seconds: float,
         folder: Path | None = None,
     ) -> Outcome:
         budgets = self._config.budgets
@@ -188,6 +211,14 @@ class Workshop:
             return self._engine.submit(job).result()
         finally:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def sound_recipe(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe is JSON within bounds, so that every entry and every ask can carry it."""
+    try:
+        return len(canonical_bytes(dict(recipe), max_depth=MAX_RECIPE_DEPTH)) <= MAX_RECIPE
+    except CanonicalError:
+        return False
 
 
 def _count(spec: TensorSpec) -> int:
@@ -217,7 +248,8 @@ def _failure(outcome: Outcome, phase: str) -> Failure | None:
         told = f"{error.get('type', 'Error')}{where}: {error.get('message', '')}"
     text = f"{phase}: {told or outcome.message or outcome.status}"[:1000]
     if outcome.status in ("unavailable", "refused"):
-        return Failure("sandbox", text)
+        # No candidate is to blame for a machine that gives no sandbox, or for an engine that is being closed.
+        raise SandboxError(text, remedy="see `lockgate doctor`; then resume")
     code = _BY_ERROR.get(str(error.get("type"))) if isinstance(error, dict) else None
     if code is not None:
         return Failure(code, text)

@@ -112,7 +112,14 @@ def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
         raise SubjectError("the Recipe's JSON schema describes no object", remedy="make Recipe a pydantic BaseModel")
     if len(fields) > MAX_KNOBS:
         raise SubjectError(f"a Recipe of {len(fields)} fields, where at most {MAX_KNOBS} are read")
-    return {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
+    try:
+        return {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
+    except (
+        ArithmeticError,
+        TypeError,
+        ValueError,
+    ) as error:  # a schema is a candidate's word: any number may stand in it
+        raise SubjectError(f"the Recipe's JSON schema cannot be read: {error}") from error
 
 
 def options(knob: Knob) -> list[Scalar]:
