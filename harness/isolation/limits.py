@@ -18,6 +18,10 @@ _MIB = 1 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
+_WARM, _LIBRARIES = 512, 4096
+"""MiB: what a process that has imported torch maps at least, and what it may come to map by importing it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What one job may use; every limit is hard.
@@ -66,8 +70,11 @@ def set_limits(limits: Limits, *, address_space: bool = True) -> None:
         resource.RLIMIT_RTPRIO: 0,
     }
     if address_space:
-        # what is mapped already (a warm worker's libraries), what may be used, and room for sparse arenas
-        values[resource.RLIMIT_AS] = _mapped() + (limits.memory_mb + 1024) * _MIB
+        # What is mapped already (a warm worker's libraries), what may be used, and room for sparse arenas. A cold
+        # process has its libraries yet to map: 3.2 GB for a CUDA build of torch. The watchdog bounds what is resident.
+        mapped = _mapped()
+        coming = 0 if mapped > _WARM * _MIB else _LIBRARIES
+        values[resource.RLIMIT_AS] = mapped + (limits.memory_mb + 1024 + coming) * _MIB
     for name, value in values.items():
         hard = resource.getrlimit(name)[1]
         bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
