@@ -34,8 +34,12 @@ class Connection:
         try:
             folder = os.open(run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            # Through the descriptor, for sun_path holds 108 bytes only.
-            self._socket.connect(f"/proc/self/fd/{folder}/supervisor.sock")
+            try:
+                # Through the descriptor, for sun_path holds 108 bytes only.
+                self._socket.connect(f"/proc/self/fd/{folder}/supervisor.sock")
+            except OSError:
+                self._socket.close()
+                raise
         except OSError as error:
             raise ServiceError("no supervisor listens", where=str(run)) from error
         finally:
