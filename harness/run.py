@@ -71,8 +71,9 @@ def guarded_loop(
             watcher.event({"event": "generation", "generation": generation, "of": wanted})
             asked = connection.ask({"op": "ask"})
             # What is filled already, from before a crash, is not asked for a second time.
-            filled = asked.pop("filled")
-            slots = None if filled else _slots(asked, generation, allotment, plans, proposing, watcher)
+            slots = None
+            if not asked["filled"]:
+                slots = _slots(asked["ask"], generation, allotment, plans, proposing, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break

@@ -190,7 +190,9 @@ class Service:
             case StatusRequest():
                 await self._send(writer, {"ok": summary(supervisor.state)})
             case AskRequest():
-                await self._send(writer, {"ok": await self._do(lambda: ask_view(supervisor.state, rooms.blobs))})
+                asked = await self._do(lambda: ask_view(supervisor.state, rooms.blobs))
+                filled = bool(supervisor.state.generation(asked["generation"]))
+                await self._send(writer, {"ok": {"ask": asked, "filled": filled}})
             case SubmitRequest():
                 slots = [Slot(s.proposer, s.document.encode(), s.scripted, s.label) for s in request.slots]
                 await self._do(lambda: supervisor.submit(request.generation, slots))

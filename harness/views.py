@@ -215,7 +215,6 @@ def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
         "incumbent": archived(incumbent, known[incumbent.digest][1], blobs).json_value(),
         "archive": [archived(candidate, metrics, blobs).json_value() for candidate, metrics in best],
         "history": _bounded([feedback(found, blobs).json_value() for found in before]),
-        "filled": bool(state.generation(generation)),
     }
 
 

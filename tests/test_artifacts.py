@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from harness.artifacts import DTYPES, MAX_HEADER, BlobStore, TensorSpec, open_regular, read_tensors, tensor_header
 from harness.canonical import digest
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, DiskError
 
 LIMIT = 1 << 20
 
@@ -101,7 +101,7 @@ def test_many_writers_of_one_blob(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [store.path(names[0])]
 
 
-def test_a_failing_disk_is_an_artifact_error(tmp_path, monkeypatch):
+def test_a_failing_disk_is_a_disk_error(tmp_path, monkeypatch):
     """A blob that cannot be made durable is not there."""
     store = BlobStore(tmp_path)
 
@@ -109,7 +109,7 @@ def test_a_failing_disk_is_an_artifact_error(tmp_path, monkeypatch):
         raise OSError(5, "EIO")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(ArtifactError, match="written"):
+    with pytest.raises(DiskError, match="written"):
         store.put(b"x")
     assert not store.has(digest(b"x"))
 

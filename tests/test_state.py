@@ -304,7 +304,7 @@ def test_the_clock_counts_work_only():
     for time, entry in (
         ("2026-01-01T00:00:00+00:00", trails.GENESIS),
         ("2026-01-01T00:00:05+00:00", trails.proposed(1)),
-        ("2026-01-02T00:00:00+00:00", e.Started(nonce="1", isolation="zygote", device="cpu")),
+        ("2026-01-02T00:00:00+00:00", trails.started("1")),
         ("2026-01-02T00:00:02+00:00", trails.screened(1)),
         ("2026-01-01T00:00:00+00:00", trails.built(1)),
     ):
@@ -383,7 +383,7 @@ def entry_of(kind, number, version, state, draw):
         case "resumed":
             return e.Resumed(by="operator")
         case "started":
-            return e.Started(nonce="1", isolation="zygote", device="cpu")
+            return trails.started("1")
         case _:
             return e.Predicted(candidate=name, epoch=state.epoch, offset=0, cap=10, answers=sha("answers"))
 

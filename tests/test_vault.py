@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trails import sha
 
 from harness import auditlog
-from harness.errors import AuditError, ConfigError, StatisticsError
+from harness.errors import AuditError, ConfigError, StateError
 from harness.keys import VaultKey
 from harness.ledger import LedgerState
 from harness.vault import Vault
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("quick_disk")
 
 def open_vault(folder, key=KEY, **changes):
     """Open the vault of the tests."""
-    return Vault(folder, key, **{"data": sha("data"), "items": 5000, "delta": 0.05, "minimum": 200, **changes})
+    return Vault(
+        folder, key, **{"data": sha("data"), "items": 5000, "delta": 0.05, "minimum": 200, "own": "run", **changes}
+    )
 
 
 def test_an_open_stake_comes_back(tmp_path):
@@ -67,7 +71,7 @@ def test_a_second_test_waits_for_the_first(tmp_path):
     vault = open_vault(tmp_path)
     vault.stake("run/1", 1000)
     state = vault.state
-    with pytest.raises(StatisticsError, match="is open"):
+    with pytest.raises(StateError, match="is open"):
         vault.stake("run/2", 1000)
     assert vault.state == state
     vault.close()
@@ -186,4 +190,30 @@ def test_a_ledger_cut_before_its_first_entry_is_begun_again(tmp_path):
             open_vault(tmp_path)
     vault = open_vault(tmp_path)
     assert vault.state == LedgerState(delta=0.05, size=5000, minimum=200)
+    vault.close()
+
+
+def test_a_ledger_that_is_gone_or_older_is_refused(tmp_path):
+    """Once a run's log has spoken of the ledger, a vault without it, or with an earlier state of it, does not open."""
+    vault = open_vault(tmp_path / "vault")
+    shutil.copytree(tmp_path / "vault", tmp_path / "older")
+    vault.stake("run/1", 1000)
+    known = vault.head
+    vault.close()
+    open_vault(tmp_path / "vault", known=known).close()
+    with pytest.raises(ConfigError, match="older than the run"):
+        open_vault(tmp_path / "older", known=known)
+    with pytest.raises(ConfigError, match="gone"):
+        open_vault(tmp_path / "nowhere", known=known)
+
+
+def test_a_test_that_another_run_left_open_is_used_up(tmp_path):
+    """A run that opens the vault after another was killed in its test goes on, and that test's items count as used."""
+    vault = open_vault(tmp_path)
+    stake = vault.stake("run/1", 1000)
+    vault.close()
+    vault = open_vault(tmp_path, own="other")
+    assert vault.state.pending is None
+    assert (vault.state.high_water, vault.state.spent) == (1000, stake.alpha)
+    assert vault.stake("other/1", 500).test == 2
     vault.close()

@@ -61,12 +61,18 @@ GENESIS = e.Genesis(
     development={"accuracy": 0.5, "parity": 0.5},
     answers=sha("answers of baseline"),
     data=sha("data"),
+    training=sha("training"),
     vault_commitment=sha("vault key"),
     vault_items=5000,
     vault_minimum=200,
     vault_named=False,
     harness="0.1.0",
 )
+
+
+def started(nonce: str) -> e.Started:
+    """Start a supervisor."""
+    return e.Started(nonce=nonce, isolation="zygote", device="cpu", ledger_size=1, ledger_root="00" * 32)
 
 
 def proposed(number: int, generation: int = 1, index: int = 0) -> e.ProposedEntry:
@@ -117,6 +123,8 @@ def staked(number: int, state: RunState, **changes: object) -> e.Staked:
         "alpha": 0.001,
         "incumbent": state.incumbent.digest,
         "offset": 0,
+        "ledger_size": 1,
+        "ledger_root": "00" * 32,
         "cap": 1000,
     }
     return e.Staked(**{**fields, **changes})
@@ -202,7 +210,7 @@ class Trail:
 
     def begin(self) -> Trail:
         """Write genesis and a start."""
-        return self.add(GENESIS, e.Started(nonce="00", isolation="zygote", device="cpu"))
+        return self.add(GENESIS, started("00"))
 
     def develop(self, number: int, generation: int = 1, index: int = 0) -> Trail:
         """Bring a new proposal as far as development."""
