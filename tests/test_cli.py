@@ -1,0 +1,269 @@
+"""Facts about the command line: each command on a finished run, and a user's mistake is one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rigs
+
+from harness.errors import StatisticsError
+from harness.keys import VaultKey
+from harness.live import live_version
+from harness.records import REASONS
+
+
+def lockgate(*arguments, cwd=None):
+    """Run the command line; give what it did."""
+    command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
+    environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+
+
+def answer(*arguments, code=0):
+    """Run a command with --json; give its one document."""
+    done = lockgate(*arguments, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def complaint(done):
+    """Require that a command failed with one clear line and perhaps a remedy, and no traceback; give the line."""
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert lines[0].startswith("lockgate: ")
+    assert [line for line in lines[1:] if not line.startswith("  remedy: ")] == []
+    return lines[0]
+
+
+def test_a_run_ends_with_its_summary(finished):
+    """`run --json` prints one document: the counts of what was promoted and rejected, by codes of the closed list."""
+    told = json.loads((finished.parent / "summary.json").read_text())
+    assert (told["proposals"], told["promoted"], told["undecided"]) == (9, 2, 0)
+    assert sum(told["rejected"].values()) == 7
+    assert set(told["rejected"]) <= set(REASONS)
+    assert set(told["rejected"]) >= {"no-op", "policy", "non-finite", "build-failed", "development", "gate-alignment"}
+
+
+def test_status_is_the_summary_of_the_run(finished):
+    """`status --json` prints the same summary as the run did."""
+    told = json.loads((finished.parent / "summary.json").read_text())
+    assert answer("status", finished) == told
+
+
+def test_status_for_people_names_what_is_live(finished):
+    """`status` names the live version, and each reason for which something was stopped."""
+    done = lockgate("status", finished)
+    assert done.returncode == 0, done.stderr
+    for word in ("version 2", "gate-alignment", "policy", "no-op"):
+        assert word in done.stdout
+
+
+def test_show_gives_one_proposal(finished):
+    """`show --json` gives a proposal with its change, rules, gates with evidence, and trail; so does a failed build and a syntax error."""
+    page = answer("show", finished, 8)
+    assert page["reasons"][0]["code"] == "gate-alignment"
+    assert {rule["stage"] for rule in page["rules"]} == {"screen", "decide"}
+    assert {gate["name"] for gate in page["evidence_by_gate"]} >= {"accuracy/improve", "parity/parent"}
+    assert page["trail"][0]["kind"] == "proposed"
+    for number in (1, 3, 7):
+        done = lockgate("show", finished, number)
+        assert done.returncode == 0, done.stderr
+
+
+def test_show_marks_what_was_scripted(finished):
+    """`show` says that a scripted proposal was scripted."""
+    assert "(scripted)" in lockgate("show", finished, 1).stdout
+
+
+def test_audit_verify_says_what_is_proven(finished, tmp_path):
+    """`audit verify` exits 0 with a key held outside the run, and 6, identity unproven, with the run's own."""
+    key = tmp_path / "log.pub"
+    key.write_bytes((finished / "keys" / "log.pub").read_bytes())
+    told = answer("audit", "verify", finished, "--key", key)
+    assert told["verdict"] == f"valid at size {told['size']}, freshness unproven"
+    assert answer("audit", "verify", finished, code=6)["verdict"] == "identity unproven"
+
+
+def test_audit_log_is_the_whole_trail(finished):
+    """`audit log --json` prints one JSON line for each entry, in order."""
+    done = lockgate("audit", "log", finished, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["index"] for row in rows] == list(range(rigs.trail_of(finished)[0].size))
+    assert (rows[0]["kind"], rows[-1]["kind"]) == ("genesis", "watched")
+    assert len(lockgate("audit", "log", finished).stdout.splitlines()) == len(rows)
+
+
+def test_audit_replay_derives_every_decision(finished):
+    """`audit replay` derives all nine decisions again."""
+    assert answer("audit", "replay", finished)["decisions"] == 9
+
+
+def test_a_changed_log_fails_the_audit(copy):
+    """One changed byte of the log: `audit verify` and `status` exit 5 with one line."""
+    bundle = next(path for path in (copy / "log" / "tile" / "entries").rglob("*") if path.is_file())
+    raw = bytearray(bundle.read_bytes())
+    raw[len(raw) // 3] ^= 1
+    bundle.chmod(0o644)
+    bundle.write_bytes(raw)
+    for command in (("audit", "verify"), ("status",), ("audit", "replay"), ("audit", "log")):
+        done = lockgate(*command, copy)
+        complaint(done)
+        assert done.returncode == 5
+
+
+def test_a_changed_blob_fails_the_audit(copy):
+    """A blob that was changed by hand: `audit verify` exits 5 and names the entry."""
+    evidence = next(found.measured.evidence for found in rigs.trail_of(copy)[0].proposals.values() if found.measured)
+    blob = next((copy / "blobs").rglob(evidence.removeprefix("sha256:")))
+    blob.chmod(0o644)
+    blob.write_bytes(blob.read_bytes().replace(b"pass", b"fail", 1))
+    done = lockgate("audit", "verify", copy)
+    assert done.returncode == 5
+    assert "entry" in complaint(done)
+
+
+def test_halt_resume_and_rollback(copy):
+    """A halted run is not run on; `resume` lifts it; `rollback` brings a version back bit-identical; all is in the log."""
+    assert answer("halt", copy, "--reason", "a test")["halted"] is True
+    assert answer("status", copy)["state"] == "halted"
+    subject = json.loads((copy / "subject.path").read_text())["subject"]
+    done = lockgate("run", subject, "--out", copy)
+    assert "halted" in complaint(done)
+    assert answer("resume", copy)["state"] == "at rest"
+    before = {p: p.read_bytes() for p in (copy / "models" / "1").rglob("*") if p.is_file()}
+    assert answer("rollback", copy, "--to", 1, "--reason", "a test")["live"] == 1
+    assert {p: p.read_bytes() for p in (copy / "models" / "1").rglob("*") if p.is_file()} == before
+    assert live_version(copy) == 1
+    kinds = [json.loads(line)["kind"] for line in lockgate("audit", "log", copy, "--json").stdout.splitlines()]
+    assert kinds[-3:] == ["started", "intended", "rolled-back"]
+    assert {"halted", "resumed"} <= set(kinds)
+    assert answer("audit", "verify", copy, "--key", copy / "keys" / "log.pub")["live"] == 1
+
+
+def test_two_runs_on_one_folder_are_refused(rig, copy):
+    """While one supervisor is at work on a run, `run`, `resume` and `rollback` end with one line, and the log stands."""
+    opened = rig.open(copy)
+    try:
+        size = opened.supervisor.state.size
+        for command in (("run", rig.subject, "--out", copy), ("resume", copy), ("rollback", copy, "--to", 0)):
+            assert "another supervisor" in complaint(lockgate(*command))
+        assert opened.supervisor.state.size == size
+    finally:
+        opened.close()
+
+
+def test_gates_power_is_told(digits):
+    """`gates power --json` gives the probability for each gate, and whether the whole is above the floor."""
+    told = answer("gates", "power", digits)
+    assert told["ok"] is True
+    assert told["joint"] >= told["floor"]
+    assert len(told["rows"]) == 4
+
+
+def test_gates_that_can_hardly_pass_are_refused(rig, digits, tmp_path):
+    """`gates power` exits 3 on gates that can hardly pass, and no run is begun with them."""
+    subject = rigs.vary(digits, tmp_path / "subject", ("cap: 2000", "cap: 100"))
+    assert answer("gates", "power", subject, code=3)["ok"] is False
+    with pytest.raises(StatisticsError, match="below"):
+        rig.open(tmp_path / "run", subject)
+    assert not (tmp_path / "run" / "log" / "checkpoint").exists()
+
+
+def test_policies_are_checked_and_tested(tmp_path):
+    """`policy check` and `policy test` pass the baseline pack, and `check` exits 3 naming the line of a mistake."""
+    assert answer("policy", "check", "baseline")["ok"] is True
+    assert answer("policy", "test", "baseline")["ok"] is True
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("apiVersion: lockgate/v1\nkind: ChangePolicy\n")
+    done = lockgate("policy", "check", bad)
+    assert done.returncode == 3
+    assert "bad.yaml:" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_keys_are_made_before_the_run(tmp_path):
+    """`keys init` makes keys that only their owner may read, and a second time is refused."""
+    told = answer("keys", "init", tmp_path / "run", "--name", "mine")
+    assert told["vkey"].startswith("mine-")
+    assert Path(told["signing_key"]).stat().st_mode & 0o077 == 0
+    assert VaultKey.load(tmp_path / "run" / "private" / "vault.key")
+    complaint(lockgate("keys", "init", tmp_path / "run"))
+
+
+def test_doctor_says_what_there_is():
+    """`doctor --json` lists what was looked for, each with what was found."""
+    done = lockgate("doctor", "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode == 0) == told["ok"]
+    assert all({"what", "found", "ok", "needed", "remedy"} <= set(row) for row in told["checks"])
+
+
+def mistakes(tmp_path, digits):
+    """Give commands that are mistakes, each with a word of its complaint."""
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "letter.txt").write_text("mine")
+    spoilt = rigs.vary(digits, tmp_path / "spoilt", ("delta: 0.05", "delta: 5"))
+    wide = rigs.vary(digits, tmp_path / "wide", ("[model.py]", "['*.py']"))
+    nothing = rigs.vary(digits, tmp_path / "nothing")
+    (nothing / "model.py").unlink()
+    unguarded = rigs.vary(digits, tmp_path / "unguarded", ("def load()", "def lode()"), name="guards.py")
+    broken = rigs.vary(digits, tmp_path / "broken", ("def predict(model", "def predict((model"), name="model.py")
+    failing = rigs.vary(
+        digits, tmp_path / "failing", ("    image, digit", "    raise ValueError\n    image, digit"), name="model.py"
+    )
+    return [
+        (("status", empty), "no run here"),
+        (("show", empty, 1), "no run here"),
+        (("resume", empty), "no run here"),
+        (("halt", empty), "no run here"),
+        (("rollback", empty, "--to", 0), "no run here"),
+        (("audit", "verify", empty), "no run here"),
+        (("run", empty), "lockgate.yaml"),
+        (("run", tmp_path / "nowhere"), "no such folder"),
+        (("run", digits, "--out", full), "not empty"),
+        (("run", digits, "--out", "/proc/nowhere"), "/proc"),
+        (("run", digits, "--out", tmp_path / "x", "--proposers", "wizard"), "wizard"),
+        (("run", digits, "--out", tmp_path / "y", "--vault-key", full / "letter.txt"), "letter.txt"),
+        (("run", spoilt, "--out", tmp_path / "r1"), "lockgate.yaml:11"),
+        (("run", wide, "--out", tmp_path / "r2"), "guards.py"),
+        (("run", nothing, "--out", tmp_path / "r3"), "model.py"),
+        (("run", unguarded, "--out", tmp_path / "r4"), "load"),
+        (("run", broken, "--out", tmp_path / "r5"), "model.py"),
+        (("run", failing, "--out", tmp_path / "r6"), "ValueError"),
+        (("gates", "power", spoilt), "lockgate.yaml:11"),
+    ]
+
+
+def test_a_mistake_is_one_line(digits, finished, tmp_path):
+    """Each mistake of a user ends with exit code 1 and one line that names what is wrong, never a traceback."""
+    for command, word in [*mistakes(tmp_path, digits), (("show", finished, 99), "no proposal 99")]:
+        done = lockgate(*command, cwd=tmp_path)
+        assert word in complaint(done), command
+        assert done.returncode == 1, command
+
+
+def test_a_mistake_with_json_is_one_document(tmp_path):
+    """With `--json` the error is the one document on stdout, with type, message, place and remedy."""
+    told = answer("status", tmp_path, code=1)
+    assert set(told["error"]) == {"type", "message", "where", "remedy"}
+    assert told["error"]["type"] == "ConfigError"
+
+
+def test_misuse_is_exit_code_2():
+    """An unknown command or option exits 2."""
+    for arguments in (("improve",), ("status",), ("status", ".", "--loud")):
+        assert lockgate(*arguments).returncode == 2
+
+
+def test_the_version_is_printed():
+    """`--version` prints the version."""
+    assert lockgate("--version").stdout.startswith("lockgate ")
