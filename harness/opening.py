@@ -227,7 +227,11 @@ def open_journal(out: Path, listener: Listener | None = None) -> Journal:
     folder.lock()
     try:
         signer = Signer.load(folder.signing_key)
-        return Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock)
+        journal = Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock)
+        if journal.state.genesis is None:
+            journal.close()
+            raise ConfigError("the run has not begun yet: its log is empty", where=str(out), remedy="run it again")
+        return journal
     except BaseException:
         folder.unlock()
         raise

@@ -1,7 +1,7 @@
 """Where workers run: an engine takes jobs and answers with futures of outcomes.
 
-`local` is the one that ships. Others are registered under the entry-point group `lockgate.engines`, as a callable
-with the arguments of `LocalEngine`.
+`local` is the one there is. What the supervisor asks of an engine is the protocol below, so that workers on other
+machines are one more module of this folder.
 """
 
 from __future__ import annotations
