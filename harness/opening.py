@@ -147,7 +147,7 @@ def _open(
         place = answer.get("where") or str(subject / "guards.py")
         raise SubjectError(str(answer["message"]), where=place, remedy=answer.get("remedy"))
     evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)
-    data = answer["ok"]
+    data = dict(answer["ok"])  # a copy: what is added to it is no part of the greeting
     gates = check_gates(config, data, subject)
     gates_power(gates, config, data)
     judge = Judge()

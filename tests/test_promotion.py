@@ -148,11 +148,10 @@ def test_a_failed_smoke_test_rolls_back(bench):
     opened = bench.open()
     real = opened.rooms.workshop.predict
 
-    def predict(candidate, inputs, rows, *, folder=None):
-        if folder is None:
-            return real(candidate, inputs, rows)
-        baseline = opened.supervisor.state.baseline
-        return real(baseline, inputs, rows)
+    def predict(candidate, inputs, rows, *, folder=None, **named):
+        if folder is not None:
+            candidate = opened.supervisor.state.baseline
+        return real(candidate, inputs, rows, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opened.rooms.workshop, "predict", predict)
