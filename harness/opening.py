@@ -228,13 +228,13 @@ def open_journal(out: Path, listener: Listener | None = None) -> Journal:
     try:
         signer = Signer.load(folder.signing_key)
         journal = Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock)
-        if journal.state.genesis is None:
-            journal.close()
-            raise ConfigError("the run has not begun yet: its log is empty", where=str(out), remedy="run it again")
-        return journal
     except BaseException:
         folder.unlock()
         raise
+    if journal.state.genesis is None:
+        journal.close()
+        raise ConfigError("the run has not begun yet: its log is empty", where=str(out), remedy="run it again")
+    return journal
 
 
 def _signer(folder: RunFolder, subject: str) -> Signer:

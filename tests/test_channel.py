@@ -1,0 +1,100 @@
+"""Facts about a child that answers lines: bounded, timed, started again when it dies, and never another one."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from harness.channel import Child
+from harness.errors import EvaluatorError
+
+ECHO = """\
+import json, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = {answer}
+    print(answer if isinstance(answer, str) else json.dumps(answer), flush=True)
+"""
+
+
+def child(place, answer="{'got': request}"):
+    """Start a child that answers every request so."""
+    return Child(["-c", ECHO.format(answer=answer)], name="echo", stderr=place / "stderr")
+
+
+def kill(found):
+    """Kill a child, and wait until it is dead."""
+    pid = found.pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_each_request_has_its_answer(tmp_path):
+    """Requests are answered in order, by one process."""
+    echo = child(tmp_path)
+    first = echo.ask({"n": 1}, seconds=30), echo.pid
+    assert (echo.ask({"n": 2}, seconds=30), echo.pid) == ({"got": {"n": 2}}, first[1])
+    echo.close()
+
+
+def test_a_child_that_died_is_replaced(tmp_path):
+    """A child that was killed is started again, and asked what every child is asked first."""
+    echo = child(tmp_path)
+    echo.expect({"who": 1}, echo.ask({"who": 1}, seconds=30), seconds=30)
+    for number in range(3):
+        kill(echo)
+        assert echo.ask({"n": number}, seconds=30) == {"got": {"n": number}}
+    echo.close()
+
+
+def test_another_child_is_not_used(tmp_path):
+    """A child that was started again and answers the first question otherwise is refused, every time."""
+    echo = child(tmp_path, "{'me': __import__('os').getpid()}")
+    echo.expect({"who": 1}, echo.ask({"who": 1}, seconds=30), seconds=30)
+    assert echo.ask({"n": 1}, seconds=30)
+    kill(echo)
+    for _ in range(2):
+        with pytest.raises(EvaluatorError, match="not the one"):
+            echo.ask({"n": 1}, seconds=30)
+        assert echo.pid is None
+    echo.close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ("'nonsense'", "failed"),
+        ("[1]", "no object"),
+        ("'x' * (9 << 20)", "more than"),
+        ("sys.exit(3)", r"died \(status 3\)"),
+    ],
+)
+def test_a_bad_answer_ends_the_child(tmp_path, answer, why):
+    """An answer that is no JSON, no object, too long, or missing is an EvaluatorError, and that child is gone."""
+    echo = child(tmp_path, answer)
+    with pytest.raises(EvaluatorError, match=why):
+        echo.ask({"n": 1}, seconds=30)
+    assert echo.pid is None
+    echo.close()
+
+
+def test_a_late_answer_ends_the_child(tmp_path):
+    """A child that does not answer in time is killed, and its late answer is never taken for the next one's."""
+    echo = child(tmp_path, "__import__('time').sleep(request.get('sleep', 0)) or {'got': request}")
+    with pytest.raises(EvaluatorError, match="did not answer within"):
+        echo.ask({"sleep": 60}, seconds=0.3)
+    assert echo.pid is None
+    assert echo.ask({"n": 2}, seconds=30) == {"got": {"n": 2}}
+    echo.close()
+
+
+def test_a_closed_child_stays_closed(tmp_path):
+    """After `close` no child is started again."""
+    echo = child(tmp_path)
+    echo.ask({"n": 1}, seconds=30)
+    echo.close()
+    with pytest.raises(EvaluatorError, match="closed"):
+        echo.ask({"n": 2}, seconds=30)
+    assert echo.pid is None
