@@ -67,7 +67,7 @@ class Child:
     ) -> None:
         if self._exchange(process, greeting, seconds) != wanted:
             raise EvaluatorError(
-                f"a {self._name} that was started again is not the one that the run began with",
+                f"the {self._name} that was started again is not the one that the run began with",
                 remedy="restore the subject's guards and data, then resume",
             )
 

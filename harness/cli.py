@@ -429,12 +429,30 @@ def audit_log(run: Run, json_: Json = False) -> None:
 
 
 @audit_app.command("replay")
-def audit_replay(run: Run, json_: Json = False) -> None:
+def audit_replay(
+    run: Run,
+    subject: Annotated[
+        Path | None, typer.Option("--subject", help="With the subject's guards, score the logged answers again, too.")
+    ] = None,
+    vault_key: Annotated[
+        Path | None, typer.Option("--vault-key", help="The run's vault key; its own when left out.")
+    ] = None,
+    json_: Json = False,
+) -> None:
     """Derive every decision again from the log and its blobs, without the supervisor; report the first difference."""
-    from harness.auditing import replay_run
+    from harness.keys import VaultKey
+    from harness.replay import replay_measurements, replay_run
 
-    report = replay_run(_existing(run))
-    _print(report) if json_ else print(f"{report['decisions']} decisions derived again, all the same")
+    folder = _existing(run)
+    report = replay_run(folder)
+    if subject is not None:
+        report["measurements"] = replay_measurements(folder, subject, VaultKey.load(vault_key or folder.vault_key))
+    if json_:
+        _print(report)
+        return
+    print(f"{report['decisions']} decisions derived again, all the same")
+    if subject is not None:
+        print(f"{report['measurements']} measurements scored again from the logged answers, all the same")
 
 
 # -- keys -------------------------------------------------------------------------------------------------------

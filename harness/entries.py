@@ -98,6 +98,8 @@ class Developed(Entry):
     number: int
     development: dict[str, float]
     answers: Digest
+    flops: int | None = None
+    """Floating-point operations a row, as counted in the worker: its word, so nothing is gated on it."""
 
 
 class Staked(Entry):

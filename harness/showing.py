@@ -87,6 +87,9 @@ def render(console: Any, page: dict[str, Any]) -> None:
             console.print(Text(plain(f"  {knob['name']}: {knob['old']} → {knob['new']} ({knob['group']})", 400)))
     if page["diff"]:
         console.print(Syntax(plain_lines(page["diff"]), "diff", background_color="default", word_wrap=True))
+    if page["parameters"]:
+        flops = f", {page['flops']:,} FLOPs a row (the worker's word)" if page["flops"] else ""
+        console.print(Text(f"  {page['parameters']:,} parameters, {page['bytes']:,} bytes{flops}"))
     if page["rules"]:
         table = Table(title="Rules", title_justify="left")
         for column in ("stage", "rule", "", "why"):

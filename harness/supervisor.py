@@ -157,7 +157,9 @@ class Supervisor(Desk):
                     "shuffle": rooms.development_shuffle,
                 }
             )
-            developed = Developed(number=number, development=scored["development"], answers=answered.answers)
+            developed = Developed(
+                number=number, development=scored["development"], answers=answered.answers, flops=answered.flops
+            )
             self._journal.commit(developed)
         return None
 

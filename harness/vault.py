@@ -116,12 +116,12 @@ class Vault:
     def items(self, offset: int, count: int) -> list[int]:
         """The ids of `count` items of the secret order, from `offset` on."""
         if self._order is None:
-            self._order = self._key.order(self.state.size, b"items")
+            self._order = order_of(self._key, self.state.size)
         return self._order[offset : offset + count]
 
     def shuffle(self, offset: int, count: int) -> str:
         """The seed (64 hexadecimal digits) under which this prefix is presented to candidates."""
-        return self._key.derive(f"shuffle {offset} {count}".encode()).hex()
+        return shuffle_of(self._key, offset, count)
 
     def draw(self, label: str, n: int, count: int) -> list[int]:
         """Draw `count` of `range(n)` as `label` and the key decide: nobody without the key can tell which."""
@@ -166,3 +166,13 @@ class Vault:
         body = {**self._fixed, "state": state.json_value(), "last": last, "ended": self._ended}
         self._log.append([seal(kind, body, {"state": digest(repr(state).encode())}, self._signer)])
         self.state, self._last = state, last
+
+
+def order_of(key: VaultKey, size: int) -> list[int]:
+    """The secret order of a vault's items: which key decides, and nobody without it can tell."""
+    return key.order(size, b"items")
+
+
+def shuffle_of(key: VaultKey, offset: int, count: int) -> str:
+    """The seed (64 hexadecimal digits) under which a prefix of that order is presented."""
+    return key.derive(f"shuffle {offset} {count}".encode()).hex()

@@ -110,6 +110,8 @@ def proposal_view(found: ProposalState) -> dict[str, Any]:
         "reasons": [] if decision is None else [why.json_value() for why in decision.reasons],
         "candidate": found.built.candidate.digest if found.built else None,
         "parameters": found.built.candidate.parameters if found.built else None,
+        "bytes": found.built.candidate.bytes if found.built else None,
+        "flops": found.developed.flops if found.developed else None,
         "development": found.developed.development if found.developed else None,
         "gates": [gate.json_value() for gate in found.measured.gates] if found.measured else [],
         "evidence": found.measured.evidence if found.measured else None,

@@ -9,12 +9,13 @@ import rigs
 from rigs import generation, knobs
 
 from harness import promotion
-from harness.auditing import replay_run, verify_run
+from harness.auditing import verify_run
 from harness.desk import Halt
 from harness.entries import Halted, Resumed, kind_of
 from harness.errors import AuditError, ConfigError, PromotionError
 from harness.folder import RunFolder
 from harness.live import live_version
+from harness.replay import replay_run
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 BETTER = knobs(steps=150)

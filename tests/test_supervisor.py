@@ -9,10 +9,11 @@ import rigs
 from rigs import code, generation, knobs
 from trails import sha
 
-from harness.auditing import replay_run, verify_run
+from harness.auditing import verify_run
 from harness.errors import EvaluatorError, StateError
 from harness.folder import RunFolder
 from harness.keys import VaultKey
+from harness.replay import replay_run
 from harness.vault import Vault
 
 pytestmark = pytest.mark.usefixtures("quick_disk")

@@ -19,10 +19,11 @@ import pytest
 import rigs
 
 from harness import live, promotion, vault
-from harness.auditing import replay_run, verify_run
+from harness.auditing import verify_run
 from harness.entries import kind_of
 from harness.folder import RunFolder
 from harness.live import live_version
+from harness.replay import replay_run
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 LAST = 2

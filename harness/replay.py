@@ -1,0 +1,214 @@
+"""Derive a run's decisions again: from its log and blobs, without the supervisor, and report the first difference.
+
+With the subject's guards and the vault key, which reviewers may be given, the measurements are derived again as
+well: the evaluator scores the logged answers anew, and must come to the very evidence that the log names.
+
+It shares the fold, the rules and the statistics with the supervisor on purpose: they are what is replayed.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts import BlobStore
+from harness.canonical import canonical_bytes, digest, parse_json
+from harness.channel import Child
+from harness.decision import decide, judged
+from harness.entries import Entry, Genesis, Measured, Staked, kind_of
+from harness.errors import AuditError
+from harness.folder import RunFolder
+from harness.gates import compile_gates
+from harness.genesis import evaluate
+from harness.journal import read_run
+from harness.judge import Judge
+from harness.judgement import Judgement
+from harness.keys import VaultKey, Verifier
+from harness.ledger import LedgerState
+from harness.policy import PolicySet, policy_set_of
+from harness.policy_file import PolicySource
+from harness.records import Decision
+from harness.state import RunState
+from harness.vault import order_of, shuffle_of
+
+MAX_BLOB = 16 << 20
+
+
+def replay_run(folder: RunFolder) -> dict[str, Any]:
+    """Derive every stake, judgement and decision again from log and blobs; AuditError at the first difference.
+
+    The gates' verdicts are checked against their own evidence. That the evidence follows from answers and labels
+    can be derived only by whoever holds the labels and the vault key: see `replay_measurements`.
+    """
+    state, entries = read_run(folder.log, Verifier.load(folder.public_key))
+    genesis = entries[0]
+    if not isinstance(genesis, Genesis):
+        raise AuditError("the log has no genesis", where="entry 0")
+    blobs = BlobStore(folder.blobs)
+    sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=MAX_BLOB)
+    policies = policy_set_of(PolicySource.parse(source) for source in sources)
+    if policies.digest != genesis.policies:
+        raise AuditError("the policies in the blobs are not those of genesis", where="entry 0")
+    stakes = 0
+    if not genesis.vault_named:
+        stakes = _replay_ledger(genesis, entries)
+    decisions = 0
+    with Judge() as judge:
+        for number in sorted(state.proposals):
+            decisions += _replay_proposal(state, number, blobs, policies, judge, genesis)
+    return {"decisions": decisions, "stakes": stakes, "entries": state.size}
+
+
+def _replay_ledger(genesis: Genesis, entries: list[Entry]) -> int:
+    """The stakes that the ledger's rule gives, against those in the log."""
+    ledger = genesis.config.ledger
+    fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
+    used: dict[int, int] = {}
+    stakes = 0
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Staked):
+            fold, stake = fold.stake(str(entry.number), entry.cap)
+            stakes += 1
+            # Not to the last bit: powers differ between maths libraries by an ulp.
+            same = math.isclose(stake.alpha, entry.alpha, rel_tol=1e-12)
+            if not same or (stake.test, stake.offset) != (entry.test, entry.offset):
+                raise AuditError(
+                    f"the ledger gives alpha {stake.alpha!r}, the log says {entry.alpha!r}", where=f"entry {index}"
+                )
+        elif isinstance(entry, Measured):
+            used[entry.number] = entry.items
+        else:
+            fold = _after(fold, entry, used)
+    return stakes
+
+
+def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState:
+    kind, body = kind_of(entry), entry
+    number = getattr(body, "number", None)
+    pending = fold.pending
+    if kind == "rolled-back":
+        return (fold.abandon(pending.key) if pending else fold).end_epoch()
+    if pending is None or pending.key != str(number):
+        return fold
+    items = used.get(int(pending.key), pending.items)
+    if kind == "promoted":
+        return fold.promote(pending.key, items)
+    decision: Decision | None = getattr(body, "decision", None)
+    if kind == "voided" or (decision is not None and decision.verdict == "reject"):
+        return fold.reject(pending.key, items)
+    return fold
+
+
+def _replay_proposal(
+    state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge, genesis: Genesis
+) -> int:
+    """One proposal: judge its documents again, check gates against evidence, decide again."""
+    found = state.proposals[number]
+    where = f"proposal {number}"
+    if found.screened is not None:
+        again = _judge_again(judge, policies, "screen", found.screened.document, blobs)
+        _same(where, "the screen's judgement", digest(canonical_bytes(again.json_value())), found.screened.judgement)
+        if found.decision is not None and judged(again):
+            _same(where, "the decision", found.decision.reasons, judged(again))
+    if found.measured is None or found.decision is None or found.judgement is None or found.document is None:
+        return int(found.decision is not None)
+    evidence: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
+    from harness.statistics import TestResult
+
+    # TestResult's own rule is that verdicts follow from log_e and the threshold: parsing checks it.
+    result = TestResult.parse(evidence["result"])
+    _same(
+        where,
+        "the gates' verdicts",
+        [(g.name, g.verdict) for g in result.gates],
+        [(g.name, g.verdict) for g in found.measured.gates],
+    )
+    if found.staked is not None:
+        _same(where, "the test's alpha", result.alpha, found.staked.alpha)
+    document: Any = parse_json(blobs.get(found.document), max_bytes=MAX_BLOB)
+    again = judge.decide(policies, "decide", document["proposal"]["kind"], document)
+    _same(where, "the judgement", digest(canonical_bytes(again.json_value())), found.judgement)
+    decision = decide(found.measured.gates, genesis.eval_kinds, again)
+    _same(where, "the decision", decision, found.decision)
+    return 1
+
+
+def _judge_again(judge: Judge, policies: PolicySet, stage: str, name: str, blobs: BlobStore) -> Judgement:
+    document: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    return judge.decide(policies, stage, document["proposal"]["kind"], document)
+
+
+def _same(where: str, what: str, derived: object, logged: object) -> None:
+    if derived != logged:
+        raise AuditError(
+            f"{what} derived again differs from the log: {derived!r} against {logged!r}"[:600], where=where
+        )
+
+
+def replay_measurements(folder: RunFolder, subject: Path, key: VaultKey) -> int:
+    """Score the logged answers of every measured proposal again; returns how many there were.
+
+    AuditError where the data or the key is not what genesis names, or where the evaluator comes to other evidence.
+    """
+    state, entries = read_run(folder.log, Verifier.load(folder.public_key))
+    genesis = entries[0]
+    if not isinstance(genesis, Genesis):
+        raise AuditError("the log has no genesis", where="entry 0")
+    if key.commitment() != genesis.vault_commitment:
+        raise AuditError("this is not the vault key that genesis committed to", where="entry 0")
+    with tempfile.TemporaryDirectory(prefix="lockgate-replay-") as place:
+        evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
+        try:
+            data = evaluate(evaluator, {"op": "describe"})
+            if data["data"] != genesis.data:
+                raise AuditError("the subject's items or labels are not those of genesis", where=str(subject))
+            bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
+            gates = compile_gates([gate.json_value() for gate in genesis.config.gates], bounds)
+            order = order_of(key, genesis.vault_items)
+            fixed = {"gates": [gate.json_value() for gate in gates], "batch": genesis.config.ledger.batch}
+            measured = [number for number, found in sorted(state.proposals.items()) if found.measured]
+            for number in measured:
+                _measure_again(state, number, BlobStore(folder.blobs), evaluator, order, key, genesis, fixed)
+        finally:
+            evaluator.close()
+    return len(measured)
+
+
+def _measure_again(
+    state: RunState,
+    number: int,
+    blobs: BlobStore,
+    evaluator: Child,
+    order: list[int],
+    key: VaultKey,
+    genesis: Genesis,
+    fixed: dict[str, Any],
+) -> None:
+    found = state.proposals[number]
+    if found.staked is None or found.built is None or found.measured is None:
+        raise AuditError("measured without a stake", where=f"proposal {number}")
+    stake = found.staked
+    roles = {
+        "candidate": found.built.candidate.digest,
+        "incumbent": stake.incumbent,
+        "baseline": genesis.baseline.digest,
+    }
+    answers = {role: state.answers[name, stake.epoch, stake.offset, stake.cap] for role, name in roles.items()}
+    for name in answers.values():
+        blobs.check(name)
+    again = evaluate(
+        evaluator,
+        {
+            "op": "test",
+            "ids": order[stake.offset : stake.offset + stake.cap],
+            "shuffle": shuffle_of(key, stake.offset, stake.cap),
+            **{role: str(blobs.path(name)) for role, name in answers.items()},
+            **fixed,
+            "alpha": stake.alpha,
+            "cap": min(stake.cap, genesis.config.ledger.cap),
+        },
+    )
+    logged: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
+    _same(f"proposal {number}", "the evidence", again["result"], logged["result"])
