@@ -346,7 +346,7 @@ def test_an_answer_comes_back(run):
             "error",
             "model.py:3: T: m",
         ),
-        ("inside.answer({}, b'x' * (3 << 20))", "crashed", "File too large"),
+        ("inside.answer({}, b'x' * (3 << 20))", "oversize", "1 MiB are allowed"),
         ("os.write(FD, b'\\0' * ((1 << 20) + 9))", "oversize", "1 MiB"),
     ],
 )
