@@ -80,14 +80,25 @@ def open_run(
     closers: list[Callable[[], None]] = []
     try:
         known = _remembered(folder)
+        # An earlier start may have died before genesis, which takes a while: its seed is kept.
+        first_seed = int(known.get("seed") or 0) if seed is None else seed
         if fresh:
-            seed = known.get("seed", 0) if seed is None else seed
-            write_subject(folder, subject, vault_key, seed)
+            write_subject(folder, subject, vault_key, first_seed)
         policies = load_subject_policies(config.policies, subject)
         signer = _signer(folder, config.name)
         key = _vault_key(vault_key or folder.vault_key, begun=not fresh)
         ground = Ground(
-            folder, subject, config, source, guard_files(subject, config), policies, signer, key, seed, workers
+            folder=folder,
+            subject=subject,
+            config=config,
+            source=source,
+            files=guard_files(subject, config),
+            policies=policies,
+            signer=signer,
+            key=key,
+            seed=seed,
+            first_seed=first_seed,
+            workers=workers,
         )
         opened = _open(ground, closers, listener, note)
         genesis = opened.supervisor.state.genesis
@@ -114,6 +125,9 @@ class Ground:
     signer: Signer
     key: VaultKey
     seed: int | None
+    """The seed asked for at this start, if one was."""
+    first_seed: int
+    """The seed of genesis, where there is none yet."""
     workers: int | None
 
 
@@ -157,7 +171,7 @@ def _open(
     closers.append(log.close)
     closers.insert(0, log.freeze)  # before the rooms: what they answer while they are closed is no entry
     first = state.genesis is None
-    run_seed = (ground.seed or 0) if state.genesis is None else state.genesis.seed
+    run_seed = ground.first_seed if state.genesis is None else state.genesis.seed
     workshop = Workshop(engine, blobs, config, folder.work, seed=run_seed, output=data["output"])
     development, training = folder.work / "rows.safetensors", folder.work / "train.safetensors"
     shuffle = digest(f"development {run_seed}".encode()).removeprefix("sha256:")
