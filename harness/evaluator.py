@@ -12,6 +12,7 @@ items, shuffled, so that a candidate cannot tell by its place which eval a row s
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -39,8 +40,8 @@ class Evaluator:
         """
         from harness.evals import load_guards
 
-        # A stale or planted .pyc beside guards.py would run in place of the text that was hashed.
-        sys.pycache_prefix, sys.dont_write_bytecode = str(subject / ".no-bytecode"), True
+        # A stale or planted .pyc would run in place of the text that was hashed: below a device there can be none.
+        sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
         self._path = subject / "guards.py"
         _check_files(subject, expected or {})
         self._suite = load_guards(self._path)
