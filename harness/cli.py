@@ -91,7 +91,7 @@ def _exit_code(error: LockgateError) -> int:
 
 
 def _print(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
+    print(json.dumps(value, indent=2, sort_keys=True))  # as ASCII: a stranger's words may act on a terminal
 
 
 def _version(value: bool) -> None:
@@ -423,7 +423,7 @@ def audit_log(run: Run, json_: Json = False) -> None:
 
     for row in trail(_existing(run)):
         if json_:
-            print(json.dumps(row, sort_keys=True, ensure_ascii=False))
+            print(json.dumps(row, sort_keys=True))
         else:
             print(f"{row['index']:>5}  {row['time'][:19]}  {row['kind']:<12} {row['text']}")
 
