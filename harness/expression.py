@@ -65,7 +65,7 @@ class Expression:
         from cel_expr_python import cel
 
         try:
-            value = self._runnable.eval(activation)
+            value = self._runnable.eval(activation)  # ok: CEL, typed and bounded, in the judge's process
             if value.type() == cel.Type.ERROR or value.type() == cel.Type.UNKNOWN:
                 return Failed(str(value.value())[:MAX_SHOWN])
             return value.plain_value()
