@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -245,8 +246,10 @@ def mistakes(tmp_path, digits):
 
 def test_a_mistake_is_one_line(digits, finished, tmp_path):
     """Each mistake of a user ends with exit code 1 and one line that names what is wrong, never a traceback."""
-    for command, word in [*mistakes(tmp_path, digits), (("show", finished, 99), "no proposal 99")]:
-        done = lockgate(*command, cwd=tmp_path)
+    cases = [*mistakes(tmp_path, digits), (("show", finished, 99), "no proposal 99")]
+    with ThreadPoolExecutor(3) as pool:
+        ended = list(pool.map(lambda case: lockgate(*case[0], cwd=tmp_path), cases))
+    for (command, word), done in zip(cases, ended, strict=True):
         assert word in complaint(done), command
         assert done.returncode == 1, command
 
