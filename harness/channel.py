@@ -73,8 +73,13 @@ class Child:
 
     def close(self) -> None:
         """End the child, for good."""
+        self._closed = True
+        process = self._process
+        if process is not None:
+            # Before the lock, which a question that is under way holds until its answer comes.
+            with contextlib.suppress(OSError):
+                os.killpg(process.pid, signal.SIGKILL)
         with self._lock:
-            self._closed = True
             self._kill()
 
     def _running(self) -> tuple[subprocess.Popen[bytes], bool]:

@@ -25,6 +25,10 @@ JUDGED_BY = ("cel-expr-python", "numpy", "pydantic", "safetensors")
 """Packages by which candidates are judged, measured and checked."""
 
 
+IMPORTED = {".py", ".pyc", ".so"}
+"""Endings of what an import may find: compiled modules come before their source."""
+
+
 class RunFolder:
     """Paths below one run's folder."""
 
@@ -87,12 +91,12 @@ class RunFolder:
 def guard_files(subject: Path, config: Config) -> dict[str, Digest]:
     """The subject's files that guard a run, by digest: lockgate.yaml, guards.py, and what guards.py may import.
 
-    These are all Python files that proposals may not change, but for hidden folders and runs that lie below the
-    subject, which grow while it is guarded.
+    These are all files that Python may import and proposals may not change, but for hidden folders and runs that
+    lie below the subject, which grow while it is guarded.
     """
     files = {"lockgate.yaml": digest_file(subject / "lockgate.yaml"), "guards.py": digest_file(subject / "guards.py")}
     mutable = {path for pattern in config.mutable for path in subject.glob(pattern)}
-    for path in sorted(subject.rglob("*.py")):
+    for path in sorted(path for path in subject.rglob("*") if path.suffix in IMPORTED and path.is_file()):
         inner = path.relative_to(subject)
         hidden = any(part.startswith(".") or part == "__pycache__" for part in inner.parts)
         run = any((subject / above / "log" / "checkpoint").exists() for above in inner.parents)
