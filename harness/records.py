@@ -91,7 +91,7 @@ REASONS: dict[str, str] = {
     "build-output": "what training left behind is not a sound set of tensors",
     "non-finite": "the loss or the weights became NaN or infinite",
     "predict-failed": "predicting raised an error, or ran past its deadline",
-    "predict-output": "the answers have the wrong shape or type, or are not finite",
+    "predict-output": "the answers have the wrong shape or type, are not finite, or lean on other rows",
     "development": "no gain of the objective on the development items",
     "gate-objective": "the objective is not better than the incumbent's on held-out items",
     "gate-capability": "another capability is not shown to hold",
@@ -103,7 +103,7 @@ REASONS: dict[str, str] = {
     "budget": "a hard budget of the run is spent",
     "evaluator-failed": "the evaluator could not score it",
     "judge-failed": "the policies could not be judged",
-    "interrupted": "its test was cut off by a rollback, which ended the epoch",
+    "interrupted": "its test was cut off: by a rollback, or by another run on the same vault",
     "internal": "the harness met an error of its own while it was at it: a defect to report",
 }
 """One line on each reason code, as README and the command line print it."""
