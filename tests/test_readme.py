@@ -12,6 +12,7 @@ from typing import Any, get_args
 import pytest
 
 from harness import cli
+from harness.commands import common
 from harness.config import Config
 from harness.records import REASONS, Record
 
@@ -110,7 +111,7 @@ def test_exit_codes_are_those_of_the_command_line() -> None:
     assert set(rows) == set(said)
     for code, words in said.items():
         assert rows[code].startswith(words.strip(" .")), code
-    assert {str(code) for code in (cli.REJECTED, cli.AUDIT_FAILED, cli.UNPROVEN)} <= set(rows)
+    assert {str(code) for code in (common.REJECTED, common.AUDIT_FAILED, common.UNPROVEN, common.STALE)} <= set(rows)
 
 
 def test_every_command_is_listed(known_commands: dict[tuple[str, ...], Any]) -> None:

@@ -1,0 +1,55 @@
+"""What commands share: their arguments and options, exit codes, and how a result is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+REJECTED, AUDIT_FAILED, UNPROVEN, STALE = 3, 5, 6, 7
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+SubjectArg = Annotated[
+    Path, typer.Argument(metavar="SUBJECT", help="A folder with lockgate.yaml, model.py and guards.py.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The run's folder; runs/SUBJECT when left out.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=1, max=64, help="Workers side by side; decisions do not depend on it.")
+]
+VaultKeyFile = Annotated[
+    Path | None, typer.Option("--vault-key", help="32 bytes that order the held-out items; made when absent.")
+]
+Generations = Annotated[
+    int | None, typer.Option("--generations", min=1, help="How many in all, counted from the run's beginning.")
+]
+Proposers = Annotated[
+    str | None, typer.Option("--proposers", help="Only these of the configured ones, separated by commas.")
+]
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    print(json.dumps(value, indent=2, sort_keys=True))  # as ASCII: a stranger's words may act on a terminal
+
+
+def existing(run: Path) -> Any:
+    """The folder of a run that was begun; ConfigError where there is none."""
+    from harness.errors import ConfigError
+    from harness.folder import RunFolder
+
+    folder = RunFolder(run)
+    if not folder.exists:
+        raise ConfigError("no run here", where=str(run), remedy="`lockgate run SUBJECT --out DIR` begins one")
+    return folder
+
+
+def read(run: Path) -> Any:
+    """Fold a run's log without its supervisor: its state and entries."""
+    from harness.journal import read_run
+    from harness.keys import Verifier
+
+    folder = existing(run)
+    return read_run(folder.log, Verifier.load(folder.public_key))

@@ -1,0 +1,200 @@
+"""Commands about runs: begin, go on, look, stop, undo; and about the machine they run on."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.common import (
+    Generations,
+    Json,
+    Out,
+    Proposers,
+    Run,
+    SubjectArg,
+    VaultKeyFile,
+    Workers,
+    existing,
+    print_json,
+    read,
+)
+
+app = typer.Typer()
+
+
+@app.command()
+def run(
+    subject: SubjectArg,
+    out: Out = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="All training starts from it; 0 when left out.")
+    ] = None,
+    generations: Generations = None,
+    proposers: Proposers = None,
+    workers: Workers = None,
+    vault_key: VaultKeyFile = None,
+    json_: Json = False,
+) -> None:
+    """Run a guarded improvement loop over a subject; go on where its run stopped, if there is one."""
+    folder = out or Path("runs") / subject.resolve().name
+    _loop(subject, folder, seed, generations, proposers, workers, vault_key, json_=json_)
+
+
+@app.command()
+def resume(
+    run: Run,
+    generations: Generations = None,
+    proposers: Proposers = None,
+    workers: Workers = None,
+    vault_key: VaultKeyFile = None,
+    json_: Json = False,
+) -> None:
+    """Go on with a run that was halted, interrupted or killed. Nothing that was finished is done again."""
+    from harness.opening import read_subject
+
+    subject, key = read_subject(existing(run))
+    _loop(subject, run, None, generations, proposers, workers, vault_key or key, json_=json_, lift_halt=True)
+
+
+def _loop(
+    subject: Path,
+    out: Path,
+    seed: int | None,
+    generations: int | None,
+    proposers: str | None,
+    workers: int | None,
+    vault_key: Path | None,
+    *,
+    json_: bool,
+    lift_halt: bool = False,
+) -> None:
+    from rich.console import Console
+
+    from harness.display import RunDisplay, closing
+    from harness.run import Watcher, guarded_loop
+
+    console = Console(stderr=json_)
+    display = RunDisplay(console, out) if not json_ else None
+    watcher = Watcher(note=lambda _: None, event=lambda _: None)
+    if display:
+        watcher = Watcher(note=display.note, event=display.event)
+    with display or nullcontext():
+        result = guarded_loop(
+            subject,
+            out,
+            watcher,
+            seed=seed,
+            generations=generations,
+            proposers=[name.strip() for name in proposers.split(",")] if proposers else None,
+            workers=workers,
+            vault_key=vault_key,
+            lift_halt=lift_halt,
+        )
+    if json_:
+        print_json(result)
+    else:
+        closing(console, result, out)
+
+
+@app.command()
+def status(run: Run, json_: Json = False) -> None:
+    """Say where a run stands: versions, proposals, what was rejected and why."""
+    from harness.views import summary
+
+    state, _ = read(run)
+    result = summary(state)
+    if json_:
+        print_json(result)
+        return
+    from rich.console import Console
+
+    from harness.display import closing, standing
+
+    console = Console()
+    standing(console, result)
+    closing(console, result, run)
+
+
+@app.command()
+def show(run: Run, number: Annotated[int, typer.Argument(help="The proposal's number.")], json_: Json = False) -> None:
+    """Show one proposal: the change, each rule with its values, each gate with its evidence, the decision."""
+    from harness.showing import proposal_page, render
+
+    state, entries = read(run)
+    page = proposal_page(run, state, entries, number)
+    if json_:
+        print_json(page)
+        return
+    from rich.console import Console
+
+    render(Console(), page)
+
+
+@app.command()
+def halt(
+    run: Run, reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request", json_: Json = False
+) -> None:
+    """Stop a run before its next swap. `lockgate resume` lifts it."""
+    from harness.operating import halt as halt_run
+
+    result = halt_run(existing(run), reason)
+    print_json(result) if json_ else print(f"halted: nothing is promoted until `lockgate resume {run}`")
+
+
+@app.command()
+def rollback(
+    run: Run,
+    version: Annotated[int, typer.Option("--to", min=0, help="The version to make live again; 0 is the baseline.")],
+    reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request",
+    subject: Annotated[
+        Path | None, typer.Option("--subject", help="Where the subject lies now, if it was moved.")
+    ] = None,
+    vault_key: VaultKeyFile = None,
+    json_: Json = False,
+) -> None:
+    """Make an earlier version live again, bit-identical. Ends the epoch; the operator's act, logged as such."""
+    from harness.operating import rollback as roll
+
+    folder = existing(run)
+    result = roll(folder, version, reason, subject=subject, vault_key=vault_key)
+    print_json(result) if json_ else print(f"version {result['live']} is live")
+
+
+@app.command()
+def new(directory: Annotated[Path, typer.Argument(metavar="DIR")], json_: Json = False) -> None:
+    """Write a subject that runs, to begin with."""
+    from harness.scaffold import new_subject
+
+    written = [str(path) for path in new_subject(directory)]
+    if json_:
+        print_json({"written": written})
+        return
+    for path in written:
+        print(f"wrote {path}")
+    print(f"Next: lockgate run {directory}")
+
+
+@app.command()
+def doctor(json_: Json = False) -> None:
+    """Say what this machine offers, with a remedy for each thing that is missing."""
+    from harness.doctor import examine
+
+    rows = examine()
+    if json_:
+        print_json({"ok": all(row["ok"] or not row["needed"] for row in rows), "checks": rows})
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table()
+        for column in ("", "what", "found", "remedy"):
+            table.add_column(column)
+        for row in rows:
+            mark = "[green]✓[/]" if row["ok"] else ("[red]✗[/]" if row["needed"] else "[yellow]–[/]")
+            table.add_row(mark, row["what"], row["found"], row["remedy"])
+        Console().print(table)
+    if any(row["needed"] and not row["ok"] for row in rows):
+        raise typer.Exit(1)
