@@ -1,77 +1,267 @@
 """Verify and print a run's trail from the outside: the log, the blobs, the live model; no supervisor.
 
 This shares the fold with the supervisor on purpose: it is the very machine that ran. A
-verifier that shares nothing with it is the reviewer's kit in `audits/`.
+verifier that shares nothing with it is `audits/verify.py`; both answer in the words of audits/FORMAT.md §11.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.artifacts import BlobStore
+from harness.canonical import canonical_bytes, parse_json
 from harness.entries import Entry, kind_of
-from harness.errors import AuditError, LockgateError
+from harness.errors import AuditError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
-from harness.journal import read_run
-from harness.keys import Verifier
+from harness.journal import Step, follow
+from harness.keys import Verifier, VerifierChain
 from harness.live import check_version, live_version
-from harness.logreader import check_log
+from harness.logreader import LogReader
+from harness.notes import LogProof, TreeHead, open_head
 from harness.plain import plain
+from harness.state import RunState
+
+if TYPE_CHECKING:
+    from harness.cosignature import WitnessVerifier
 
 MAX_BLOB = 16 << 20
+AHEAD = 300
+"""Seconds by which a signed time may be ahead of the reader's clock (FORMAT §11.2)."""
+DAY = 86_400
 
 
-def verify_run(folder: RunFolder, key: Path | None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Freshness:
+    """What a reader holds against an old state that was put back: all from outside the run (FORMAT §11)."""
+
+    head: Path | None = None
+    """A signed head that the log must extend."""
+    witnesses: Sequence[WitnessVerifier] = ()
+    quorum: int = 0
+    max_age: float | None = None
+    """Seconds."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything was asked for."""
+        return self.head is not None or bool(self.witnesses) or self.max_age is not None
+
+
+def verify_run(
+    folder: RunFolder,
+    key: Path | None,
+    *,
+    freshness: Freshness = Freshness(),
+    log_only: bool = False,
+) -> dict[str, Any]:
     """Verify everything that can be seen from the run's folder; AuditError or StateError at the first defect.
 
-    With `key`, the reviewer's own copy of the public key, the verdict is `valid at size N, freshness
-    unproven`; with the key that lies in the run itself, which whoever replaced the log would have replaced
-    too, it is `identity unproven`.
+    The log is streamed: what is held of it is the state that it folds to. `key` is the reviewer's own copy of a key
+    of the log; without it the verdict is `identity unproven`, for whoever replaced the log would have replaced the
+    key in it, too. With `log_only` neither blobs nor models are read, by a reader who has no access to them.
     """
-    verifier = Verifier.load(key or folder.public_key)
-    head = check_log(folder.log, verifier)
-    state, entries = read_run(folder.log, verifier)
-    if state.size != head.size:
-        raise AuditError(f"the tree head names {head.size} entries, {state.size} were read")
-    blobs = BlobStore(folder.blobs)
-    checked = 0
-    for index, entry in enumerate(entries):
-        for name in sorted(blob_digests(entry)):
-            try:
-                blobs.check(name)
-            except LockgateError as error:
-                raise AuditError(f"{kind_of(entry)}: {error}", where=f"entry {index}") from error
-            checked += 1
+    trusted = None if key is None else VerifierChain.load(key)
+    chain = _chain(folder, trusted)
+    reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
+    _check_head(reader, freshness, [*chain, *(trusted or ())])
+    blobs = _Blobs(folder)
+    permissions: dict[int, tuple[int, bytes, Verifier]] = {}
+    state = RunState()
+    for step in follow(reader, chain):
+        if not log_only:
+            blobs.check(step)
+        state = _permitted(step, permissions)
+    if state.genesis is None:
+        raise AuditError("the log is empty: no genesis", where="entry 0", clause="§7.1")
+    if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
+        raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
+    if not log_only:
+        _check_models(folder, state, permissions)
+    fresh = _fresh(reader, state, freshness)
+    return _report(reader, state, fresh, blobs.count, trusted=trusted is not None, log_only=log_only)
+
+
+def _report(
+    reader: LogReader, state: RunState, fresh: str, blobs: int, *, trusted: bool, log_only: bool
+) -> dict[str, Any]:
+    size, shown = reader.size, fresh.startswith("fresh")
+    verdict = "valid and fresh" if shown else f"valid at size {size}, freshness unproven"
+    told = f"{size} entries signed by {state.keys[-1].name}, "
+    told += "log only" if log_only else f"{blobs} blobs by digest, {len(state.versions)} versions"
+    told += f", version {state.live} live" + (f"; {fresh}" if fresh else "")
+    if not trusted:
+        verdict = "identity unproven"
+        told += "; but the key came from the run itself: verify again with --key and a copy that you keep elsewhere"
+    return {
+        "verdict": verdict,
+        "summary": told,
+        "size": size,
+        "root": reader.root.hex(),
+        "origin": reader.origin,
+        "blobs": blobs,
+        "live": state.live,
+        "promotions": state.promotions,
+        "fresh": shown,
+    }
+
+
+def read_witnesses(files: Sequence[Path]) -> list[WitnessVerifier]:
+    """The reader's own copies of witnesses' keys, one a line; KeyFileError."""
+    found: list[WitnessVerifier] = []
+    for path in files:
+        from harness.cosignature import WitnessVerifier
+
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyFileError(f"cannot be read: {error}", where=str(path)) from error
+        found += [WitnessVerifier.parse(line) for line in lines]
+    return found
+
+
+def _chain(folder: RunFolder, trusted: VerifierChain | None) -> Sequence[Verifier]:
+    """The log's keys as the run names them, a hint; the reader's own where the run names none."""
+    try:
+        return VerifierChain.load(folder.public_key)
+    except KeyFileError as error:
+        if trusted is not None and not os.path.lexists(folder.public_key):
+            return trusted
+        raise AuditError(f"the run's public key cannot be read: {error}", clause="§2.2") from error
+
+
+def _check_head(reader: LogReader, freshness: Freshness, keys: Sequence[Verifier]) -> None:
+    """The log must extend the head that the reader holds; LockgateError where that is not readable."""
+    if freshness.head is None:
+        return
+    try:
+        with freshness.head.open("rb") as file:
+            note = file.read(1 << 16)
+    except OSError as error:
+        raise LockgateError(f"cannot be read: {error.strerror}", where=str(freshness.head)) from error
+    known: TreeHead = open_head(note, keys)
+    try:
+        reader.check_extends(known)
+    except AuditError as error:
+        raise AuditError(error.message, where=error.where, clause="§11.1") from error
+
+
+def _fresh(reader: LogReader, state: RunState, freshness: Freshness) -> str:
+    """Why the log is fresh, beginning with `fresh`; or why that is not shown; or nothing, where it was not asked."""
+    now = time.time()
+    if freshness.witnesses:
+        from harness.cosignature import cosignatures
+
+        age = DAY if freshness.max_age is None else freshness.max_age
+        times = cosignatures(reader.head, freshness.witnesses)
+        young = [signed for signed in times.values() if now - age <= signed <= now + AHEAD]
+        quorum = freshness.quorum or len({each.key_digest for each in freshness.witnesses})
+        if len(young) < quorum:
+            return f"{len(young)} of {quorum} witnesses have cosigned this head within {age:g} seconds"
+        return f"fresh: {len(young)} witnesses have cosigned this head within {age:g} seconds"
+    if freshness.max_age is not None:
+        old = now - datetime.fromisoformat(state.last_time).timestamp()
+        if not -AHEAD <= old <= freshness.max_age:
+            return f"the last entry is {old:.0f} seconds old, more than {freshness.max_age:g}, or in the future"
+        return f"fresh: the last entry is {max(old, 0):.0f} seconds old"
+    return "" if freshness.head is None else "fresh: it extends the head that you hold"
+
+
+class _Blobs:
+    """The blobs behind entries, each hashed once, with a bounded memory of which."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._store = BlobStore(folder.blobs)
+        self._seen: dict[str, None] = {}
+        self.count = 0
+
+    def check(self, step: Step) -> None:
+        """Every blob that an entry names is there, byte for byte (FORMAT §8); AuditError names the entry."""
+        for name in sorted(blob_digests(step.entry)):
+            self._one(name, step)
+        for source in sorted(_sources(step.entry)):
+            for name in self._manifest(source, step):
+                self._one(name, step)
+
+    def _one(self, name: str, step: Step) -> None:
+        if name in self._seen:
+            return
+        try:
+            self._store.check(name)
+        except LockgateError as error:
+            message = f"{kind_of(step.entry)}: {error}"
+            raise AuditError(message, where=f"entry {step.index}", clause="§8.1") from error
+        self.count += 1
+        self._seen[name] = None
+        if len(self._seen) > 4096:
+            self._seen.pop(next(iter(self._seen)))
+
+    def _manifest(self, source: str, step: Step) -> list[str]:
+        try:
+            manifest = parse_json(self._store.get(source), max_bytes=MAX_BLOB)
+        except LockgateError as error:
+            raise AuditError(f"a source tree: {error}", where=f"entry {step.index}", clause="§8.2") from error
+        if not isinstance(manifest, dict) or not all(isinstance(name, str) for name in manifest.values()):
+            raise AuditError("a source tree that is no object of digests", where=f"entry {step.index}", clause="§8.2")
+        return sorted(str(name) for name in manifest.values())
+
+
+def _sources(entry: Entry) -> set[str]:
+    candidate = getattr(entry, "candidate", None) or getattr(entry, "baseline", None)
+    return set() if candidate is None or isinstance(candidate, str) else {candidate.source}
+
+
+def _permitted(step: Step, permissions: dict[int, tuple[int, bytes, Verifier]]) -> RunState:
+    """Note which entry, in which bytes, allowed a version: one for each version, the last one counts."""
+    version = 0 if kind_of(step.entry) == "genesis" else getattr(step.entry, "version", None)
+    if kind_of(step.entry) in ("genesis", "authorised") and version is not None:
+        permissions[version] = (step.index, step.raw, step.signer)
+    return step.state
+
+
+def _check_models(folder: RunFolder, state: RunState, permissions: dict[int, tuple[int, bytes, Verifier]]) -> None:
     live = live_version(folder.root)
     # Cut inside a swap, the link names the version before it or the one that the open intent names: nothing else.
     if live not in {state.live, state.live if state.intent is None else state.intent.version}:
-        raise AuditError(f"version {live} is live, the log says {state.live}", where=str(folder.root / "current"))
+        message = f"version {live} is live, the log says {state.live}"
+        raise AuditError(message, where=str(folder.root / "current"), clause="§9.4")
     for version, candidate in state.versions.items():
-        check_version(folder.root, version, candidate)
-    if key is None:
-        verdict = "identity unproven"
-        summary = (
-            f"all {head.size} entries and {checked} blobs hold together, but the key came from the run itself; "
-            f"verify again with --key and your own copy of {folder.public_key}"
-        )
-    else:
-        verdict = f"valid at size {head.size}, freshness unproven"
-        summary = (
-            f"{head.size} entries signed by {verifier.name}, {checked} blobs by digest, "
-            f"{len(state.versions)} versions, version {state.live} live"
-        )
-    return {
-        "verdict": verdict,
-        "summary": summary,
-        "size": head.size,
-        "root": head.root.hex(),
-        "origin": head.origin,
-        "blobs": checked,
-        "live": state.live,
-        "promotions": state.promotions,
-    }
+        place = folder.models / str(version)
+        try:
+            check_version(folder.root, version, candidate)
+        except PromotionError as error:
+            raise AuditError(error.message, where=error.where, clause="§9.2", remedy=error.remedy) from error
+        index, raw, signer = permissions[version]
+        if _small(place / "candidate.json") != canonical_bytes(candidate.json_value()):
+            raise AuditError("candidate.json is not the record in the log", where=str(place), clause="§9.2")
+        if _small(place / "authorisation.json") != raw:
+            raise AuditError(f"authorisation.json is not entry {index}", where=str(place), clause="§9.3")
+        try:
+            proof = LogProof.parse(_small(place / "authorisation.proof"))
+            if proof.index != index:
+                raise AuditError(f"the proof is of entry {proof.index}")  # noqa: TRY301 - one way out
+            proof.verify(raw, state.keys, origin=signer.name)
+        except AuditError as error:
+            raise AuditError(f"authorisation.proof: {error}", where=str(place), clause="§9.3") from error
+
+
+def _small(path: Path) -> bytes:
+    """The bytes of a small regular file; AuditError."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(file, "rb") as stream:
+            status = os.fstat(file)
+            if stat.S_ISREG(status.st_mode) and status.st_size <= 1 << 20:
+                return stream.read(status.st_size)
+    except OSError as error:
+        raise AuditError(f"cannot be read: {error.strerror}", where=str(path), clause="§9.1") from error
+    raise AuditError("not a small regular file", where=str(path), clause="§9.1")
 
 
 def blob_digests(entry: Entry) -> set[str]:
@@ -89,10 +279,10 @@ def blob_digests(entry: Entry) -> set[str]:
 
 def trail(folder: RunFolder) -> Iterator[dict[str, Any]]:
     """Each entry in words, in order."""
-    _, entries = read_run(folder.log, Verifier.load(folder.public_key))
-    for index, entry in enumerate(entries):
+    for step in follow(folder.log, VerifierChain.load(folder.public_key)):
+        entry = step.entry
         yield {
-            "index": index,
+            "index": step.index,
             "time": entry.time,
             "kind": kind_of(entry),
             "text": plain(told(entry), 4000),

@@ -154,6 +154,13 @@ class AuditLog:
         """See `LogReader.prove`."""
         return self._reader.prove(index)
 
+    def sign_with(self, signer: Signer) -> None:
+        """Sign the heads from here on with another key of the same log (FORMAT §5.4); raises AuditError."""
+        with self._mutex:
+            if signer.name != self._signer.name:
+                raise AuditError(f"{signer.name!a} is not the name of this log's keys")
+            self._signer = signer
+
     def append(self, entries: Sequence[bytes]) -> int:
         """Append a group of entries (each at most 65,535 bytes) and return the index of the first.
 

@@ -17,11 +17,11 @@ from harness.folder import RunFolder
 from harness.gates import GateSpec
 from harness.journal import Journal
 from harness.judge import Judge
-from harness.keys import Verifier
 from harness.policy import PolicySet
 from harness.records import Decision, Digest
 from harness.state import ProposalState, RunState
-from harness.vault import Vault
+from harness.vault import Vault, item_list
+from harness.views import items_used
 from harness.workshop import Workshop
 
 EVALUATOR_SECONDS = 600.0
@@ -43,7 +43,6 @@ class Rooms:
     vault: Vault
     gates: list[GateSpec]
     eval_kinds: dict[str, str]
-    verifier: Verifier
     training: Path
     development: Path
     development_rows: int
@@ -95,6 +94,7 @@ class Desk:
                 incumbent=self.state.incumbent.digest,
                 offset=stake.offset,
                 cap=stake.items,
+                items=vault.blind("items", item_list(vault.items(stake.offset, stake.items))),
                 ledger_size=size,
                 ledger_root=root,
             )
@@ -111,8 +111,8 @@ class Desk:
         pending = self._rooms.vault.state.pending
         if pending is None or pending.key != self._key(number):
             return
-        measured = self._of(number).measured
-        used = measured.items if measured is not None else pending.items
+        used = items_used(self._of(number), self._rooms.blobs)
+        used = pending.items if used is None else used
         self._rooms.vault.close_test(pending.key, used, promoted=promoted)
 
     def _end_epoch(self) -> None:

@@ -7,13 +7,16 @@ was written, which no decision reads.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from harness.config import Config
 from harness.errors import AuditError
-from harness.records import Candidate, Decision, Digest, GateVerdict, Proposed, Record, first_problem
+from harness.records import Candidate, Count, Decision, Digest, GateVerdict, Proposed, Record, first_problem
+
+Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)$")]
+LedgerRoot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Entry(Record):
@@ -26,7 +29,7 @@ class Genesis(Entry):
     """The run's configuration, guard, baseline, and the commitment to the vault key. Authorises the baseline."""
 
     origin: str
-    seed: int
+    seed: Count
     config: Config
     guard: Digest
     policies: Digest
@@ -38,12 +41,12 @@ class Genesis(Entry):
     answers: Digest
     """The baseline's answers on the development items."""
     data: Digest
-    """Every development and vault item with its label."""
+    """Every development and vault item with its label, blinded by the vault key."""
     training: Digest
     """The training tensors."""
     vault_commitment: Digest
-    vault_items: int
-    vault_minimum: int
+    vault_items: Count
+    vault_minimum: Count
     """With fewer unspent items no test is begun."""
     vault_named: bool
     harness: str
@@ -55,9 +58,9 @@ class Started(Entry):
     nonce: str
     isolation: str
     device: str
-    ledger_size: int
+    ledger_size: Count
     """Entries of the vault's ledger at this moment, and its root: an older ledger is refused from here on."""
-    ledger_root: str
+    ledger_root: LedgerRoot
 
 
 class ProposedEntry(Entry, Proposed):
@@ -67,7 +70,7 @@ class ProposedEntry(Entry, Proposed):
 class Screened(Entry):
     """What a proposal would really change, and what the static rules say of it."""
 
-    number: int
+    number: Count
     base: Digest
     recipe: dict[str, Any]
     source: Digest
@@ -85,9 +88,9 @@ class Screened(Entry):
 class Built(Entry):
     """A sealed candidate: the digest of what the build job left behind."""
 
-    number: int
+    number: Count
     candidate: Candidate
-    steps: int
+    steps: Count
     seconds: float
     peak_mb: float
 
@@ -95,45 +98,46 @@ class Built(Entry):
 class Developed(Entry):
     """Development metrics, which the proposer may see, and the digest of the answers behind them."""
 
-    number: int
+    number: Count
     development: dict[str, float]
     answers: Digest
-    flops: int | None = None
+    flops: Count | None = None
     """Floating-point operations a row, as counted in the worker: its word, so nothing is gated on it."""
 
 
 class Staked(Entry):
     """The part of the error budget that a test spends, written before its first item is scored."""
 
-    number: int
-    epoch: int
-    test: int
+    number: Count
+    epoch: Count
+    test: Count
     alpha: float
     incumbent: Digest
-    offset: int
-    cap: int
-    ledger_size: int
-    ledger_root: str
+    offset: Count
+    cap: Count
+    items: Digest
+    """The items asked, in order, blinded by the vault key."""
+    ledger_size: Count
+    ledger_root: LedgerRoot
 
 
 class Predicted(Entry):
     """The digest of a candidate's answers to the epoch's prefix of the vault."""
 
     candidate: Digest
-    epoch: int
-    offset: int
-    cap: int
+    epoch: Count
+    offset: Count
+    cap: Count
     answers: Digest
-    number: int | None = None
+    number: Count | None = None
     """The proposal whose test asked for them."""
 
 
 class Measured(Entry):
-    """The verdict of each gate. Scores and counts lie in the evidence, which is confidential."""
+    """The verdict of each gate. Scores, counts and where it stopped lie in the evidence, which is confidential."""
 
-    number: int
+    number: Count
     passed: bool
-    items: int
     gates: list[GateVerdict]
     evidence: Digest
 
@@ -141,7 +145,7 @@ class Measured(Entry):
 class Decided(Entry):
     """The decision, its reasons, and the judgement of the rules where there was one."""
 
-    number: int
+    number: Count
     decision: Decision
     judgement: Digest | None = None
     document: Digest | None = None
@@ -151,41 +155,42 @@ class Decided(Entry):
 class Authorised(Entry):
     """Permission to make one candidate live, once, over one incumbent, before an instant."""
 
-    number: int
-    version: int
+    number: Count
+    version: Count
     incumbent: Digest
     candidate: Digest
+    weights: Digest
     guard: Digest
     policies: Digest
     evidence: Digest
-    approvals: list[Digest] = []
+    approvals: list[Digest]
     nonce: str
-    expires: str
+    expires: Time
 
 
 class Intended(Entry):
     """The swap is about to be made: a promotion, or the return to an earlier version."""
 
     action: Literal["promote", "rollback"]
-    version: int
+    version: Count
     candidate: Digest
-    authorisation: int | None = None
-    by: str = "supervisor"
-    reason: str = ""
+    authorisation: Count | None = None
+    by: str
+    reason: str
 
 
 class Promoted(Entry):
     """The swap was made: `version` is live."""
 
-    number: int
-    version: int
+    number: Count
+    version: Count
     candidate: Digest
 
 
 class Watched(Entry):
     """The smoke test of the live model: whether it gave the answers that were measured."""
 
-    version: int
+    version: Count
     candidate: Digest
     expected: Digest
     answers: Digest | None
@@ -195,14 +200,14 @@ class Watched(Entry):
 class Voided(Entry):
     """A decision to promote, authorised or intended or neither, that came to nothing, and why."""
 
-    number: int
+    number: Count
     reason: str
 
 
 class RolledBack(Entry):
     """An earlier version is live again. Ends the epoch."""
 
-    version: int
+    version: Count
     candidate: Digest
     by: str
     reason: str
@@ -219,6 +224,15 @@ class Resumed(Entry):
     """A halt is lifted."""
 
     by: str
+
+
+class KeyRotated(Entry):
+    """Another key signs from here on; both keys sign this entry."""
+
+    old: str
+    """The verifier key that was in force, as a line."""
+    new: str
+    reason: str
 
 
 KINDS: dict[str, type[Entry]] = {
@@ -240,6 +254,7 @@ KINDS: dict[str, type[Entry]] = {
     "rolled-back": RolledBack,
     "halted": Halted,
     "resumed": Resumed,
+    "key-rotated": KeyRotated,
 }
 _NAMES = {body: kind for kind, body in KINDS.items()}
 
@@ -253,9 +268,20 @@ def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
     """Validate a body read back from the log; AuditError names the entry."""
     record = KINDS.get(kind)
     if record is None:
-        raise AuditError(f"unknown kind of entry '{kind}'", where=f"entry {index}")
+        raise AuditError(f"unknown kind of entry '{kind}'", where=f"entry {index}", clause="§6")
     try:
         return record.parse(body)
     except ValidationError as error:
         place, message = first_problem(error)
-        raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}") from error
+        raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}", clause="§6") from error
+
+
+def subjects_of(entry: Entry) -> dict[str, str]:
+    """What an entry is about, by digest: the subject of its statement (FORMAT §5.8). Empty: about its run."""
+    if isinstance(entry, Authorised):
+        return {"candidate": entry.candidate, "weights.safetensors": entry.weights}
+    for name in ("candidate", "baseline", "document", "evidence", "answers"):
+        value = getattr(entry, name, None)
+        if value is not None:
+            return {name: value if isinstance(value, str) else value.digest}
+    return {}

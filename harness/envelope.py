@@ -1,4 +1,4 @@
-"""Sealed entries: a DSSE envelope over an in-toto Statement v1.
+"""Sealed entries: a DSSE envelope over an in-toto Statement v1 (audits/FORMAT.md §5).
 
     {"payload": base64(statement), "payloadType": "application/vnd.in-toto+json",
      "signatures": [{"keyid": "sha256:…", "sig": base64(64 bytes)}]}
@@ -6,10 +6,10 @@
     {"_type": "https://in-toto.io/Statement/v1", "predicateType": "urn:lockgate:entry:v1:KIND",
      "subject": [{"name": …, "digest": {"sha256": …}}], "predicate": {"time": …, …}}
 
-Rules. An envelope has exactly one signature, over the pre-authentication encoding of its exact payload
-bytes; nothing is canonicalised to verify. The payload is parsed only after its signature verified. The
-same form carries what the supervisor logs and what people sign. An entry fits a tile: 65,535 bytes;
-what is larger belongs in a blob that a subject or the body names by digest.
+Rules. A signature is over the pre-authentication encoding of the exact payload bytes; nothing is
+canonicalised to verify. The payload is parsed only after its signature verified. There is one signature, by
+the key in force; a rotation alone has two, by the key in force and by the one that follows it. An entry
+fits a tile: 65,535 bytes; what is larger belongs in a blob that a subject or the body names by digest.
 
 `keyid` is the digest of the key material. It is a hint for finding the verifier, never evidence: the
 verifier is the caller's, and comes from outside.
@@ -26,11 +26,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from harness.canonical import Json, canonical_bytes, decode_base64, digest_json, parse_json
-from harness.errors import AuditError, CanonicalError
+from harness import summary
+from harness.canonical import Json, canonical_bytes, decode_base64, digest, parse_json
+from harness.errors import AuditError, CanonicalError, KeyFileError
 from harness.keys import Signer, Verifier
 
-__all__ = ["MAX_ENTRY", "Entry", "key_hint", "now", "pae", "seal", "unseal"]
+__all__ = ["MAX_ENTRY", "ROTATION", "Entry", "key_hint", "now", "pae", "seal", "unseal"]
 
 MAX_ENTRY = 65_535
 """The most bytes that an entry may have: tlog-tiles puts a uint16 before it."""
@@ -43,9 +44,12 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", re.
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-# A Statement must have a subject. An entry about nothing but itself (a halt, say) has its own body as the
-# subject, under this name, which is reserved for that.
-_SELF = "body"
+ROTATION = "key-rotated"
+"""The one kind with two signatures; its body names the verifier key that follows as `new` (FORMAT §5.4)."""
+
+# A Statement must have a subject. An entry about nothing else is about its run, by the digest of the log's origin,
+# which is the name that every key of the log bears.
+_RUN = "run"
 
 
 @dataclass(frozen=True)
@@ -67,55 +71,65 @@ def now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def seal(kind: str, body: Mapping[str, Any], subjects: Mapping[str, str], signer: Signer) -> bytes:
+def seal(kind: str, body: Mapping[str, Any], subjects: Mapping[str, str], *signers: Signer) -> bytes:
     """Return the bytes of an entry: `body` (a JSON object) about `subjects` (name → digest), signed.
 
-    `time` is added to the body unless it has one; with one, the result depends on the arguments alone.
+    `time` is added to the body unless it has one; with one, the result depends on the arguments alone. There is
+    one signer, and for a rotation the new one after it.
     Raises AuditError when a part is malformed, or the entry has more than MAX_ENTRY bytes.
     """
-    predicate = {**body} if "time" in body else {"time": now(), **body}
-    _check_parts(kind, predicate, subjects)
+    if len(signers) != (2 if kind == ROTATION else 1):
+        raise AuditError(f"{len(signers)} signers", where=kind, clause="§5.3")
+    origin = signers[0].name
+    timed = {**body} if "time" in body else {"time": now(), **body}
+    _check_parts(kind, timed, subjects)
+    named = subjects or {_RUN: digest(origin.encode())}
     try:
-        named = subjects or {_SELF: digest_json(predicate)}
         payload = canonical_bytes(
             {
                 "_type": _STATEMENT_TYPE,
-                "predicateType": _PREDICATE_TYPE + kind,
+                "predicateType": summary.TYPE if kind == summary.KIND else _PREDICATE_TYPE + kind,
                 "subject": [
                     {"name": name, "digest": {"sha256": named[name].removeprefix("sha256:")}} for name in sorted(named)
                 ],
-                "predicate": predicate,
+                "predicate": summary.predicate(origin, timed) if kind == summary.KIND else timed,
             }
         )
     except CanonicalError as error:
         raise AuditError(f"the entry cannot be written: {error}", where=kind) from error
+    message = pae(PAYLOAD_TYPE, payload)
     raw = canonical_bytes(
         {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": PAYLOAD_TYPE,
             "signatures": [
-                {
-                    "keyid": signer.verifier.key_digest,
-                    "sig": base64.b64encode(signer.sign(pae(PAYLOAD_TYPE, payload))).decode(),
-                }
+                {"keyid": signer.verifier.key_digest, "sig": base64.b64encode(signer.sign(message)).decode()}
+                for signer in signers
             ],
         }
     )
     if len(raw) > MAX_ENTRY:
         raise AuditError(
-            f"an entry of {len(raw)} bytes, where {MAX_ENTRY} fit", where=kind, remedy="put the bulk into a blob"
+            f"an entry of {len(raw)} bytes, where {MAX_ENTRY} fit",
+            where=kind,
+            remedy="put the bulk into a blob",
+            clause="§5.1",
         )
     return raw
 
 
 def unseal(raw: bytes, verifier: Verifier) -> Entry:
-    """Verify an envelope by `verifier` and read it; raises AuditError for any byte out of place."""
-    payload, _, signature = _open(raw)
-    verifier.verify(pae(PAYLOAD_TYPE, payload), signature)
+    """Verify an envelope by `verifier`, the key in force, and read it; raises AuditError for any byte out of place."""
+    payload, signatures = _open(raw)
+    message = pae(PAYLOAD_TYPE, payload)
+    try:
+        verifier.verify(message, signatures[0][1])
+    except AuditError as error:
+        raise AuditError(error.message, clause="§5.3") from error
     try:
         statement = parse_json(payload, max_bytes=MAX_ENTRY)
     except CanonicalError as error:
-        raise AuditError(f"the payload is not JSON: {error}") from error
+        raise AuditError(f"the payload is not JSON: {error}", clause="§1.2") from error
     match statement:
         case {
             "_type": str(kind_of_statement),
@@ -123,26 +137,40 @@ def unseal(raw: bytes, verifier: Verifier) -> Entry:
             "subject": list(listed),
             "predicate": dict(body),
             **rest,
-        } if not rest and kind_of_statement == _STATEMENT_TYPE and predicate_type.startswith(_PREDICATE_TYPE):
-            kind = predicate_type.removeprefix(_PREDICATE_TYPE)
+        } if not rest and kind_of_statement == _STATEMENT_TYPE:
+            pass
         case _:
-            raise AuditError("not an in-toto Statement v1 of this project's kinds")
+            raise AuditError("not an in-toto Statement v1", clause="§5.5")
+    if predicate_type == summary.TYPE:
+        kind, body = summary.KIND, summary.body(verifier.name, body)
+    elif predicate_type.startswith(_PREDICATE_TYPE) and predicate_type != _PREDICATE_TYPE + summary.KIND:
+        kind = predicate_type.removeprefix(_PREDICATE_TYPE)
+    else:
+        raise AuditError("a predicate that is not of this project's kinds", clause="§5.6")
     subjects = _subjects(listed)
-    if _SELF in subjects:
-        try:
-            own = digest_json(body)
-        except CanonicalError as error:  # a number that no canonical text holds
-            raise AuditError(f"the body has no digest: {error}") from error
-        if subjects != {_SELF: own}:
-            raise AuditError("the subject `body` is not the digest of the body")
+    if _RUN in subjects:
+        if subjects != {_RUN: digest(verifier.name.encode())}:
+            raise AuditError("the subject `run` is not the log's origin", clause="§5.8")
         subjects = {}
     _check_parts(kind, body, subjects)
+    _check_successor(kind, body, message, signatures)
     return Entry(kind, body, subjects)
+
+
+def _check_successor(kind: str, body: Mapping[str, Any], message: bytes, signatures: list[tuple[str, bytes]]) -> None:
+    """A rotation is signed by the key that it names, too; nothing else has a second signature."""
+    if len(signatures) != (2 if kind == ROTATION else 1):
+        raise AuditError(f"{len(signatures)} signatures", clause="§5.3")
+    if kind == ROTATION:
+        try:
+            Verifier.parse(str(body.get("new"))).verify(message, signatures[1][1])
+        except (KeyFileError, AuditError) as error:
+            raise AuditError(f"the new key has not signed its rotation: {error}", clause="§5.4") from error
 
 
 def key_hint(raw: bytes) -> str:
     """Return the digest of the key that the envelope claims was used: to find a verifier, never to trust one."""
-    return _open(raw)[1]
+    return _open(raw)[1][0][0]
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -151,25 +179,28 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def _open(raw: bytes) -> tuple[bytes, str, bytes]:
-    """Take an envelope apart: payload, key id, signature; nothing is verified."""
+def _open(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Take an envelope apart: payload, and (key id, signature) of each signer; nothing is verified."""
     try:
         envelope = parse_json(raw, max_bytes=MAX_ENTRY)
+        match envelope:
+            case {
+                "payload": str(payload),
+                "payloadType": str(payload_type),
+                "signatures": list(signatures),
+                **rest,
+            } if not rest and 1 <= len(signatures) <= 2 and payload_type == PAYLOAD_TYPE:
+                return decode_base64(payload), [_signature(each) for each in signatures]
     except CanonicalError as error:
-        raise AuditError(f"not a DSSE envelope: {error}") from error
-    match envelope:
-        case {
-            "payload": str(payload),
-            "payloadType": str(payload_type),
-            "signatures": [{"keyid": str(keyid), "sig": str(signature), **others}],
-            **rest,
-        } if not rest and not others and payload_type == PAYLOAD_TYPE:
-            try:
-                return decode_base64(payload), keyid, decode_base64(signature)
-            except CanonicalError as error:
-                raise AuditError(f"not a DSSE envelope: {error}") from error
-        case _:
-            raise AuditError(f"not a DSSE envelope with one signature over {PAYLOAD_TYPE}")
+        raise AuditError(f"not a DSSE envelope: {error}", clause="§5.1") from error
+    raise AuditError(f"not a DSSE envelope over {PAYLOAD_TYPE}", clause="§5.1")
+
+
+def _signature(value: Json) -> tuple[str, bytes]:
+    match value:
+        case {"keyid": str(keyid), "sig": str(signature), **rest} if not rest:
+            return keyid, decode_base64(signature)
+    raise AuditError("a signature is `keyid` and `sig`", clause="§5.1")
 
 
 def _subjects(listed: list[Json]) -> dict[str, str]:
@@ -181,22 +212,24 @@ def _subjects(listed: list[Json]) -> dict[str, str]:
             ):
                 subjects[name] = f"sha256:{hexadecimal}"
             case _:
-                raise AuditError("a subject that is not a name of its own with one SHA-256 digest")
+                raise AuditError("a subject that is not a name of its own with one SHA-256 digest", clause="§5.5")
     if not subjects:
-        raise AuditError("a Statement without a subject")
+        raise AuditError("a Statement without a subject", clause="§5.5")
     return subjects
 
 
 def _check_parts(kind: str, body: Mapping[str, Any], subjects: Mapping[str, str]) -> None:
     if len(kind) > 64 or not _KIND.fullmatch(kind):
-        raise AuditError(f"{kind[:80]!a} is no kind of entry")
+        raise AuditError(f"{kind[:80]!a} is no kind of entry", clause="§5.6")
     time = body.get("time")
     if not isinstance(time, str) or not _TIME.fullmatch(time):
-        raise AuditError("`time` is not ISO 8601 in UTC, such as 2026-01-31T23:59:59Z", where=kind)
+        raise AuditError("`time` is not ISO 8601 in UTC, such as 2026-01-31T23:59:59Z", where=kind, clause="§1.4")
     try:
         datetime.fromisoformat(time)
     except ValueError as error:
-        raise AuditError(f"`time` is no time: {time}", where=kind) from error
+        raise AuditError(f"`time` is no time: {time}", where=kind, clause="§1.4") from error
     for name, value in subjects.items():
-        if not name or name == _SELF or not isinstance(value, str) or not _DIGEST.fullmatch(value):
-            raise AuditError(f"the subject {name[:80]!a} needs a digest, and a name other than `{_SELF}`", where=kind)
+        if not name or name == _RUN or not isinstance(value, str) or not _DIGEST.fullmatch(value):
+            raise AuditError(
+                f"the subject {name[:80]!a} needs a digest, and a name other than `{_RUN}`", where=kind, clause="§5.8"
+            )

@@ -27,14 +27,20 @@ from __future__ import annotations
 
 
 class LockgateError(Exception):
-    """The root. `where` names the place (file:line, entry index, JSON pointer); `remedy` what to do."""
+    """The root. `where` names the place (file:line, entry index, JSON pointer); `remedy` what to do.
 
-    def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None) -> None:
-        """Keep the three parts apart, so that `--json` can show them apart."""
+    `clause` is what it breaks of audits/FORMAT.md, such as `§7.10`, where it is about a trail.
+    """
+
+    def __init__(
+        self, message: str, *, where: str | None = None, remedy: str | None = None, clause: str | None = None
+    ) -> None:
+        """Keep the parts apart, so that `--json` can show them apart."""
         super().__init__(message)
         self.message = message
         self.where = where
         self.remedy = remedy
+        self.clause = clause
 
     def __str__(self) -> str:
         """`where: message (remedy)`, leaving out what is not known."""

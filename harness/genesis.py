@@ -20,6 +20,7 @@ from harness.keys import Signer, VaultKey
 from harness.policy import PolicySet
 from harness.power import PowerTable, require_power, typical_alpha
 from harness.records import Digest
+from harness.vault import blinded
 from harness.workshop import Failure, Made
 
 
@@ -93,7 +94,7 @@ def make_genesis(
         baseline=made.candidate.model_copy(update={"flops": answered.flops}),
         development=scored["development"],
         answers=answered.answers,
-        data=data["data"],
+        data=rooms.vault.blind("data", data["data"]),
         training=data["training"],
         vault_commitment=rooms.vault.commitment,
         vault_items=data["vault"],
@@ -126,13 +127,13 @@ def check_same_run(genesis: Genesis, ground: Standing, guard: Digest, data: Dige
             "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy, a package, the harness",
             remedy="restore it, or begin a new run with --out; a log never mixes two guards",
         )
-    if (data, training) != (genesis.data, genesis.training):
-        raise ConfigError(
-            "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
-        )
     if ground.key.commitment() != genesis.vault_commitment:
         raise ConfigError(
             "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
+        )
+    if (blinded(ground.key, "data", data), training) != (genesis.data, genesis.training):
+        raise ConfigError(
+            "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
         )
     if ground.seed is not None and ground.seed != genesis.seed:
         raise ConfigError(f"the run was begun with seed {genesis.seed}, not {ground.seed}", remedy="leave --seed out")

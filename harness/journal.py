@@ -2,20 +2,23 @@
 
 `commit` folds first (an illegal entry never reaches the disk), signs, appends durably, and
 only then shows the new state. Entries given together are one group under one tree head.
+`follow` is the same for readers: every entry verified, folded and handed on, none kept.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.auditlog import AuditLog, LogReader
-from harness.entries import Entry, kind_of, read_entry
+from harness.entries import Entry, KeyRotated, kind_of, read_entry, subjects_of
 from harness.envelope import seal, unseal
-from harness.errors import StoppingError
+from harness.errors import AuditError, StoppingError
 from harness.keys import Signer, Verifier
+from harness.notes import open_note
 from harness.state import RunState, fold
 
 Listener = Callable[[int, Entry], None]
@@ -35,9 +38,12 @@ class Journal:
         signer: Signer,
         listener: Listener | None = None,
         release: Callable[[], None] = lambda: None,
+        *,
+        chain: Sequence[Verifier] = (),
     ) -> None:
         """Fold what the log holds already; `release` is called when the journal is closed.
 
+        `chain` is the log's keys, the oldest first, where there was more than the signer's.
         AuditError or StateError where the log does not hold together.
         """
         self._log = log
@@ -46,30 +52,59 @@ class Journal:
         self._release = release
         self.lock = threading.RLock()
         self._frozen = False
-        self.state = RunState()
-        for index, raw in enumerate(log.read()):
-            self.state = _folded(self.state, index, raw, signer.verifier)
+        self.state = RunState(keys=(chain[0] if chain else signer.verifier,))
+        for step in _steps(log.read(), self.state):
+            self.state = step.state
+        if self.state.keys[-1] != signer.verifier:
+            raise AuditError("the signing key is not the one in force", remedy="restore the newer key", clause="§5.4")
+
+    @property
+    def verifier(self) -> Verifier:
+        """The key in force."""
+        return self._signer.verifier
+
+    @property
+    def log(self) -> AuditLog:
+        """The log itself, for proofs and cosignatures."""
+        return self._log
 
     def commit(self, *entries: Entry) -> int:
         """Append entries as one group; returns the index of the first. Nothing changes where it raises."""
+        return self._commit([entry.model_copy(update={"time": now()}) for entry in entries])
+
+    def _commit(self, stamped: Sequence[Entry], successor: Signer | None = None) -> int:
+        signers = (self._signer,) if successor is None else (self._signer, successor)
         with self.lock:
             if self._frozen:
                 raise StoppingError("the supervisor is ending: what is under way will be done again")
-            stamped = [entry.model_copy(update={"time": now()}) for entry in entries]
             state, first = self.state, self.state.size
             for offset, entry in enumerate(stamped):
                 state = fold(state, first + offset, entry)
-            self._log.append([seal(kind_of(e), e.json_value(), _subjects(e), self._signer) for e in stamped])
+            sealed = [seal(kind_of(e), e.json_value(), subjects_of(e), *signers) for e in stamped]
+            if successor is not None:
+                self._log.sign_with(successor)  # the head over a rotation is by the new key (FORMAT §3.2)
+                self._signer = successor
+            self._log.append(sealed)
             self.state = state
         if self._listener is not None:
             for offset, entry in enumerate(stamped):
                 self._listener(first + offset, entry)
         return first
 
+    def rotate(self, successor: Signer, reason: str) -> int:
+        """Let another key sign from here on: one entry that both sign. The old key signs nothing after it."""
+        entry = KeyRotated(old=self.verifier.vkey, new=successor.verifier.vkey, reason=reason, time=now())
+        return self._commit([entry], successor)
+
     def raw(self, index: int) -> bytes:
         """The exact bytes of one entry."""
         with self.lock:
             return next(iter(self._log.read(index, index + 1)))
+
+    def prove(self, index: int) -> bytes:
+        """A tlog-proof of one entry under the present head, as bytes."""
+        with self.lock:
+            return self._log.prove(index).encode()
 
     def freeze(self) -> None:
         """Let nothing more be committed: what a room that is being closed does must not become an entry."""
@@ -83,28 +118,54 @@ class Journal:
             self._release()
 
 
-def read_run(log: Path, verifier: Verifier) -> tuple[RunState, list[Entry]]:
-    """Fold a run's log without its supervisor: for status, pages and audits. AuditError, StateError."""
-    state, entries = RunState(), []
-    for index, raw in enumerate(LogReader.open(log, verifier).read()):
-        sealed = unseal(raw, verifier)
-        entry = read_entry(sealed.kind, sealed.body, index)
-        state = fold(state, index, entry)
-        entries.append(entry)
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry as a reader meets it, verified and legal; `state` is the one after it."""
+
+    index: int
+    raw: bytes
+    entry: Entry
+    signer: Verifier
+    state: RunState
+
+
+def follow(log: Path | LogReader, chain: Verifier | Sequence[Verifier]) -> Iterator[Step]:
+    """Verify and fold a run's log, an entry at a time. AuditError, StateError, with entry and clause.
+
+    `chain` is the log's keys, the oldest first (FORMAT §2.2); those that the log never puts in force are ignored.
+    """
+    keys = (chain,) if isinstance(chain, Verifier) else tuple(chain)
+    reader = log if isinstance(log, LogReader) else LogReader.open(log, keys)
+    state = RunState(keys=keys[:1])
+    for step in _steps(reader.read(), state):
+        state = step.state
+        yield step
+    if state.keys != keys[: len(state.keys)]:
+        raise AuditError("the keys beside the log are not those that it proves", clause="§2.2")
+    if state.keys[-1] not in open_note(reader.head, keys)[1]:
+        raise AuditError("the tree head is not signed by the key in force", clause="§3.2")
+    if state.keys[-1].name != reader.origin:
+        raise AuditError("the key is not the log's: another name", clause="§2.2")
+
+
+def _steps(entries: Iterator[bytes], state: RunState) -> Iterator[Step]:
+    for index, raw in enumerate(entries):
+        signer = state.keys[-1]
+        try:
+            sealed = unseal(raw, signer)
+            entry = read_entry(sealed.kind, sealed.body, index)
+            if sealed.subjects != subjects_of(entry):
+                raise AuditError("the subjects are not those of its body", clause="§5.8")  # noqa: TRY301 - one way out
+            state = fold(state, index, entry)
+        except AuditError as error:
+            raise AuditError(error.message, where=f"entry {index}", clause=error.clause, remedy=error.remedy) from error
+        yield Step(index, raw, entry, signer, state)
+
+
+def read_run(log: Path, chain: Verifier | Sequence[Verifier]) -> tuple[RunState, list[Entry]]:
+    """Fold a run's log without its supervisor: for status, pages and replay. AuditError, StateError."""
+    state, entries = RunState(), list[Entry]()
+    for step in follow(log, chain):
+        state = step.state
+        entries.append(step.entry)
     return state, entries
-
-
-def _folded(state: RunState, index: int, raw: bytes, verifier: Verifier) -> RunState:
-    sealed = unseal(raw, verifier)
-    return fold(state, index, read_entry(sealed.kind, sealed.body, index))
-
-
-def _subjects(entry: Entry) -> dict[str, str]:
-    """What an entry is about, by digest: the subject of its in-toto Statement."""
-    for name in ("candidate", "baseline", "document", "guard"):
-        value = getattr(entry, name, None)
-        if isinstance(value, str):
-            return {name: value}
-        if value is not None:
-            return {name: value.digest}
-    return {}  # the entry is about its own body

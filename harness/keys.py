@@ -16,6 +16,7 @@ import hmac
 import os
 import re
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -27,10 +28,12 @@ from harness.errors import AuditError, CanonicalError, KeyFileError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["Signer", "VaultKey", "Verifier", "is_key_name"]
+__all__ = ["Signer", "VaultKey", "Verifier", "VerifierChain", "is_key_name"]
 
 _ED25519 = 0x01  # signed-note §Signatures: the algorithm byte of plain Ed25519
 _PEM_LIMIT = 4096
+_CHAIN = 64
+_LINE_LIMIT = 512
 _VKEY = re.compile(r"(?P<name>[^+]+)\+(?P<id>[0-9a-f]{8})\+(?P<key>[A-Za-z0-9+/]{43,}={0,2})", re.ASCII)
 
 # RFC 8032 §5.1: a point is its y coordinate, little-endian, and a sign bit. Bytes with y >= p are a second
@@ -134,6 +137,68 @@ class Verifier:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         return Ed25519PublicKey.from_public_bytes(self.key)
+
+
+class VerifierChain(tuple[Verifier, ...]):
+    """The keys of one log, the oldest first: what `keys/log.pub` holds (FORMAT §2.2). Never empty."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, verifiers: Iterable[Verifier]) -> Self:
+        """Check and hold them: one name, no key twice, 1 to 64 of them; raises KeyFileError."""
+        chain = cls(verifiers)
+        if not 1 <= len(chain) <= _CHAIN:
+            raise KeyFileError(f"{len(chain)} keys, where a log has 1 to {_CHAIN}")
+        if len({each.name for each in chain}) != 1:
+            raise KeyFileError("the keys of a log bear one name, its origin")
+        if len({each.key for each in chain}) != len(chain):
+            raise KeyFileError("a key stands twice")
+        return chain
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read one verifier key line for each key, with or without the last newline; raises KeyFileError."""
+        return cls.of(Verifier.parse(line) for line in text.removesuffix("\n").split("\n")[: _CHAIN + 1])
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a file of verifier key lines; raises KeyFileError."""
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(_CHAIN * _LINE_LIMIT + 1)
+        except OSError as error:
+            raise KeyFileError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        if len(data) > _CHAIN * _LINE_LIMIT:
+            raise KeyFileError("too long for a log's keys", where=str(path))
+        try:
+            return cls.parse(data.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise KeyFileError("not UTF-8", where=str(path)) from error
+        except KeyFileError as error:
+            raise KeyFileError(error.message, where=str(path), remedy=error.remedy) from error
+
+    def save(self, path: Path | str) -> None:
+        """Write the lines, readable by all; raises OSError."""
+        write_durably(Path(path), "".join(f"{each.vkey}\n" for each in self).encode(), mode=0o444)
+
+    def extend(self, verifier: Verifier) -> Self:
+        """The chain with one more key at its end; raises KeyFileError."""
+        return self.of([*self, verifier])
+
+    @property
+    def first(self) -> Verifier:
+        """The oldest key."""
+        return self[0]
+
+    @property
+    def last(self) -> Verifier:
+        """The newest key."""
+        return self[-1]
+
+    def find(self, key_digest: str) -> Verifier | None:
+        """The key with this digest, or None."""
+        return next((each for each in self if each.key_digest == key_digest), None)
 
 
 class Signer:

@@ -1,6 +1,7 @@
 """The live model: staged beside the others, made live by one rename.
 
-    models/<version>/   recipe.json  candidate.json  source/…  weights.safetensors  authorisation.json
+    models/<version>/   recipe.json  candidate.json  source/…  weights.safetensors
+                        authorisation.json  authorisation.proof (FORMAT §9)
     current             a symbolic link to models/<version>; renaming over it is the only point of application
 
 Every write is durable before the next step begins (Sunlight's order: stage, check, apply,
@@ -24,6 +25,8 @@ from harness.records import Candidate
 CURRENT = "current"
 MODELS = "models"
 WEIGHTS = "weights.safetensors"
+FILES = {"recipe.json", "candidate.json", "authorisation.json", "authorisation.proof", "source", WEIGHTS}
+"""What a version's folder holds, and nothing else (FORMAT §9.1)."""
 
 
 def candidate_digest(recipe: object, source: str, weights: str) -> str:
@@ -31,8 +34,10 @@ def candidate_digest(recipe: object, source: str, weights: str) -> str:
     return digest_json({"recipe": recipe, "source": source, "weights": weights})
 
 
-def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, authorisation: bytes) -> Path:
+def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, authorisation: bytes, proof: bytes) -> Path:
     """Write `models/<version>` whole and durably; returns the folder. Idempotent: a leftover is replaced.
+
+    `authorisation` is the exact entry that allows it, `proof` the tlog-proof of that entry: they travel with the model.
 
     Raises PromotionError where a blob is missing or does not match, or the disk fails.
     """
@@ -59,6 +64,7 @@ def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, autho
         write_durably(staging / "recipe.json", canonical_bytes(candidate.recipe))
         write_durably(staging / "candidate.json", canonical_bytes(candidate.json_value()))
         write_durably(staging / "authorisation.json", authorisation)
+        write_durably(staging / "authorisation.proof", proof)
         write_durably(staging / WEIGHTS, blobs.get(candidate.weights))
         sync_directory(staging)
         staging.rename(target)
@@ -70,15 +76,25 @@ def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, autho
 
 
 def check_version(run: Path, version: int, candidate: Candidate) -> None:
-    """Hash a staged folder again, from the disk; PromotionError unless it is exactly `candidate`."""
+    """Hash a staged folder again, from the disk; PromotionError unless it is exactly `candidate` (FORMAT §9.2)."""
     folder = run / MODELS / str(version)
     try:
-        recipe = parse_json((folder / "recipe.json").read_bytes())
+        strangers = {path.name for path in folder.iterdir()} ^ FILES
+        linked = any((folder / name).is_symlink() for name in FILES)
+        recipe = (folder / "recipe.json").read_bytes()
         source = digest_json(source_manifest(folder / "source"))
         weights = digest_file(folder / WEIGHTS)
+        digested = candidate_digest(parse_json(recipe), source, weights)
+        changed = recipe != canonical_bytes(candidate.recipe) or digested != candidate.digest
     except (OSError, LockgateError) as error:
         raise PromotionError(f"version {version} cannot be read: {error}", where=str(folder)) from error
-    if candidate_digest(recipe, source, weights) != candidate.digest:
+    if strangers or linked:
+        raise PromotionError(
+            f"version {version} has other files than a version has: {', '.join(sorted(strangers)) or 'links'}"[:300],
+            where=str(folder),
+            remedy="somebody changed the folder by hand: restore it, or `lockgate rollback` to another version",
+        )
+    if changed or weights != candidate.weights or source != candidate.source:
         raise PromotionError(
             f"version {version} is not the candidate that was authorised",
             where=str(folder),

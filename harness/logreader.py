@@ -14,7 +14,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -50,18 +50,26 @@ class LogReader:
 
     @classmethod
     def open(
-        cls, folder: Path | str, verifier: Verifier, *, origin: str | None = None, known: TreeHead | None = None
+        cls,
+        folder: Path | str,
+        verifiers: Verifier | Iterable[Verifier],
+        *,
+        origin: str | None = None,
+        known: TreeHead | None = None,
     ) -> Self:
         """Verify the tree head and the right edge of the log in `folder`; raises AuditError.
 
-        `origin` is the log that is expected, `known` a head seen before, which the log must extend.
+        Where a log has had several keys, that the head is by the one in force is for whoever reads the entries to
+        check (`journal.follow` does). `origin` is the log that is expected, `known` a head seen before, which the log
+        must extend.
         """
         folder = Path(folder)
+        known_keys = [verifiers] if isinstance(verifiers, Verifier) else list(verifiers)
         note = b""
         for _ in range(_ATTEMPTS):
             before, note = note, _read(folder / HEAD, _HEAD_LIMIT)
             try:
-                reader = cls(folder, note, open_head(note, verifier, origin=origin))
+                reader = cls(folder, note, open_head(note, known_keys, origin=origin))
             except AuditError:
                 if note == before:
                     raise
@@ -163,13 +171,17 @@ class LogReader:
 
 
 def check_log(
-    folder: Path | str, verifier: Verifier, *, origin: str | None = None, known: TreeHead | None = None
+    folder: Path | str,
+    verifiers: Verifier | Iterable[Verifier],
+    *,
+    origin: str | None = None,
+    known: TreeHead | None = None,
 ) -> TreeHead:
     """Read a whole log: head, every tile, every entry; return the head, or raise AuditError naming the place.
 
     Says nothing of what the entries mean; `envelope.unseal` and the state's fold do.
     """
-    opened = LogReader.open(folder, verifier, origin=origin, known=known)
+    opened = LogReader.open(folder, verifiers, origin=origin, known=known)
     for _ in opened.read():
         pass
     return opened.tree_head

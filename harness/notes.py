@@ -144,9 +144,12 @@ def sign_head(head: TreeHead, signer: Signer) -> bytes:
     return sign_note(head.text, signer)
 
 
-def open_head(data: bytes, verifier: Verifier, *, origin: str | None = None) -> TreeHead:
-    """Verify a signed tree head (and that it is the log `origin`'s, where given); raises AuditError."""
-    head = TreeHead.parse(open_note(data, [verifier])[0])
+def open_head(data: bytes, verifiers: Verifier | Iterable[Verifier], *, origin: str | None = None) -> TreeHead:
+    """Verify a signed tree head (and that it is the log `origin`'s, where given); raises AuditError.
+
+    Of several keys one must have signed it: which of a log's keys may have is for the caller to say (FORMAT §3.2).
+    """
+    head = TreeHead.parse(open_note(data, [verifiers] if isinstance(verifiers, Verifier) else verifiers)[0])
     if origin is not None and head.origin != origin:
         raise AuditError(f"the tree head is that of {head.origin!a}, not of {origin!a}")
     return head
@@ -181,9 +184,9 @@ class LogProof:
             raise AuditError("a proof of more than 63 hashes")
         return cls(_number(lines[1].removeprefix("index ")), tuple(_base64(line) for line in lines[2:]), head)
 
-    def verify(self, entry: bytes, verifier: Verifier, *, origin: str | None = None) -> TreeHead:
+    def verify(self, entry: bytes, verifiers: Verifier | Iterable[Verifier], *, origin: str | None = None) -> TreeHead:
         """Return the tree head when `entry` is in the log it describes; raises AuditError otherwise."""
-        head = open_head(self.head, verifier, origin=origin)
+        head = open_head(self.head, verifiers, origin=origin)
         verify_inclusion(leaf_hash(entry), self.index, head.size, self.hashes, head.root)
         return head
 

@@ -23,7 +23,7 @@ from harness.folder import RunFolder, guard_digest, guard_files, read_source
 from harness.genesis import check_gates, check_same_run, evaluate, gates_power, make_genesis
 from harness.journal import Journal, Listener
 from harness.judge import Judge
-from harness.keys import Signer, VaultKey
+from harness.keys import Signer, VaultKey, VerifierChain
 from harness.policy import PolicySet, load_subject_policies
 from harness.records import Digest
 from harness.state import RunState
@@ -207,7 +207,6 @@ def _open(
         vault=vault,
         gates=gates,
         eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
-        verifier=signer.verifier,
         training=training,
         development=development,
         development_rows=rows,
@@ -229,7 +228,7 @@ def _open(
 
 def _log(folder: RunFolder, signer: Signer, listener: Listener | None) -> tuple[Journal, RunState]:
     log = AuditLog.open(folder.log, signer) if folder.exists else AuditLog.create(folder.log, signer, signer.name)
-    journal = Journal(log, signer, listener, folder.unlock)
+    journal = Journal(log, signer, listener, folder.unlock, chain=VerifierChain.load(folder.public_key))
     return journal, journal.state
 
 
@@ -241,7 +240,8 @@ def open_journal(out: Path, listener: Listener | None = None) -> Journal:
     folder.lock()
     try:
         signer = Signer.load(folder.signing_key)
-        journal = Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock)
+        chain = VerifierChain.load(folder.public_key)
+        journal = Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock, chain=chain)
     except BaseException:
         folder.unlock()
         raise

@@ -41,9 +41,11 @@ class Promotion(Desk):
                 version=len(self.state.versions),
                 incumbent=self.state.incumbent.digest,
                 candidate=candidate.digest,
+                weights=candidate.weights,
                 guard=genesis.guard,
                 policies=genesis.policies,
                 evidence=found.measured.evidence,
+                approvals=[],
                 nonce=secrets.token_hex(16),
                 expires=(datetime.now(UTC) + AUTHORISATION_LIFE).isoformat(timespec="seconds"),
             )
@@ -53,12 +55,19 @@ class Promotion(Desk):
         authorised = self.state.authorised[index]
         envelope = self._journal.raw(index)
         # As an outsider would: the signature over the very bytes, then what they say against what is there.
-        if unseal(envelope, rooms.verifier).body != authorised.json_value():
+        if unseal(envelope, self._journal.verifier).body != authorised.json_value():
             raise PromotionError("the authorisation in the log is not the one in hand", where=f"entry {index}")
         why = self._why_void(authorised)
         if why is None:
-            stage(rooms.folder.root, authorised.version, candidate, rooms.blobs, envelope)
-        intent = Intended(action="promote", version=authorised.version, candidate=candidate.digest, authorisation=index)
+            stage(rooms.folder.root, authorised.version, candidate, rooms.blobs, envelope, self._journal.prove(index))
+        intent = Intended(
+            action="promote",
+            version=authorised.version,
+            candidate=candidate.digest,
+            authorisation=index,
+            by="supervisor",
+            reason="",
+        )
         with self._journal.lock:
             why = why or self._why_void(authorised)
             if why is None:
@@ -178,7 +187,7 @@ class Promotion(Desk):
         elif live_version(rooms.folder.root) is None and not state.promotions:
             # Killed between genesis, which authorises the baseline, and its first swap.
             envelope = self._journal.raw(0)
-            stage(rooms.folder.root, 0, state.baseline, rooms.blobs, envelope)
+            stage(rooms.folder.root, 0, state.baseline, rooms.blobs, envelope, self._journal.prove(0))
             swap(rooms.folder.root, 0)
         live = live_version(rooms.folder.root)
         if live != self.state.live:

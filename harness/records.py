@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 """A SHA-256 digest, `sha256:` and 64 lower-case hexadecimal digits."""
+
+Count = Annotated[int, Field(ge=0)]
 
 Kind = Literal["hyperparameters", "architecture", "code"]
 """The kinds of proposal that this version builds."""
@@ -125,25 +127,25 @@ class Candidate(Record):
     recipe: dict[str, Any]
     source: Digest
     weights: Digest
-    parameters: int
+    parameters: Count
     """Number of scalar weights, counted by the supervisor from the tensor header."""
-    bytes: int
+    bytes: Count
     """Size of the weights file in bytes."""
     schema_digest: Digest
     """The JSON schema of the subject's Recipe, as a blob: the space that proposers search."""
-    flops: int | None = None
+    flops: Count | None = None
     """Floating-point operations per row, as counted in the worker: advisory, never gated on."""
 
 
 class Proposed(Record):
     """One slot of a generation as the log holds it."""
 
-    number: int
-    generation: int
-    index: int
+    number: Count
+    generation: Count
+    index: Count
     proposer: str
     scripted: bool
-    label: str = ""
+    label: str
     document: Digest
     """The proposal's raw bytes, as a blob."""
 

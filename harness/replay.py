@@ -25,13 +25,14 @@ from harness.genesis import evaluate
 from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
-from harness.keys import VaultKey, Verifier
+from harness.keys import VaultKey, VerifierChain
 from harness.ledger import LedgerState
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.records import Decision
 from harness.state import RunState
-from harness.vault import order_of, shuffle_of
+from harness.vault import blinded, item_list, order_of, shuffle_of
+from harness.views import items_used
 
 MAX_BLOB = 16 << 20
 
@@ -42,7 +43,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     The gates' verdicts are checked against their own evidence. That the evidence follows from answers and labels
     can be derived only by whoever holds the labels and the vault key: see `replay_measurements`.
     """
-    state, entries = read_run(folder.log, Verifier.load(folder.public_key))
+    state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
     genesis = entries[0]
     if not isinstance(genesis, Genesis):
         raise AuditError("the log has no genesis", where="entry 0")
@@ -53,7 +54,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
         raise AuditError("the policies in the blobs are not those of genesis", where="entry 0")
     stakes = 0
     if not genesis.vault_named:
-        stakes = _replay_ledger(genesis, entries)
+        stakes = _replay_ledger(genesis, entries, state, blobs)
     decisions = 0
     with Judge() as judge:
         for number in sorted(state.proposals):
@@ -61,7 +62,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     return {"decisions": decisions, "stakes": stakes, "entries": state.size}
 
 
-def _replay_ledger(genesis: Genesis, entries: list[Entry]) -> int:
+def _replay_ledger(genesis: Genesis, entries: list[Entry], state: RunState, blobs: BlobStore) -> int:
     """The stakes that the ledger's rule gives, against those in the log."""
     ledger = genesis.config.ledger
     fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
@@ -78,7 +79,7 @@ def _replay_ledger(genesis: Genesis, entries: list[Entry]) -> int:
                     f"the ledger gives alpha {stake.alpha!r}, the log says {entry.alpha!r}", where=f"entry {index}"
                 )
         elif isinstance(entry, Measured):
-            used[entry.number] = entry.items
+            used[entry.number] = items_used(state.proposals[entry.number], blobs) or 0
         else:
             fold = _after(fold, entry, used)
     return stakes
@@ -152,7 +153,7 @@ def replay_measurements(folder: RunFolder, subject: Path, key: VaultKey) -> int:
 
     AuditError where the data or the key is not what genesis names, or where the evaluator comes to other evidence.
     """
-    state, entries = read_run(folder.log, Verifier.load(folder.public_key))
+    state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
     genesis = entries[0]
     if not isinstance(genesis, Genesis):
         raise AuditError("the log has no genesis", where="entry 0")
@@ -162,7 +163,7 @@ def replay_measurements(folder: RunFolder, subject: Path, key: VaultKey) -> int:
         evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
         try:
             data = evaluate(evaluator, {"op": "describe"})
-            if data["data"] != genesis.data:
+            if blinded(key, "data", data["data"]) != genesis.data:
                 raise AuditError("the subject's items or labels are not those of genesis", where=str(subject))
             bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
             gates = compile_gates([gate.json_value() for gate in genesis.config.gates], bounds)
@@ -198,11 +199,13 @@ def _measure_again(
     answers = {role: state.answers[name, stake.epoch, stake.offset, stake.cap] for role, name in roles.items()}
     for name in answers.values():
         blobs.check(name)
+    asked = order[stake.offset : stake.offset + stake.cap]
+    _same(f"proposal {number}", "the items asked", blinded(key, "items", item_list(asked)), stake.items)
     again = evaluate(
         evaluator,
         {
             "op": "test",
-            "ids": order[stake.offset : stake.offset + stake.cap],
+            "ids": asked,
             "shuffle": shuffle_of(key, stake.offset, stake.cap),
             **{role: str(blobs.path(name)) for role, name in answers.items()},
             **fixed,

@@ -2,7 +2,8 @@
 
 `fold` takes a state and one entry and returns the next state, or raises StateError
 where the entry is illegal: the supervisor at work, recovery after a crash, `status`
-and the auditor all run this same machine. It does no I/O and reads no clock.
+and the auditor all run this same machine. It does no I/O and reads no clock. The rules
+are those of audits/FORMAT.md §7, and each refusal names its clause.
 
 What is legal, in short: genesis first and once; a proposal's stages in their order;
 a stake before its measurement, one at a time; an authorisation only after a decision
@@ -12,6 +13,8 @@ swap and its outcome right after; no authorisation and no intent to promote whil
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
@@ -25,6 +28,7 @@ from harness.entries import (
     Genesis,
     Halted,
     Intended,
+    KeyRotated,
     Measured,
     Predicted,
     Promoted,
@@ -37,7 +41,10 @@ from harness.entries import (
     Voided,
     Watched,
 )
-from harness.errors import StateError
+from harness.errors import KeyFileError, StateError
+from harness.keys import Verifier
+from harness.ledger import gamma
+from harness.pages import Numbered
 from harness.records import Candidate, Decision, Digest
 
 BASELINE: Final = 0
@@ -84,7 +91,7 @@ class RunState:
     genesis: Genesis | None = None
     started: Started | None = None
     starts: int = 0
-    proposals: dict[int, ProposalState] = field(default_factory=dict)
+    proposals: Numbered[ProposalState] = field(default_factory=Numbered)
     versions: dict[int, Candidate] = field(default_factory=dict)
     live: int = BASELINE
     epoch: int = 1
@@ -103,6 +110,14 @@ class RunState:
     """Size and root of the vault's ledger when this log last spoke of it: it may only have grown since."""
     replaced: dict[int, int] = field(default_factory=dict)
     """Version → the version that it replaced when it was promoted."""
+    tests: int = 0
+    """Stakes of this epoch."""
+    alphas: float = 0.0
+    """The sum of all stakes."""
+    nonces: frozenset[str] = frozenset()
+    """Of all authorisations."""
+    keys: tuple[Verifier, ...] = ()
+    """The log's keys, the oldest first; the last one is in force. Empty where the reader does not say."""
     rolled_back: int | None = None
     """The index of a rollback after which nothing was staked yet."""
     last_time: str = ""
@@ -149,14 +164,15 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
     """The state after `entry`, which stands at `index`; StateError where it may not stand there."""
 
     def illegal(why: str) -> StateError:
-        return StateError(f"{type(entry).__name__}: {why}", where=f"entry {index}")
+        clause = _CLAUSES.get(type(entry).__name__)
+        return StateError(f"{type(entry).__name__}: {why}", where=f"entry {index}", clause=clause)
 
     if index != state.size:
         raise illegal(f"expected entry {state.size}")
     if (state.genesis is None) != isinstance(entry, Genesis):
-        raise illegal("genesis comes first, and once")
+        raise StateError("genesis comes first, and once", where=f"entry {index}", clause="§7.1")
     if state.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
-        raise illegal("an intent is open: its outcome comes first")
+        raise StateError("an intent is open: its outcome comes first", where=f"entry {index}", clause="§7.2")
     gap = 0.0 if isinstance(entry, (Genesis, Started)) else _seconds(state.last_time, entry.time)
     state = replace(state, size=index + 1, last_time=entry.time, active_seconds=state.active_seconds + gap)
 
@@ -167,7 +183,15 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
         return found
 
     def with_proposal(number: int, **changes: object) -> RunState:
-        return replace(state, proposals={**state.proposals, number: replace(proposal(number), **changes)})  # type: ignore[arg-type]
+        changed: ProposalState = replace(proposal(number), **changes)  # type: ignore[arg-type]
+        return replace(state, proposals=state.proposals.with_value(number, changed))
+
+    def check_ledger(size: int, root: str) -> None:
+        # Spent error comes back from no backup.
+        if state.ledger is not None and (
+            size < state.ledger[0] or (size == state.ledger[0] and root != state.ledger[1])
+        ):
+            raise StateError("the vault's ledger has shrunk or changed", where=f"entry {index}", clause="§7.3")
 
     def undecided(number: int) -> ProposalState:
         found = proposal(number)
@@ -177,13 +201,18 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
 
     match entry:
         case Genesis():
+            if state.keys and entry.origin != state.keys[-1].name:
+                raise illegal("the origin is not the log's")
             return replace(state, genesis=entry, versions={BASELINE: entry.baseline})
         case Started():
+            check_ledger(entry.ledger_size, entry.ledger_root)
             return replace(state, started=entry, starts=state.starts + 1, ledger=(entry.ledger_size, entry.ledger_root))
         case ProposedEntry():
             if entry.number != len(state.proposals) + 1:
                 raise illegal(f"expected number {len(state.proposals) + 1}")
-            return replace(state, proposals={**state.proposals, entry.number: ProposalState(entry, epoch=state.epoch)})
+            return replace(
+                state, proposals=state.proposals.with_value(entry.number, ProposalState(entry, epoch=state.epoch))
+            )
         case Screened():
             if undecided(entry.number).screened:
                 raise illegal(f"proposal {entry.number} is screened already")
@@ -204,9 +233,13 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
             if entry.epoch != state.epoch or entry.incumbent != state.incumbent.digest:
                 raise illegal("the stake is of another epoch or over another incumbent")
+            check_ledger(entry.ledger_size, entry.ledger_root)
+            _check_alpha(state, entry, illegal)
             return replace(
                 with_proposal(entry.number, staked=entry),
                 open_stake=entry.number,
+                tests=state.tests + 1,
+                alphas=state.alphas + entry.alpha,
                 rolled_back=None,
                 ledger=(entry.ledger_size, entry.ledger_root),
             )
@@ -226,8 +259,6 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             gates = state._genesis().config.gates  # noqa: SLF001 - the fold is the state's own machine
             if sorted((g.eval, g.kind) for g in entry.gates) != sorted((g.eval, g.kind) for g in gates):
                 raise illegal("other gates than those of the configuration")
-            if entry.items > found.staked.cap:
-                raise illegal("more items than the stake allows")
             return replace(with_proposal(entry.number, measured=entry), open_stake=None)
         case Decided():
             found = undecided(entry.number)
@@ -268,8 +299,18 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("the incumbent has moved")
             if entry.version != len(state.versions):
                 raise illegal(f"expected version {len(state.versions)}")
+            if entry.weights != found.built.candidate.weights:
+                raise illegal("other weights than those decided on")
+            if state.promotions >= genesis.config.budgets.promotions:
+                raise illegal("the budget of promotions is spent")
+            if entry.approvals:
+                raise illegal("approvals, of which the log has none")
+            if entry.nonce in state.nonces:
+                raise illegal("its nonce was used before")
             return replace(
-                with_proposal(entry.number, authorisation=index), authorised={**state.authorised, index: entry}
+                with_proposal(entry.number, authorisation=index),
+                authorised={**state.authorised, index: entry},
+                nonces=state.nonces | {entry.nonce},
             )
         case Intended(action="promote"):
             authorised = state.authorised.get(-1 if entry.authorisation is None else entry.authorisation)
@@ -285,6 +326,8 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             if staked is None or staked.epoch != state.epoch:
                 # Incumbents may return by rollback; an epoch never does, and with it no version number is given twice.
                 raise illegal("the epoch of its test has ended")
+            if entry.time and _expired(entry.time, authorised.expires):
+                raise illegal("the authorisation has expired")
             return replace(state, intent=entry)
         case Intended():
             target = state.versions.get(entry.version)
@@ -314,6 +357,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 live=entry.version,
                 replaced={**state.replaced, entry.version: state.live},
                 epoch=state.epoch + 1,
+                tests=0,
                 authorised=rest,
                 intent=None,
                 unwatched=True,
@@ -346,6 +390,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 state,
                 live=entry.version,
                 epoch=state.epoch + 1,
+                tests=0,
                 intent=None,
                 open_stake=None,
                 unwatched=False,
@@ -358,7 +403,75 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             if state.halted is None:
                 raise illegal("the run is not halted")
             return replace(state, halted=None)
+        case KeyRotated():
+            return replace(state, keys=_rotated(state.keys, entry, illegal))
     raise illegal("unknown kind of entry")
+
+
+_CLAUSES = {
+    name: f"§7.{number}"
+    for number, names in enumerate(
+        (
+            ["Genesis"],
+            [],  # an open intent
+            ["Started"],
+            ["ProposedEntry"],
+            ["Screened", "Built", "Developed"],
+            ["Staked"],
+            ["Predicted"],
+            ["Measured"],
+            ["Decided"],
+            ["Authorised"],
+            ["Intended"],
+            ["Promoted", "RolledBack"],
+            ["Watched"],
+            ["Voided"],
+            ["Halted", "Resumed"],
+            ["KeyRotated"],
+        ),
+        start=1,
+    )
+    for name in names
+}
+"""The clause of audits/FORMAT.md that each kind of entry is under."""
+
+
+def _check_alpha(state: RunState, entry: Staked, illegal: Callable[[str], StateError]) -> None:
+    """What a stake may spend: by the ledger's rule where the vault is this run's own, and never more than delta."""
+    genesis = state._genesis()  # noqa: SLF001 - the fold is the state's own machine
+    delta = genesis.config.ledger.delta
+    if entry.alpha <= 0 or state.alphas + entry.alpha > delta:
+        raise illegal("more is staked than the budget of error allows")
+    if genesis.vault_named:
+        return  # other runs stake there, too
+    rule = delta * gamma(entry.epoch) * gamma(max(entry.test, 1))
+    if entry.test != state.tests + 1 or not math.isclose(entry.alpha, rule, rel_tol=1e-12):
+        raise illegal(f"the ledger's rule gives test {state.tests + 1} of the epoch {rule!r}")
+
+
+def _rotated(
+    keys: tuple[Verifier, ...], entry: KeyRotated, illegal: Callable[[str], StateError]
+) -> tuple[Verifier, ...]:
+    """The keys after a rotation. That both have signed it is the envelope's to check."""
+    try:
+        old, new = Verifier.parse(entry.old), Verifier.parse(entry.new)
+    except KeyFileError as error:
+        raise illegal(str(error)) from error
+    if entry.old.endswith("\n") or entry.new.endswith("\n"):
+        raise illegal("a key is a line without its newline")
+    if keys and old != keys[-1]:
+        raise illegal("`old` is not the key in force")
+    if new.name != old.name or new.key in {key.key for key in (*keys, old)}:
+        raise illegal("the new key bears another name, or was in force before")
+    return (*keys, new)
+
+
+def _expired(time: str, expires: str) -> bool:
+    """Whether an instant is not before another; what cannot be compared has expired."""
+    try:
+        return datetime.fromisoformat(time) >= datetime.fromisoformat(expires)
+    except (ValueError, TypeError):
+        return True
 
 
 def _seconds(before: str, after: str) -> float:

@@ -104,7 +104,6 @@ class Trial(Desk):
             Measured(
                 number=number,
                 passed=all(v.verdict == "pass" for v in verdicts),
-                items=result["items"],
                 gates=verdicts,
                 evidence=rooms.blobs.put(canonical_bytes(answer)),
             )

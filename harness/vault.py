@@ -8,6 +8,8 @@ own asks again and gets the same answer: no refund, no second spending.
 
 from __future__ import annotations
 
+import hmac
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,10 @@ class Vault:
             self._order = order_of(self._key, self.state.size)
         return self._order[offset : offset + count]
 
+    def blind(self, label: str, what: str) -> str:
+        """A commitment to `what` that tells nothing of it to who lacks the key, as a digest; see `blinded`."""
+        return blinded(self._key, label, what)
+
     def shuffle(self, offset: int, count: int) -> str:
         """The seed (64 hexadecimal digits) under which this prefix is presented to candidates."""
         return shuffle_of(self._key, offset, count)
@@ -176,3 +182,16 @@ def order_of(key: VaultKey, size: int) -> list[int]:
 def shuffle_of(key: VaultKey, offset: int, count: int) -> str:
     """The seed (64 hexadecimal digits) under which a prefix of that order is presented."""
     return key.derive(f"shuffle {offset} {count}".encode()).hex()
+
+
+def blinded(key: VaultKey, label: str, what: str) -> str:
+    """HMAC-SHA256 of `what` under a key derived from the vault key, as a digest (FORMAT §8.3).
+
+    A plain digest would let who guesses an item, or a whole data set, see that the guess is right.
+    """
+    return "sha256:" + hmac.digest(key.derive(f"blind {label} v1".encode()), what.encode(), "sha256").hex()
+
+
+def item_list(ids: Sequence[int]) -> str:
+    """Items as `blinded` takes them: their numbers in decimal, in order, separated by commas."""
+    return ",".join(map(str, ids))

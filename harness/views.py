@@ -13,7 +13,7 @@ from harness.canonical import parse_json
 from harness.entries import Entry, kind_of
 from harness.errors import CanonicalError, StateError
 from harness.proposers import Archived, Feedback
-from harness.records import REASONS, Candidate, Stage
+from harness.records import REASONS, Candidate, Digest, Stage
 from harness.state import ProposalState, RunState
 
 MAX_DOCUMENT = 512 * 1024
@@ -139,13 +139,27 @@ def evidence_view(found: ProposalState, blobs: BlobStore) -> list[dict[str, Any]
     """Each gate's numbers, from the confidential evidence: for the operator, never for a proposer."""
     if found.measured is None:
         return []
-    try:
-        value = parse_json(blobs.get(found.measured.evidence), max_bytes=8 << 20)
-    except CanonicalError as error:
-        raise StateError(f"the evidence is malformed: {error}") from error
-    result: Any = value["result"] if isinstance(value, dict) else {}
-    gates: list[dict[str, Any]] = result["gates"]
+    gates: list[dict[str, Any]] = _result(found.measured.evidence, blobs)["gates"]
     return gates
+
+
+def _result(evidence: Digest, blobs: BlobStore) -> dict[str, Any]:
+    """The test's result in a blob of evidence; StateError where there is none."""
+    try:
+        value = parse_json(blobs.get(evidence), max_bytes=8 << 20)
+    except CanonicalError as error:
+        raise StateError(f"the evidence is malformed: {error}", where=evidence) from error
+    result = value.get("result") if isinstance(value, dict) else None
+    if not isinstance(result, dict):
+        raise StateError("the evidence holds no result", where=evidence)
+    return result
+
+
+def items_used(found: ProposalState, blobs: BlobStore) -> int | None:
+    """How many held-out items a proposal's test scored, from the evidence; None where nothing was measured."""
+    if found.measured is None:
+        return None
+    return int(_result(found.measured.evidence, blobs)["items"])
 
 
 def archived(candidate: Candidate, development: dict[str, float], blobs: BlobStore) -> Archived:

@@ -14,7 +14,7 @@ from harness.errors import AuditError
 from harness.keys import Signer
 
 SIGNER = Signer.from_seed("example.org/run", bytes(32))
-SAMPLES = {kind_of(entry): entry for entry in trails.samples()}
+SAMPLES = {kind_of(entry): entry for entry in [*trails.samples(), trails.ROTATION]}
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(-1e15, 1e15)
     | st.text(max_size=9),
@@ -32,7 +32,8 @@ def test_there_is_a_sample_of_every_kind():
 def test_a_body_comes_back_from_its_seal(kind):
     """Sealed and unsealed, an entry is what it was, with the time that it was given."""
     entry = SAMPLES[kind].model_copy(update={"time": "2026-01-01T00:00:00+00:00"})
-    sealed = unseal(seal(kind, entry.json_value(), {"x": trails.sha(1)}, SIGNER), SIGNER.verifier)
+    signers = trails.KEYS if kind == "key-rotated" else [SIGNER]
+    sealed = unseal(seal(kind, entry.json_value(), {"x": trails.sha(1)}, *signers), signers[0].verifier)
     assert read_entry(sealed.kind, sealed.body, 0) == entry
 
 

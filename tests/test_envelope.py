@@ -21,7 +21,7 @@ TYPE = "application/vnd.in-toto+json"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 bodies = st.dictionaries(texts, st.none() | st.booleans() | st.integers(-99, 99) | texts | st.lists(texts, max_size=3))
-subjects = st.dictionaries(texts.filter(lambda name: name and name != "body"), st.binary().map(digest), max_size=3)
+subjects = st.dictionaries(texts.filter(lambda name: name and name != "run"), st.binary().map(digest), max_size=3)
 
 
 def signed(statement, payload_type=TYPE):
@@ -74,11 +74,11 @@ def test_another_implementation_verifies_the_envelope():
     assert written["subject"] == [{"name": "candidate", "digest": {"sha256": ABOUT["candidate"][7:]}}]
 
 
-def test_an_entry_about_nothing_has_its_body_as_subject():
-    """A Statement has a subject always; of an entry without one it is the body's digest, and comes back as none."""
+def test_an_entry_about_nothing_is_about_its_run():
+    """A Statement has a subject always; of an entry without one it is the log's origin, and comes back as none."""
     raw = seal("halted", {"time": TIME}, {}, SIGNER)
     written = json.loads(base64.b64decode(json.loads(raw)["payload"]))
-    assert written["subject"] == [{"name": "body", "digest": {"sha256": digest(f'{{"time":"{TIME}"}}'.encode())[7:]}}]
+    assert written["subject"] == [{"name": "run", "digest": {"sha256": digest(b"example.org/run")[7:]}}]
     assert unseal(raw, SIGNER.verifier).subjects == {}
 
 
@@ -128,8 +128,8 @@ def test_only_audit_error_escapes(data):
         {"subject": [{"name": "a", "digest": {"sha256": "A" * 64}}]}, {"subject": [{"name": "", "digest": {"sha256": "0" * 64}}]},
         {"subject": [{"name": "a", "digest": {"sha256": "0" * 64, "md5": "0"}}]}, {"subject": [1]}, {"subject": {}},
         {"subject": [{"name": "a", "digest": {"sha256": "0" * 64}}] * 2}, {"predicate": None},
-        {"subject": [{"name": "body", "digest": {"sha256": "0" * 64}}]},
-        {"subject": [{"name": "body", "digest": {"sha256": "0" * 64}}], "predicate": {"time": TIME, "x": 1e20}},
+        {"subject": [{"name": "run", "digest": {"sha256": "0" * 64}}]},
+        {"predicateType": "urn:lockgate:entry:v1:authorised"}, {"predicateType": "urn:lockgate:entry:v1:key-rotated"},
     ],
 )  # fmt: skip
 def test_statements_of_another_shape(changes):
@@ -177,7 +177,7 @@ def test_another_key_does_not_count():
     [
         ("", {}, ABOUT), ("Built", {}, ABOUT), ("a" * 65, {}, ABOUT), ("a\n", {}, ABOUT), ("built", {"time": "now"}, ABOUT),
         ("built", {"x": float("nan")}, ABOUT), ("built", {"x": object()}, ABOUT), ("built", {}, {"a": "sha256:0"}),
-        ("built", {}, {"": digest(b"")}), ("built", {}, {"body": digest(b"")}), ("built", {"x": "y" * MAX_ENTRY}, ABOUT),
+        ("built", {}, {"": digest(b"")}), ("built", {}, {"run": digest(b"")}), ("built", {"x": "y" * MAX_ENTRY}, ABOUT),
         ("built", {}, {"a": digest(b"") + "\n"}),
     ],
 )  # fmt: skip

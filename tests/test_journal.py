@@ -10,27 +10,30 @@ from trails import Trail
 
 from harness import auditlog
 from harness.auditlog import AuditLog
-from harness.entries import Halted, Resumed, kind_of
+from harness.entries import Halted, Resumed, kind_of, subjects_of
 from harness.envelope import seal, unseal
 from harness.errors import AuditError, StateError
 from harness.journal import Journal, read_run
 from harness.keys import Signer
 
-SIGNER, STRANGER = Signer.from_seed("example.org/run", bytes(32)), Signer.from_seed("example.org/run", bytes([1] * 32))
+SIGNER, STRANGER = (
+    Signer.from_seed(trails.GENESIS.origin, bytes(32)),
+    Signer.from_seed(trails.GENESIS.origin, bytes([1] * 32)),
+)
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
 def open_journal(folder, **arguments):
     """Open the journal of the tests, or begin it."""
     exists = (folder / "checkpoint").exists()
-    log = AuditLog.open(folder, SIGNER) if exists else AuditLog.create(folder, SIGNER, "example.org/run")
+    log = AuditLog.open(folder, SIGNER) if exists else AuditLog.create(folder, SIGNER, trails.GENESIS.origin)
     return Journal(log, SIGNER, **arguments)
 
 
 def sealed(entry, signer):
     """Seal an entry as the journal would."""
     body = entry.model_copy(update={"time": "2026-01-01T00:00:00+00:00"}).json_value()
-    return seal(kind_of(entry), body, {"x": trails.sha(1)}, signer)
+    return seal(kind_of(entry), body, subjects_of(entry), signer)
 
 
 @pytest.fixture
@@ -145,7 +148,7 @@ def test_a_stranger_s_signature_is_refused(tmp_path):
 
 def test_an_entry_signed_by_a_stranger_is_refused(tmp_path):
     """An entry that stands in a good log under another key's seal is an AuditError."""
-    with AuditLog.create(tmp_path / "log", SIGNER, "example.org/run") as log:
+    with AuditLog.create(tmp_path / "log", SIGNER, trails.GENESIS.origin) as log:
         log.append([sealed(trails.GENESIS, STRANGER)])
     with pytest.raises(AuditError):
         read_run(tmp_path / "log", SIGNER.verifier)
@@ -155,7 +158,7 @@ def test_an_entry_signed_by_a_stranger_is_refused(tmp_path):
 
 def test_an_illegal_order_under_a_good_signature_is_refused(tmp_path):
     """A log whose owner signed an illegal order is a StateError that names the entry, for everybody who reads it."""
-    with AuditLog.create(tmp_path / "log", SIGNER, "example.org/run") as log:
+    with AuditLog.create(tmp_path / "log", SIGNER, trails.GENESIS.origin) as log:
         for entry in (trails.GENESIS, trails.proposed(1), trails.built(1)):
             log.append([sealed(entry, SIGNER)])
     with pytest.raises(StateError) as error:

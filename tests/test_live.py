@@ -38,7 +38,7 @@ def run(tmp_path):
     """Give a run's folder in which version 0 is live and version 1 is to come."""
     blobs = BlobStore(tmp_path / "blobs")
     first, second = made(blobs, "first"), made(blobs, "second")
-    stage(tmp_path, 0, first, blobs, b"{}")
+    stage(tmp_path, 0, first, blobs, b"{}", b"")
     swap(tmp_path, 0)
     return tmp_path, blobs, first, second
 
@@ -72,7 +72,7 @@ def test_cut_anywhere_the_live_model_is_whole(run):
         with pytest.MonkeyPatch.context() as patch:
             steps(patch, number)
             try:
-                stage(root, 1, second, blobs, b"{}")
+                stage(root, 1, second, blobs, b"{}", b"")
                 swap(root, 1)
             except Cut:
                 cut = True
@@ -84,7 +84,7 @@ def test_cut_anywhere_the_live_model_is_whole(run):
         if not cut:
             break
         if version != 1:
-            stage(root, 1, second, blobs, b"{}")
+            stage(root, 1, second, blobs, b"{}", b"")
         swap(root, 1)
         check_version(root, 1, second)
         swap(root, 0)
@@ -96,7 +96,7 @@ def test_a_version_that_is_live_is_not_staged_over(run):
     """Staging the version that is live is refused."""
     root, blobs, first, _ = run
     with pytest.raises(PromotionError, match="live already"):
-        stage(root, 0, first, blobs, b"{}")
+        stage(root, 0, first, blobs, b"{}", b"")
 
 
 def test_a_full_disk_is_a_promotion_error(run, monkeypatch):
@@ -108,7 +108,7 @@ def test_a_full_disk_is_a_promotion_error(run, monkeypatch):
 
     monkeypatch.setattr(live, "write_durably", full)
     with pytest.raises(PromotionError, match="No space left"):
-        stage(root, 1, second, blobs, b"{}")
+        stage(root, 1, second, blobs, b"{}", b"")
     assert live_version(root) == 0
 
 
@@ -117,7 +117,7 @@ def test_a_missing_blob_is_a_promotion_error(run):
     root, blobs, _, second = run
     blobs.path(second.weights).unlink()
     with pytest.raises(PromotionError):
-        stage(root, 1, second, blobs, b"{}")
+        stage(root, 1, second, blobs, b"{}", b"")
     assert not (root / "models" / "1").exists()
 
 
@@ -186,7 +186,7 @@ def test_a_version_is_not_written_by_going_away_and_back(run):
     root, blobs, _, second = run
     files = sorted(path for path in (root / "models" / "0").rglob("*") if path.is_file())
     before = [(path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in files]
-    stage(root, 1, second, blobs, b"{}")
+    stage(root, 1, second, blobs, b"{}", b"")
     swap(root, 1)
     swap(root, 0)
     assert before == [(path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) for path in files]

@@ -137,9 +137,34 @@ ILLEGAL = {
         lambda: (t := Trail().begin().develop(1)).add(trails.staked(1, t.state)),
         lambda _: trails.measured(1, gates=[], passed=True),
     ),
-    "more items than were staked for": (
-        lambda: (t := Trail().begin().develop(1)).add(trails.staked(1, t.state)),
-        lambda _: trails.measured(1, items=1001),
+    "a stake that is not what the ledger's rule gives": (
+        lambda: Trail().begin().develop(1),
+        lambda t: trails.staked(1, t.state, alpha=0.0001),
+    ),
+    "a stake that leaves out a test": (
+        lambda: Trail().begin().develop(1),
+        lambda t: trails.staked(1, t.state, test=2),
+    ),
+    "a ledger that has shrunk": (
+        lambda: Trail().begin().add(trails.started("b").model_copy(update={"ledger_size": 5})),
+        lambda _: trails.started("c"),
+    ),
+    "a ledger of the same size with another root": (
+        lambda: Trail().begin(),
+        lambda _: trails.started("c").model_copy(update={"ledger_root": "11" * 32}),
+    ),
+    "authorising other weights": (two_passed, lambda t: trails.authorised(1, t.state, weights=sha("weights 2"))),
+    "authorising with a nonce that was used": (
+        lambda: at_rest().develop(2).measure(2).add(trails.decided(2)),
+        lambda t: trails.authorised(2, t.state, nonce=next(iter(t.state.nonces))),
+    ),
+    "authorising with approvals that nobody gave": (
+        two_passed,
+        lambda t: trails.authorised(1, t.state, approvals=[sha("approval")]),
+    ),
+    "an intent after its authorisation expired": (
+        authorised,
+        lambda t: trails.intended(t.state, time="2030-01-01T00:00:00Z"),
     ),
     "promoting what was not measured": (lambda: Trail().begin().develop(1), lambda _: trails.decided(1)),
     "promoting what did not pass": (
@@ -265,7 +290,7 @@ def test_an_entry_out_of_place_is_refused():
 
 def test_a_trail_of_every_kind_is_legal():
     """A run that goes through every kind of entry folds."""
-    trail = Trail().add(*trails.samples())
+    trail = Trail().add(*trails.samples(), trails.ROTATION)
     assert {e.kind_of(entry) for entry in trail.entries} == set(e.KINDS)
 
 

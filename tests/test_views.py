@@ -53,10 +53,8 @@ def held_out(draw):
     verdicts = draw(st.lists(st.sampled_from(["pass", "fail", "inconclusive"]), min_size=2, max_size=2))
     return {
         "verdicts": verdicts,
-        "items": draw(st.integers(0, 900)),
         "evidence": sha(draw(st.integers())),
-        "alpha": draw(st.floats(1e-6, 0.04)),
-        "test": draw(st.integers(1, 9)),
+        "items": draw(st.integers()),
         "code": draw(
             st.sampled_from(["gate-objective", "gate-alignment", "inconclusive", "policy", "vault-exhausted"])
         ),
@@ -70,12 +68,12 @@ def rejected(world):
     trail = Trail().begin().develop(1)
     if world is None:
         return trail.add(trails.decided(1, "reject", "development"))
-    staked = trails.staked(1, trail.state, alpha=world["alpha"], test=world["test"])
+    staked = trails.staked(1, trail.state, items=sha(world["items"]))
     trail.add(staked)
     if world["answers"] is not None:
         answers = sha(world["answers"])
         trail.add(Predicted(candidate=sha("candidate 1"), epoch=1, offset=0, cap=1000, answers=answers, number=1))
-    trail.add(trails.measured(1, *world["verdicts"], items=world["items"], evidence=world["evidence"]))
+    trail.add(trails.measured(1, *world["verdicts"], evidence=world["evidence"]))
     return trail.add(trails.decided(1, "reject", world["code"]))
 
 
@@ -88,7 +86,7 @@ def test_what_a_proposer_is_told_of_a_rejection_does_not_depend_on_the_vault(one
 
 def test_a_promotion_is_the_one_bit():
     """Between a rejected and a promoted candidate the feedback differs in `promoted` alone."""
-    lost = rejected({"verdicts": ["fail", "pass"], "items": 9, "evidence": sha(1), "alpha": 0.01, "test": 1,
+    lost = rejected({"verdicts": ["fail", "pass"], "items": 9, "evidence": sha(1),
                      "code": "gate-objective", "text": "", "answers": None}).state  # fmt: skip
     won = Trail().begin().develop(1).measure(1).promote(1).state
     one, other = (feedback(state.proposals[1], Documents()).json_value() for state in (lost, won))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import UNPROVEN, Json, Run, existing, print_json
+from harness.commands.common import AUDIT_FAILED, STALE, UNPROVEN, Json, Run, existing, print_json
+from harness.plain import plain
 
 app = typer.Typer(help="Read and verify the trail of a run.", no_args_is_help=True)
 
@@ -19,18 +20,57 @@ def audit_verify(
     key: Annotated[
         Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")
     ] = None,
+    head: Annotated[
+        Path | None, typer.Option("--head", help="A signed tree head that you hold: the log must extend it.")
+    ] = None,
+    witness: Annotated[
+        list[Path] | None, typer.Option("--witness", help="A file with witnesses' keys, one a line; may be repeated.")
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", min=1, help="How many of the witnesses must have cosigned; all by default."),
+    ] = None,
+    max_age: Annotated[
+        float | None, typer.Option("--max-age", min=0, help="Seconds since the last signed time, at most.")
+    ] = None,
+    log_only: Annotated[
+        bool, typer.Option("--log-only", help="Read neither blobs nor models: for who has no access to them.")
+    ] = False,
     json_: Json = False,
 ) -> None:
-    """Verify a run: every signature and hash, the legality of every step, every blob, the live model."""
-    from harness.auditing import verify_run
+    """Verify a run: every signature and hash, the legality of every step, every blob, the live model.
 
-    report = verify_run(existing(run), key)
+    Exit codes are those of audits/FORMAT.md: 0 valid, 5 invalid, 6 identity unproven, 7 not as fresh as asked.
+    """
+    from harness.auditing import Freshness, read_witnesses, verify_run
+    from harness.errors import AuditError, StateError
+    from harness.folder import RunFolder
+
+    freshness = Freshness(head=head, witnesses=read_witnesses(witness or []), quorum=quorum or 0, max_age=max_age)
+    try:
+        report = verify_run(RunFolder(run), key, freshness=freshness, log_only=log_only)
+    except (AuditError, StateError) as error:
+        place = (error.where or "").removeprefix("entry ")
+        entry = int(place) if place.isdecimal() else None
+        report = {
+            "verdict": "invalid",
+            "summary": str(error),
+            "entry": entry,
+            "clause": error.clause,
+            "problem": error.message,
+            "where": error.where,
+        }
     if json_:
         print_json(report)
     else:
-        print(f"{report['verdict']}: {report['summary']}")
+        clause = f" ({report['clause']} of audits/FORMAT.md)" if report.get("clause") else ""
+        print(plain(f"{report['verdict']}: {report['summary']}{clause}", 4000))
+    if report["verdict"] == "invalid":
+        raise typer.Exit(AUDIT_FAILED)
     if report["verdict"] == "identity unproven":
         raise typer.Exit(UNPROVEN)
+    if freshness.asked and not report["fresh"]:
+        raise typer.Exit(STALE)
 
 
 @app.command("log")

@@ -49,7 +49,7 @@ def existing(run: Path) -> Any:
 def read(run: Path) -> Any:
     """Fold a run's log without its supervisor: its state and entries."""
     from harness.journal import read_run
-    from harness.keys import Verifier
+    from harness.keys import VerifierChain
 
     folder = existing(run)
-    return read_run(folder.log, Verifier.load(folder.public_key))
+    return read_run(folder.log, VerifierChain.load(folder.public_key))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from harness import entries as e
 from harness.config import parse_config
+from harness.keys import Signer
+from harness.ledger import gamma
 from harness.records import Candidate, Decision, GateVerdict, Why
 from harness.state import RunState, fold
 
@@ -119,10 +121,11 @@ def staked(number: int, state: RunState, **changes: object) -> e.Staked:
     fields = {
         "number": number,
         "epoch": state.epoch,
-        "test": 1,
-        "alpha": 0.001,
+        "test": state.tests + 1,
+        "alpha": CONFIG.ledger.delta * gamma(state.epoch) * gamma(state.tests + 1),
         "incumbent": state.incumbent.digest,
         "offset": 0,
+        "items": sha("items"),
         "ledger_size": 1,
         "ledger_root": "00" * 32,
         "cap": 1000,
@@ -145,7 +148,6 @@ def measured(number: int, *verdicts: str, **changes: object) -> e.Measured:
     fields = {
         "number": number,
         "passed": all(gate.verdict == "pass" for gate in found),
-        "items": 300,
         "gates": found,
         "evidence": sha(f"evidence {number}"),
     }
@@ -168,8 +170,10 @@ def authorised(number: int, state: RunState, **changes: object) -> e.Authorised:
         "candidate": name,
         "guard": GENESIS.guard,
         "policies": GENESIS.policies,
+        "weights": found.built.candidate.weights if found and found.built else sha("nothing"),
         "evidence": sha(f"evidence {number}"),
-        "nonce": "00",
+        "approvals": [],
+        "nonce": f"{len(state.nonces):032x}",
         "expires": "2030-01-01T00:00:00+00:00",
     }
     return e.Authorised(**{**fields, **changes})
@@ -183,6 +187,8 @@ def intended(state: RunState, **changes: object) -> e.Intended:
         "version": found.version if found else 1,
         "candidate": found.candidate if found else sha("nothing"),
         "authorisation": index,
+        "by": "supervisor",
+        "reason": "",
     }
     return e.Intended(**{**fields, **changes})
 
@@ -235,6 +241,11 @@ class Trail:
         self.add(rollback(self.state, version))
         name = self.state.intent.candidate
         return self.add(e.RolledBack(version=version, candidate=name, by="operator", reason="a test"))
+
+
+KEYS = [Signer.from_seed(GENESIS.origin, bytes([number] * 32)) for number in (1, 2)]
+ROTATION = e.KeyRotated(old=KEYS[0].verifier.vkey, new=KEYS[1].verifier.vkey, reason="a test")
+"""From the first to the second of two made-up keys of the log."""
 
 
 def samples() -> list[e.Entry]:
