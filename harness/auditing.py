@@ -83,7 +83,7 @@ def verify_run(
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
     if not log_only:
-        _check_models(folder, state, permissions)
+        _check_models(folder, reader, state, permissions)
     fresh = _fresh(reader, state, freshness)
     return _report(reader, state, fresh, blobs.count, trusted=trusted is not None, log_only=log_only)
 
@@ -225,7 +225,9 @@ def _permitted(step: Step, permissions: dict[int, tuple[int, bytes, Verifier]]) 
     return step.state
 
 
-def _check_models(folder: RunFolder, state: RunState, permissions: dict[int, tuple[int, bytes, Verifier]]) -> None:
+def _check_models(
+    folder: RunFolder, reader: LogReader, state: RunState, permissions: dict[int, tuple[int, bytes, Verifier]]
+) -> None:
     live = live_version(folder.root)
     # Cut inside a swap, the link names the version before it or the one that the open intent names: nothing else.
     if live not in {state.live, state.live if state.intent is None else state.intent.version}:
@@ -246,7 +248,7 @@ def _check_models(folder: RunFolder, state: RunState, permissions: dict[int, tup
             proof = LogProof.parse(_small(place / "authorisation.proof"))
             if proof.index != index:
                 raise AuditError(f"the proof is of entry {proof.index}")  # noqa: TRY301 - one way out
-            proof.verify(raw, state.keys, origin=signer.name)
+            reader.check_extends(proof.verify(raw, state.keys, origin=signer.name))
         except AuditError as error:
             raise AuditError(f"authorisation.proof: {error}", where=str(place), clause="§9.3") from error
 

@@ -219,7 +219,7 @@ def test_a_live_model_changed_by_hand_is_seen(bench):
     recipe.write_bytes(recipe.read_bytes().replace(b"60", b"61"))
     with pytest.raises(PromotionError, match="not the candidate"):
         bench.open()
-    with pytest.raises(PromotionError, match="not the candidate"):
+    with pytest.raises(AuditError, match="not the candidate"):
         bench.sound()
 
 

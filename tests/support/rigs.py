@@ -143,7 +143,7 @@ def essence(run: Path) -> list[tuple]:
         "developed": ("number", "development", "answers"),
         "staked": ("number", "epoch", "test", "alpha", "incumbent", "offset", "cap"),
         "predicted": ("candidate", "epoch", "offset", "cap", "answers"),
-        "measured": ("number", "passed", "items", "gates"),
+        "measured": ("number", "passed", "gates"),
         "decided": ("number", "decision"),
         "authorised": ("number", "version", "incumbent", "candidate"),
         "promoted": ("number", "version", "candidate"),
