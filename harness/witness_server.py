@@ -138,10 +138,14 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Answer what http.server itself refuses as everything else: in one line, and hang up."""
         del explain
+        self.request_version = self.protocol_version  # what never said its version gets a whole answer, too
         self._close(int(code), plain(message or "refused", 200))
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Nothing is said of what went well."""
+
+    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
+        """Nothing: a connection that was silent until its time was over is no news."""
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
         """One line on stderr, without what acts on a terminal."""

@@ -290,6 +290,8 @@ class _Call:
             body = answer.read(_MAX_ANSWER + 1)
             if len(body) > _MAX_ANSWER:
                 return _Reply(self._witness.name, problem=f"it answered more than {_MAX_ANSWER} bytes")
+            if answer.length:
+                return _Reply(self._witness.name, problem="its answer was cut off")
             return _Reply(self._witness.name, answer.status, answer.getheader("Content-Type", ""), body)
 
     def _left(self) -> float:
