@@ -109,8 +109,9 @@ def test_unknown_witnesses_are_ignored():
 
 def test_one_key_under_two_names_is_one_witness():
     """Two lines by one key count once, with the later time."""
-    both = note(cosign(TEXT, ONE, 5), cosign(TEXT, ALIAS, 9))
-    assert cosignatures(both, [W1, WitnessVerifier(ALIAS.verifier)]) == {W1.key_digest: 9}
+    for first, second in [(5, 9), (9, 5)]:
+        both = note(cosign(TEXT, ONE, first), cosign(TEXT, ALIAS, second))
+        assert cosignatures(both, [W1, WitnessVerifier(ALIAS.verifier)]) == {W1.key_digest: 9}
 
 
 def test_a_plain_signature_is_no_cosignature():
