@@ -162,8 +162,15 @@ class LogReader:
             return _read(self._folder / name, limit)
         for _ in range(_ATTEMPTS):
             for wider in [width, *_wider(self._folder / name, width), WIDTH]:
+                path = self._folder / tile_path(level, index, wider)
                 with contextlib.suppress(FileNotFoundError):
-                    data = _read_file(self._folder / tile_path(level, index, wider), limit)
+                    try:
+                        data = _read_file(path, limit)
+                    except FileNotFoundError:
+                        raise
+                    except OSError as error:
+                        message = f"the file cannot be read: {error.strerror}"
+                        raise AuditError(message, where=str(path), clause="§4.3") from error
                     if wider == width:
                         return data
                     return _front(data, width) if level is None else data[: width * HASH]

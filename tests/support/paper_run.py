@@ -107,7 +107,13 @@ def story(paper: Paper) -> list[Item]:
 
     def test(number: int, made: Candidate, incumbent: Candidate, epoch: int, *verdicts: str) -> None:
         add("built", number=number, candidate=made.json_value(), steps=3, seconds=1.5, peak_mb=20)
-        add("developed", number=number, development={"accuracy": 0.6, "parity": 0.5}, answers=blob(f"seen {number}"), flops=9)
+        add(
+            "developed",
+            number=number,
+            development={"accuracy": 0.6, "parity": 0.5},
+            answers=blob(f"seen {number}"),
+            flops=9,
+        )
         add("staked", number=number, epoch=epoch, test=1, alpha=0.05 * gamma(epoch) * gamma(1), incumbent=incumbent.digest,
             offset=300 * (epoch - 1), cap=1000, items=digest(b"items"), ledger_size=epoch + 1, ledger_root=f"{epoch:02}" * 32)  # fmt: skip
         add("predicted", candidate=made.digest, epoch=epoch, offset=300 * (epoch - 1), cap=1000,
@@ -117,7 +123,9 @@ def story(paper: Paper) -> list[Item]:
             {"name": f"{name}/{kind}", "eval": name, "kind": kind, "verdict": verdict}
             for (name, kind), verdict in zip(gates, verdicts, strict=True)
         ]
-        add("measured", number=number, passed=set(verdicts) == {"pass"}, gates=told, evidence=blob(f"evidence {number}"))
+        add(
+            "measured", number=number, passed=set(verdicts) == {"pass"}, gates=told, evidence=blob(f"evidence {number}")
+        )
 
     def decide(number: int, verdict: str, code: str) -> None:
         add("decided", number=number, decision={"verdict": verdict, "reasons": [{"code": code, "text": "because"}]},
@@ -184,8 +192,8 @@ def write_log(folder: Path, items: Sequence[Item]) -> None:
     with AuditLog.create(folder / "log", signer, ORIGIN) as log:
         for item in items:
             raw = sealed(item, signer)
-            if item.kind == "key-rotated":
-                signer = (item.signers or (NEW,))[-1]
+            if item.kind == "key-rotated" and item.signers == (OLD, NEW):
+                signer = item.signers[-1]
                 log.sign_with(signer)
             log.append([raw])
 

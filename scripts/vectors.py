@@ -1,0 +1,726 @@
+"""Write audits/vectors anew: `python scripts/vectors.py [FOLDER]`. The same bytes every time.
+
+Each invalid vector is one defect in a run that is otherwise valid; those of order and of bodies are signed rightly.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
+
+import paper_run  # noqa: E402
+from paper_run import NEW, OLD, THIEF, Item  # noqa: E402
+
+from harness.canonical import digest  # noqa: E402
+from harness.envelope import pae  # noqa: E402
+from harness.keys import Signer  # noqa: E402
+from harness.notes import TreeHead, sign_head  # noqa: E402
+
+WITNESSES = [Signer.from_seed(f"witness-{name}", bytes([number] * 32)) for number, name in enumerate("abc", 11)]
+COSIGNED = 1_800_000_000 - 40_000_000  # long before any reader's clock: never fresh
+Change = dict[str, bytes | None]
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file of a run that is of the trail, by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not any(above.is_symlink() for above in (path, *path.parents))
+    }
+
+
+def told(tell: Callable[[paper_run.Paper], list[Item]] = paper_run.story) -> dict[str, bytes]:
+    """The files of a run that this story makes."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        paper_run.write(folder, tell)
+        return snapshot(folder)
+
+
+def log_of(items: list[Item]) -> dict[str, bytes]:
+    """The files of a log of these entries."""
+    with tempfile.TemporaryDirectory() as place:
+        paper_run.write_log(Path(place), items)
+        return snapshot(Path(place))
+
+
+def encoded(files: dict[str, bytes] | Change) -> dict[str, str | None]:
+    """Bytes as base64, a deleted file as null."""
+    return {name: None if data is None else base64.b64encode(data).decode() for name, data in sorted(files.items())}
+
+
+class Vectors:
+    """The vectors under construction."""
+
+    def __init__(self, folder: Path) -> None:
+        """Begin with the plain run."""
+        self.folder = folder
+        self.plain = told()
+        with tempfile.TemporaryDirectory() as place:
+            self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
+        self.key = {"key": OLD.verifier.vkey.encode() + b"\n"}
+
+    def write(self, group: str, name: str, vector: dict[str, Any]) -> None:
+        """Write one vector."""
+        path = self.folder / group / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(vector, indent=1, sort_keys=True) + "\n", "utf-8")
+
+    def valid(
+        self, name: str, why: str, files: dict[str, bytes], *, reader: dict[str, bytes] | None = None,
+        arguments: list[str] | None = None, verdict: str | None = None, code: int = 0,
+    ) -> None:  # fmt: skip
+        """A run on which a verifier must not say `invalid`."""
+        size = int(files["log/checkpoint"].split(b"\n")[1])
+        expect = {"exit": code, "verdict": verdict or f"valid at size {size}, freshness unproven"}
+        self.write("valid", name, {
+            "why": why, "files": encoded(files), "links": {"current": "models/1"},
+            "reader": encoded(reader or self.key), "arguments": arguments or ["--key", "READER/key"], "expect": expect,
+        })  # fmt: skip
+
+    def invalid(
+        self, name: str, why: str, change: Change, clause: str, entry: int | None = None, *, base: str = "plain",
+        links: dict[str, str | None] | None = None, reader: dict[str, bytes] | None = None,
+        arguments: list[str] | None = None,
+    ) -> None:  # fmt: skip
+        """One defect."""
+        vector: dict[str, Any] = {"why": why, "base": base, "files": encoded(change)}
+        vector["expect"] = {"exit": 5, "verdict": "invalid", "clause": clause, "entry": entry}
+        if links:
+            vector["links"] = links
+        if reader:
+            vector["reader"] = encoded(reader)
+        if arguments:
+            vector["arguments"] = arguments
+        self.write("invalid", name, vector)
+
+    def illegal(self, name: str, why: str, clause: str, items: list[Item], entry: int | None = None) -> None:
+        """Entries signed rightly of which the last (or `entry`) may not stand there."""
+        change: Change = {path: None for path in self.plain if path.startswith("log/tile/")}
+        change |= {f"{path}": data for path, data in log_of(items).items()}
+        self.invalid(name, why, change, clause, len(items) - 1 if entry is None else entry)
+
+    def upto(self, kind: str, nth: int = 1) -> list[Item]:
+        """The story up to and without the nth entry of a kind."""
+        places = [place for place, item in enumerate(self.items) if item.kind == kind]
+        return copy.deepcopy(self.items[: places[nth - 1]])
+
+    def one(self, kind: str, nth: int = 1, **changes: Any) -> Item:
+        """The nth entry of a kind, with changes to its body."""
+        item = copy.deepcopy([item for item in self.items if item.kind == kind][nth - 1])
+        item.body |= changes
+        return item
+
+
+def cosigned(note: bytes, *signers: Signer, time: int = COSIGNED) -> bytes:
+    """A note with cosignatures of type 0x04 (tlog-cosignature)."""
+    text = note.rpartition(b"\n\n")[0] + b"\n"
+    for signer in signers:
+        blob = time.to_bytes(8, "big") + signer.sign(b"cosignature/v1\ntime %d\n" % time + text)
+        note += f"— {signer.name} {base64.b64encode(witness_id(signer) + blob).decode()}\n".encode()
+    return note
+
+
+def witness_id(signer: Signer) -> bytes:
+    """The key id of a witness's key."""
+    import hashlib
+
+    return hashlib.sha256(signer.name.encode() + b"\n\x04" + signer.verifier.key).digest()[:4]
+
+
+def witness_line(signer: Signer) -> bytes:
+    """The verifier key line of a witness."""
+    key = base64.b64encode(b"\x04" + signer.verifier.key).decode()
+    return f"{signer.name}+{witness_id(signer).hex()}+{key}\n".encode()
+
+
+def rotated(paper: paper_run.Paper) -> list[Item]:
+    """The story, and then another key."""
+    return [*paper_run.story(paper), paper_run.rotation(),
+            Item("halted", {"time": "2026-01-02T04:00:01Z", "by": "operator", "reason": "a look"})]  # fmt: skip
+
+
+def valid(v: Vectors) -> None:
+    """The runs that hold together."""
+    plain, note = v.plain, v.plain["log/checkpoint"]
+    size = int(note.split(b"\n")[1])
+    v.valid("plain", "a proposal denied, one promoted, one not better", plain)
+    v.valid("no-key", "the key in the run is no evidence of whose run it is", plain, arguments=["--log-only"],
+            verdict="identity unproven", code=6)  # fmt: skip
+    v.valid("own-head", "the log is the one whose head the reader holds", plain, reader={**v.key, "head": note},
+            arguments=["--key", "READER/key", "--head", "READER/head"], verdict="valid and fresh")  # fmt: skip
+    earlier = log_of(v.items[:9])["log/checkpoint"]
+    v.valid("earlier-head", "the log extends an earlier head that the reader holds", plain,
+            reader={**v.key, "head": earlier}, arguments=["--key", "READER/key", "--head", "READER/head"],
+            verdict="valid and fresh")  # fmt: skip
+    v.valid("too-old", "valid, but its newest entry is older than asked", plain,
+            arguments=["--key", "READER/key", "--max-age", "60"], code=7)  # fmt: skip
+    v.valid("young-enough", "its newest entry is as young as asked", plain,
+            arguments=["--key", "READER/key", "--max-age", "1e12"], verdict="valid and fresh")  # fmt: skip
+    short = told(lambda paper: paper_run.story(paper)[:18])
+    v.valid("cut-to-an-old-head", "a tail that was cut cannot be seen without a newer head", short)
+    keys = {"key": OLD.verifier.vkey.encode() + b"\n", "new": NEW.verifier.vkey.encode() + b"\n"}
+    v.valid("rotated", "the new key follows the old one, both have signed; the reader holds the old one", told(rotated),
+            reader=keys)  # fmt: skip
+    v.valid("rotated-new-key", "the same, and the reader holds the new one", told(rotated), reader=keys,
+            arguments=["--key", "READER/new"])  # fmt: skip
+    cut = {**plain, "keys/log.pub": plain["keys/log.pub"] + NEW.verifier.vkey.encode() + b"\n"}
+    v.valid("rotation-cut-short", "a last key that was never put in force is ignored", cut)
+    unknown = sign_head(
+        TreeHead.parse(note.partition(b"\n\n")[0].decode() + "\n"), Signer.from_seed("stranger", bytes(32))
+    )
+    line = unknown.rpartition(b"\n\n")[2]
+    v.valid("unknown-signature", "a line by an unknown key is ignored", {**plain, "log/checkpoint": note + line})
+    witnesses = {**v.key, "w": b"".join(witness_line(each) for each in WITNESSES)}
+    v.valid("cosigned", "two of three witnesses have cosigned the head", {**plain, "log/checkpoint": cosigned(note, *WITNESSES[:2])},
+            reader=witnesses, arguments=["--key", "READER/key", "--witness", "READER/w", "--quorum", "2", "--max-age", "1e12"],
+            verdict="valid and fresh")  # fmt: skip
+    v.valid("cosigned-too-old", "two witnesses have cosigned the head, long ago",
+            {**plain, "log/checkpoint": cosigned(note, *WITNESSES[:2])}, reader=witnesses,
+            arguments=["--key", "READER/key", "--witness", "READER/w", "--quorum", "2"], code=7)  # fmt: skip
+    v.valid("cosigned-by-too-few", "one of two witnesses required has cosigned the head",
+            {**plain, "log/checkpoint": cosigned(note, WITNESSES[0])}, reader=witnesses,
+            arguments=["--key", "READER/key", "--witness", "READER/w", "--quorum", "2", "--max-age", "1e12"], code=7)  # fmt: skip
+    twin = Signer.from_seed("witness-twin", bytes([11] * 32))
+    v.valid("one-key-counted-twice", "one witness's key under two names is one witness",
+            {**plain, "log/checkpoint": cosigned(note, WITNESSES[0], twin)},
+            reader={**v.key, "w": witness_line(WITNESSES[0]) + witness_line(twin) + witness_line(WITNESSES[1])},
+            arguments=["--key", "READER/key", "--witness", "READER/w", "--quorum", "2", "--max-age", "1e12"], code=7)  # fmt: skip
+    bundle, tile = (f"log/tile/{part}/000.p/{size}" for part in ("entries", "0"))
+    wider = {path: data for path, data in plain.items() if path not in (bundle, tile)}
+    more = log_of([*v.items, Item("halted", {"time": "2026-01-02T04:00:00Z", "by": "operator", "reason": ""})])
+    wider |= {path: data for path, data in more.items() if path.endswith(f"/{size + 1}")}
+    v.valid("wider-tiles", "tiles wider than the head needs serve by their front", wider)
+    left = {
+        "log/tile/0/001": b"left over",
+        f"log/tile/0/000.p/{size - 1}": b"superseded",
+        "log/tile/entries/000.p/9": b"\0",
+    }
+    v.valid("leftover-tiles", "superseded tiles and tiles beyond the head are not read", {**plain, **left})
+    bare = {path: data for path, data in plain.items() if path.startswith(("log/", "keys/"))}
+    v.valid("log-only", "a reader without access to blobs and models verifies the log", bare,
+            arguments=["--key", "READER/key", "--log-only"])  # fmt: skip
+
+
+def heads(v: Vectors) -> None:
+    """§2, §3 and §11."""
+    note = v.plain["log/checkpoint"]
+    text, _, lines = note.decode().partition("\n\n")
+    origin, size, root = text.split("\n")
+
+    def signed(words: str, signer: Signer = OLD) -> Change:
+        blob = signer.verifier.id + signer.sign(words.encode())
+        return {"log/checkpoint": f"{words}\n— {signer.name} {base64.b64encode(blob).decode()}\n".encode()}
+
+    loose = root[:-2] + chr(ord(root[-2]) + 1) + "="
+    for name, why, words in (
+        ("size-with-a-plus", "`+27` is no decimal number", f"{origin}\n+{size}\n{root}\n"),
+        ("size-with-a-zero", "a leading zero", f"{origin}\n0{size}\n{root}\n"),
+        ("size-in-other-digits", "digits of another script", f"{origin}\n٢٧\n{root}\n"),
+        ("size-with-an-underscore", "`2_7` is no decimal number", f"{origin}\n2_7\n{root}\n"),
+        ("size-beyond-2-60", "a size that no reader's int64 holds", f"{origin}\n{10**18}\n{root}\n"),
+        ("extension-line", "a fourth line", f"{origin}\n{size}\n{root}\nextension\n"),
+        ("two-lines", "no root", f"{origin}\n{size}\n"),
+        ("root-with-loose-bits", "base64 whose last bits are not zero", f"{origin}\n{size}\n{loose}\n"),
+        ("root-without-padding", "base64 without its padding", f"{origin}\n{size}\n{root.rstrip('=')}\n"),
+        ("root-too-short", "a root of 31 bytes", f"{origin}\n{size}\n{base64.b64encode(bytes(31)).decode()}\n"),
+        ("carriage-returns", "lines that end as on another system", f"{origin}\r\n{size}\r\n{root}\r\n"),
+    ):
+        v.invalid(name, why, signed(words), "§3.1")
+    v.invalid(
+        "another-origin", "a head of another log, rightly signed", signed(f"lockgate-other\n{size}\n{root}\n"), "§3.2"
+    )
+    v.invalid("another-size", "a head of a smaller log with this one's root", signed(f"{origin}\n9\n{root}\n"), "§4.2")
+    v.invalid("head-by-another-key", "the key bears the log's name, and is another", signed(f"{text}\n", THIEF), "§3.2")
+    v.invalid("bad-signature", "a signature line by the right key that does not verify",
+              {"log/checkpoint": note[:-8] + (b"A" if note[-8:-7] != b"A" else b"B") + note[-7:]}, "§3.2")  # fmt: skip
+    v.invalid("no-signature", "text alone", {"log/checkpoint": f"{text}\n\n".encode()}, "§3.1")
+    v.invalid("a-hundred-and-one-lines", "more signature lines than are read",
+              {"log/checkpoint": note + lines.encode() * 100}, "§3.1")  # fmt: skip
+    v.invalid("head-too-long", "a note of more than 65,536 bytes", {"log/checkpoint": b"x" * 70_000}, "§3.1")
+    v.invalid("no-head", "the tree head is missing", {"log/checkpoint": None}, "§3.1")
+    v.invalid("small-order-key", "a key for which anybody can sign", {
+        "keys/log.pub": vkey_bytes(b"\x01" + bytes(31)),
+    }, "§2.1", arguments=["--log-only"])  # fmt: skip
+    v.invalid("key-not-canonical", "the same point in a second spelling", {
+        "keys/log.pub": vkey_bytes((2**255 - 19 + 3).to_bytes(32, "little")),
+    }, "§2.1", arguments=["--log-only"])  # fmt: skip
+    v.invalid("key-id-of-another", "the id in the line is not the key's", {
+        "keys/log.pub": OLD.verifier.vkey.replace(OLD.verifier.id.hex(), "00000000").encode() + b"\n",
+    }, "§2.1", arguments=["--log-only"])  # fmt: skip
+    v.invalid("readers-key-is-another", "a whole log under another key than the reader's", {}, "§2.3",
+              reader={"key": THIEF.verifier.vkey.encode() + b"\n"})  # fmt: skip
+    fork = copy.deepcopy(v.items[:20])
+    fork[19].body["reason" if "reason" in fork[19].body else "time"] = "2026-01-02T03:59:59Z"
+    ours = log_of(fork)["log/checkpoint"]
+    v.invalid("forked", "history after the reader's head is another", {}, "§11.1", reader={**v.key, "head": ours},
+              arguments=["--key", "READER/key", "--head", "READER/head"])  # fmt: skip
+    change: Change = {path: None for path in v.plain if path.startswith("log/tile/")}
+    v.invalid("cut-below-the-head-held", "fewer entries than the reader's head names", {**change, **log_of(v.items[:18])},
+              "§11.1", reader={**v.key, "head": note}, arguments=["--key", "READER/key", "--head", "READER/head"])  # fmt: skip
+    bad = cosigned(note, WITNESSES[0])
+    v.invalid("bad-cosignature", "a cosignature by a known witness that does not verify",
+              {"log/checkpoint": bad[:-8] + (b"A" if bad[-8:-7] != b"A" else b"B") + bad[-7:]}, "§3.2",
+              reader={**v.key, "w": witness_line(WITNESSES[0])},
+              arguments=["--key", "READER/key", "--witness", "READER/w", "--max-age", "1e12"])  # fmt: skip
+
+
+def vkey_bytes(key: bytes) -> bytes:
+    """A verifier key line for bytes that are no sound key."""
+    import hashlib
+
+    name, typed = paper_run.ORIGIN, b"\x01" + key
+    key_id = hashlib.sha256(name.encode() + b"\n" + typed).digest()[:4].hex()
+    return f"{name}+{key_id}+{base64.b64encode(typed).decode()}\n".encode()
+
+
+def tiles(v: Vectors) -> None:
+    """§4."""
+    size = int(v.plain["log/checkpoint"].split(b"\n")[1])
+    bundle, tile = (f"log/tile/{part}/000.p/{size}" for part in ("entries", "0"))
+    data, hashes = v.plain[bundle], v.plain[tile]
+    first = int.from_bytes(data[:2], "big")
+    second = int.from_bytes(data[2 + first : 4 + first], "big")
+    one, two = data[: 2 + first], data[2 + first : 4 + first + second]
+    rest = data[4 + first + second :]
+    v.invalid("hash-changed", "one bit of a tile", {tile: bytes([hashes[0] ^ 1]) + hashes[1:]}, "§4.2")
+    v.invalid("tile-missing", "a tile that the head needs is not there", {tile: None}, "§4.2")
+    v.invalid("tile-too-short", "a tile cut by a hash", {tile: hashes[:-32]}, "§4.2")
+    v.invalid("tile-too-long", "a tile with a byte more", {tile: hashes + b"\0"}, "§4.2")
+    v.invalid("bundle-missing", "the entries are not there", {bundle: None}, "§4.2")
+    v.invalid(
+        "entry-changed", "one bit of an entry", {bundle: data[:40] + bytes([data[40] ^ 1]) + data[41:]}, "§4.2", 0
+    )
+    v.invalid("entries-swapped", "two entries in each other's place", {bundle: two + one + rest}, "§4.2", 0)
+    v.invalid("entry-twice", "an entry in place of the next", {bundle: one + one + rest}, "§4.2", 1)
+    v.invalid("entry-removed", "an entry is gone", {bundle: one + rest}, "§4.2", 1)
+    v.invalid("bundle-cut", "the last entry is cut", {bundle: data[:-1]}, "§4.2", size - 1)
+    v.invalid("bundle-with-more", "a byte after the last entry", {bundle: data + b"\0"}, "§4.2")
+    v.invalid("tile-is-a-link", "a file of the log that is a link", {tile: None, "elsewhere": hashes}, "§4.3",
+              links={tile: "../../../../elsewhere"})  # fmt: skip
+
+
+def envelopes(v: Vectors) -> None:
+    """§1 and §5: what stands in an entry, hashed and placed rightly."""
+    begun = copy.deepcopy(v.items[:2])
+
+    def spoilt(name: str, why: str, clause: str, raw: Callable[[bytes], bytes]) -> None:
+        v.illegal(name, why, clause, [*begun[:1], Item("started", begun[1].body, raw=raw)])
+
+    def resigned(payload: Callable[[bytes], bytes], signer: Signer = OLD) -> Callable[[bytes], bytes]:
+        def change(raw: bytes) -> bytes:
+            envelope = json.loads(raw)
+            made = payload(base64.b64decode(envelope["payload"]))
+            signature = base64.b64encode(signer.sign(pae(envelope["payloadType"], made))).decode()
+            envelope["payload"] = base64.b64encode(made).decode()
+            envelope["signatures"] = [{**envelope["signatures"][0], "sig": signature}]
+            return json.dumps(envelope, separators=(",", ":")).encode()
+
+        return change
+
+    def doubled(raw: bytes) -> bytes:
+        envelope = json.loads(raw)
+        envelope["signatures"] *= 2
+        return json.dumps(envelope).encode()
+
+    spoilt("duplicate-member", "a name twice in the envelope", "§5.1", lambda raw: b'{"payload":"",' + raw[1:])
+    spoilt("member-too-many", "an unknown member of the envelope", "§5.1", lambda raw: b'{"a":1,' + raw[1:])
+    spoilt("payload-type", "another payload type", "§5.1", lambda raw: raw.replace(b"vnd.in-toto", b"vnd.out-toto"))
+    spoilt("space-in-base64", "a line break in base64", "§5.1", lambda raw: raw.replace(b'"sig":"', b'"sig":"\\n'))
+    spoilt("two-signatures", "the same signature twice", "§5.3", doubled)
+    spoilt("not-utf-8", "bytes that are no text", "§5.1", lambda raw: raw + b"\xff")
+    spoilt("not-json", "no JSON", "§5.1", lambda raw: raw[:-1])
+    spoilt("too-deep", "nested deeper than 32", "§5.1", lambda raw: b'{"a":' + b"[" * 40 + b"]" * 40 + b"," + raw[1:])
+    spoilt("another-key", "signed by a key that is not in force", "§5.3", resigned(lambda payload: payload, THIEF))
+    spoilt("signature-of-another", "the payload was changed after it was signed", "§5.3", lambda raw: json.dumps(
+        {**json.loads(raw), "payload": base64.b64encode(b"{}").decode()}).encode())  # fmt: skip
+    for name, why, clause, old, new in (
+        (
+            "duplicate-in-payload",
+            "a name twice in the predicate",
+            "§1.2",
+            b'"device":"cpu"',
+            b'"device":"cpu","device":"gpu"',
+        ),
+        ("nan", "NaN is no JSON", "§1.2", b'"ledger_size":1', b'"ledger_size":NaN'),
+        (
+            "number-too-large",
+            "an integer that no double holds",
+            "§1.2",
+            b'"ledger_size":1',
+            b'"ledger_size":9007199254740993',
+        ),
+        ("number-overflows", "a number that no double holds", "§1.2", b'"ledger_size":1', b'"ledger_size":1e999'),
+        ("lone-surrogate", "half of a character", "§1.2", b'"device":"cpu"', b'"device":"\\ud800"'),
+        ("statement-type", "another version of statements", "§5.5", b"Statement/v1", b"Statement/v2"),
+        ("statement-member", "an unknown member of the statement", "§5.5", b'{"_type"', b'{"a":1,"_type"'),
+        ("predicate-unknown", "a predicate of nobody's", "§5.6", b"urn:lockgate:entry", b"urn:lockgate:entry2"),
+        ("kind-unknown", "a kind that this version does not have", "§6", b"v1:started", b"v1:stopped"),
+        ("subject-of-another", "about something else than its body", "§5.8", b'"sha256":"', b'"sha256":"00'),
+        ("member-missing", "a body without a member", "§6", b'"device":"cpu",', b""),
+        ("member-unknown", "a body with a member more", "§6", b'"device":"cpu"', b'"device":"cpu","extra":1'),
+        ("member-of-another-type", "a number as text", "§6", b'"ledger_size":1', b'"ledger_size":"1"'),
+        ("truth-as-a-number", "`true` is no number", "§6", b'"ledger_size":1', b'"ledger_size":true'),
+        ("number-below-zero", "a negative count", "§6", b'"ledger_size":1', b'"ledger_size":-1'),
+        ("time-without-a-zone", "a time that is not in UTC", "§6", b'01Z"', b'01"'),
+        ("time-that-is-none", "the thirteenth month", "§1.4", b"2026-01-02", b"2026-13-02"),
+    ):
+
+        def change(payload: bytes, old: bytes = old, new: bytes = new, name: str = name) -> bytes:
+            if old not in payload:
+                raise ValueError(name)
+            if name == "subject-of-another":
+                return payload.replace(b'"sha256":"', b'"sha256":"00', 1).replace(payload.partition(b'"sha256":"')[2][:64],
+                                                                             payload.partition(b'"sha256":"')[2][:62])  # fmt: skip
+            return payload.replace(old, new, 1)
+
+        spoilt(name, why, clause, resigned(change))
+    upto = v.upto("authorised")
+    for name, why, old, new in (
+        (
+            "summary-of-another-version",
+            "the summary names another version than the authorisation",
+            b"00000000:1",
+            b"00000000:2",
+        ),
+        ("summary-failed", "a summary of a verification that failed", b"PASSED", b"FAILED"),
+        ("summary-member", "an unknown member of the summary", b'"verificationResult"', b'"a":1,"verificationResult"'),
+    ):
+        item = v.one("authorised")
+        item.raw = resigned(lambda payload, old=old, new=new: payload.replace(old, new, 1))
+        v.illegal(name, why, "§5.7", [*upto, item])
+    weights = v.one("authorised")
+    weights.about = {"candidate": weights.body["candidate"], "weights.safetensors": digest(b"others")}
+    v.illegal("summary-about-other-weights", "the subject names other weights than the body", "§5.8", [*upto, weights])
+
+
+def order(v: Vectors) -> None:
+    """§7: every entry signed rightly, the last one where it may not stand."""
+    one, upto, items = v.one, v.upto, copy.deepcopy(v.items)
+
+    def case(name: str, why: str, clause: str, before: list[Item], last: Item) -> None:
+        v.illegal(name, why, clause, [*before, last])
+
+    case("second-genesis", "genesis twice", "§7.1", items[:2], one("genesis"))
+    case("no-genesis", "a log that begins with something else", "§7.1", [], one("started"))
+    case(
+        "genesis-of-another-log",
+        "the origin is not that of the tree head",
+        "§7.1",
+        [],
+        one("genesis", origin="lockgate-other"),
+    )
+    case(
+        "work-while-an-intent-is-open",
+        "something else before the outcome of a swap",
+        "§7.2",
+        upto("promoted"),
+        one("proposed", 3),
+    )
+    case("ledger-shrinks", "the error ledger of a backup", "§7.3", items, one("started"))
+    case(
+        "ledger-changes", "as many ledger entries, and others", "§7.3", items[:2], one("started", ledger_root="11" * 32)
+    )
+    case("number-left-out", "a proposal is missing", "§7.4", items[:2], one("proposed", 2))
+    case(
+        "built-after-a-denied-screen",
+        "built although a rule denied it",
+        "§7.5",
+        upto("decided"),
+        one("built", number=1),
+    )
+    case("screened-twice", "a second screen", "§7.5", upto("built"), one("screened", 2))
+    case("developed-before-built", "measured before it was built", "§7.5", upto("built"), one("developed"))
+    case("proposal-unknown", "a screen of nothing", "§7.5", items[:2], one("screened"))
+    case("decided-twice", "a second decision", "§7.9", upto("proposed", 2), one("decided"))
+    case("stake-of-another-epoch", "a stake of an epoch to come", "§7.6", upto("staked"), one("staked", epoch=2))
+    case(
+        "stake-over-another-incumbent",
+        "the incumbent is another",
+        "§7.6",
+        upto("staked"),
+        one("staked", incumbent=digest(b"x")),
+    )
+    case("stake-too-large", "more than the budget of error", "§7.6", upto("staked"), one("staked", alpha=0.06))
+    case(
+        "stake-not-by-the-rule",
+        "another share than the ledger's rule gives",
+        "§7.6",
+        upto("staked"),
+        one("staked", alpha=0.001),
+    )
+    case("stake-of-a-later-test", "a test was left out", "§7.6", upto("staked"), one("staked", test=2))
+    case("stake-twice", "staked again for the same test", "§7.6", upto("predicted"), one("staked", ledger_size=9))
+    case("answered-twice", "the same items answered again", "§7.7", upto("measured"), one("predicted"))
+    case(
+        "answers-of-another-epoch",
+        "answers to another epoch's items",
+        "§7.7",
+        upto("predicted"),
+        one("predicted", epoch=2),
+    )
+    case("measured-without-a-stake", "a test that nothing was staked for", "§7.8", upto("staked"), one("measured"))
+    case(
+        "passed-that-does-not-follow",
+        "passed, although a gate was not",
+        "§7.8",
+        upto("measured", 2),
+        one("measured", 2, passed=True),
+    )
+    case("gate-left-out", "one of the configuration's gates is missing", "§7.8", upto("measured"),
+         one("measured", gates=one("measured").body["gates"][:1]))  # fmt: skip
+    case("gate-twice", "one gate in place of another", "§7.8", upto("measured"),
+         one("measured", gates=one("measured").body["gates"][:1] * 2))  # fmt: skip
+    case("no-gates", "no gate at all", "§7.8", upto("measured"), one("measured", gates=[]))
+    promote = one("decided", 2).body["decision"]
+    case(
+        "promoted-although-not-passed",
+        "a decision to promote what did not pass",
+        "§7.9",
+        upto("decided", 3),
+        one("decided", 3, decision=promote),
+    )
+    case(
+        "promoted-unmeasured", "a decision to promote what was not measured", "§7.9", upto("staked"), one("decided", 2)
+    )
+    case("rejected-without-a-reason", "a rejection that says nothing", "§7.9", upto("decided", 3),
+         one("decided", 3, decision={"verdict": "reject", "reasons": []}))  # fmt: skip
+    before = upto("authorised")
+    case(
+        "authorised-after-a-rejection",
+        "permission for what was rejected",
+        "§7.10",
+        upto("halted"),
+        one("authorised", number=3),
+    )
+    case("authorised-twice", "permission twice", "§7.10", upto("intended"), one("authorised", nonce="2"))
+    case(
+        "authorised-while-halted",
+        "permission while the run is halted",
+        "§7.10",
+        [*before, one("halted")],
+        one("authorised"),
+    )
+    for field in ("candidate", "weights", "evidence", "guard", "policies", "incumbent"):
+        case(
+            f"authorised-with-another-{field}",
+            f"permission that names another {field}",
+            "§7.10",
+            before,
+            one("authorised", **{field: digest(b"x")}),
+        )
+    case("authorised-as-another-version", "a version number is left out", "§7.10", before, one("authorised", version=2))
+    case(
+        "approvals-of-nobody",
+        "approvals that no entry gave",
+        "§7.10",
+        before,
+        one("authorised", approvals=[digest(b"x")]),
+    )
+    again = [*upto("decided", 3), one("decided", 3, decision=promote)]
+    again[-2] = one("measured", 3 - 1, passed=True, gates=one("measured").body["gates"])
+    three = one("built", 2).body["candidate"]
+    case("nonce-used-before", "the nonce of an earlier permission", "§7.10", again, one(
+        "authorised", number=3, version=2, incumbent=one("authorised").body["candidate"], candidate=three["digest"],
+        weights=three["weights"], evidence=one("measured", 2).body["evidence"]))  # fmt: skip
+    poor = copy.deepcopy(again)
+    poor[0].body["config"]["budgets"]["promotions"] = 1
+    case("promotions-beyond-the-budget", "more promotions than the configuration allows", "§7.10", poor, one(
+        "authorised", number=3, version=2, incumbent=one("authorised").body["candidate"], candidate=three["digest"],
+        weights=three["weights"], evidence=one("measured", 2).body["evidence"], nonce="2" * 32))  # fmt: skip
+    case("intent-without-permission", "a swap that nothing authorised", "§7.11", before, one("intended"))
+    case(
+        "permission-used-twice", "the same permission for a second swap", "§7.11", upto("proposed", 3), one("intended")
+    )
+    case(
+        "intent-after-expiry",
+        "the permission had expired",
+        "§7.11",
+        upto("intended"),
+        one("intended", time="2030-01-01T00:00:00Z"),
+    )
+    case(
+        "intent-while-halted",
+        "a swap while the run is halted",
+        "§7.11",
+        [*upto("intended"), one("halted")],
+        one("intended"),
+    )
+    case(
+        "intent-for-another-candidate",
+        "another candidate than was authorised",
+        "§7.11",
+        upto("intended"),
+        one("intended", candidate=digest(b"x")),
+    )
+    back = one("intended", action="rollback", version=7, authorisation=None)
+    case("rollback-to-nothing", "a version that never was", "§7.11", items, back)
+    here = one("intended", action="rollback", authorisation=None)
+    case("rollback-to-the-live-one", "back to where it is", "§7.11", items, here)
+    case("promoted-without-an-intent", "a swap out of nothing", "§7.12", upto("intended"), one("promoted"))
+    case(
+        "promoted-as-another-version",
+        "another version than was intended",
+        "§7.12",
+        upto("promoted"),
+        one("promoted", version=2),
+    )
+    case("rolled-back-for-promoted", "a rollback as the outcome of a promotion", "§7.12", upto("promoted"), Item(
+        "rolled-back", {"time": "2026-01-02T04:00:00Z", "version": 1, "candidate": one("promoted").body["candidate"],
+                        "by": "operator", "reason": ""}))  # fmt: skip
+    case("watched-twice", "a second smoke test", "§7.13", upto("proposed", 3), one("watched"))
+    case(
+        "watched-that-does-not-follow",
+        "good, although the answers differ",
+        "§7.13",
+        upto("watched"),
+        one("watched", answers=digest(b"x")),
+    )
+    void = Item("voided", {"time": "2026-01-02T04:00:00Z", "number": 2, "reason": "a test"})
+    case("voided-after-promotion", "undone on paper", "§7.14", items, void)
+    case("resumed-without-a-halt", "a halt lifted that was not", "§7.15", items, one("resumed"))
+    turned = paper_run.rotation()
+    case(
+        "rotated-by-one-key",
+        "the new key has not signed",
+        "§5.4",
+        items[:2],
+        Item("key-rotated", turned.body, signers=(OLD, THIEF)),
+    )
+    case(
+        "rotated-by-the-new-key",
+        "the key in force has not signed",
+        "§5.3",
+        items[:2],
+        Item("key-rotated", turned.body, signers=(THIEF, NEW)),
+    )
+    other = {**turned.body, "new": Signer.from_seed("other", bytes([2] * 32)).verifier.vkey}
+    case("rotated-to-another-name", "the new key bears another name", "§7.16", items[:2],
+         Item("key-rotated", other, signers=(OLD, Signer.from_seed("other", bytes([2] * 32)))))  # fmt: skip
+    halted = Item("halted", {"time": "2026-01-02T04:00:01Z", "by": "thief", "reason": ""}, signers=(OLD,))
+    change: Change = {path: None for path in v.plain if path.startswith("log/tile/")}
+    change |= log_of([*items[:2], turned, halted])
+    change["keys/log.pub"] = "".join(f"{each.verifier.vkey}\n" for each in (OLD, NEW)).encode()
+    v.invalid("old-key-after-its-rotation", "a stolen old key goes on with the log", change, "§5.3", 3)
+    with tempfile.TemporaryDirectory() as place:
+        paper_run.write_log(Path(place), [*items[:2], turned])
+        head = TreeHead.parse((Path(place) / "log/checkpoint").read_text("utf-8").partition("\n\n")[0] + "\n")
+        change = {path: None for path in v.plain if path.startswith("log/tile/")}
+        change |= snapshot(Path(place))
+    change["log/checkpoint"] = sign_head(head, OLD)
+    change["keys/log.pub"] = "".join(f"{each.verifier.vkey}\n" for each in (OLD, NEW)).encode()
+    v.invalid(
+        "head-by-the-old-key",
+        "the tree head over a rotation is by the old key",
+        change,
+        "§3.2",
+        arguments=["--log-only"],
+    )
+    change = {**change, "log/checkpoint": sign_head(head, NEW)}
+    change["keys/log.pub"] = "".join(f"{each.verifier.vkey}\n" for each in (OLD, THIEF, NEW)).encode()
+    v.invalid(
+        "chain-of-other-keys",
+        "keys/log.pub lists a key that the log never had",
+        change,
+        "§2.2",
+        arguments=["--log-only"],
+    )
+
+
+def models(v: Vectors) -> None:
+    """§8 and §9."""
+    plain = v.plain
+    blob = next(path for path in plain if path.startswith("blobs/") and b"evidence 2" in plain[path])
+    code = next(path for path in plain if path.startswith("blobs/") and plain[path].startswith(b"NAME = 'two'"))
+    entry = next(place for place, item in enumerate(v.items) if item.kind == "measured")
+    made = next(place for place, item in enumerate(v.items) if item.kind == "built")
+    v.invalid("blob-missing", "the evidence is gone", {blob: None}, "§8.1", entry)
+    v.invalid("blob-changed", "the evidence was changed", {blob: plain[blob].replace(b"2", b"3")}, "§8.1", entry)
+    v.invalid("source-file-missing", "a file of a source tree is gone", {code: None}, "§8.1", made)
+    weights = "models/1/weights.safetensors"
+    v.invalid("weights-changed", "one bit of the live weights", {weights: plain[weights][:-1] + b"\x01"}, "§9.2")
+    v.invalid(
+        "weights-of-another-version",
+        "version 1 with the baseline's weights",
+        {weights: plain["models/0/weights.safetensors"]},
+        "§9.2",
+    )
+    v.invalid("source-changed", "the live code is another", {"models/1/source/model.py": b"NAME = 'mine'\n"}, "§9.2")
+    v.invalid("source-file-more", "a file that nobody authorised", {"models/1/source/extra.py": b""}, "§9.2")
+    v.invalid("file-more", "a file beside the model's", {"models/1/readme": b""}, "§9.1")
+    v.invalid(
+        "recipe-spelt-otherwise",
+        "the recipe with a space",
+        {"models/1/recipe.json": plain["models/1/recipe.json"].replace(b":", b": ", 1)},
+        "§9.2",
+    )
+    v.invalid(
+        "candidate-record-changed",
+        "candidate.json says more parameters",
+        {"models/1/candidate.json": plain["models/1/candidate.json"].replace(b'"parameters":2', b'"parameters":3')},
+        "§9.2",
+    )
+    v.invalid(
+        "permission-of-another",
+        "the baseline's permission beside version 1",
+        {"models/1/authorisation.json": plain["models/0/authorisation.json"]},
+        "§9.3",
+    )
+    v.invalid(
+        "proof-of-another",
+        "the proof of another entry",
+        {"models/1/authorisation.proof": plain["models/0/authorisation.proof"]},
+        "§9.3",
+    )
+    proof = plain["models/1/authorisation.proof"]
+    lines = proof.split(b"\n")
+    v.invalid(
+        "proof-changed",
+        "another hash in the proof",
+        {"models/1/authorisation.proof": proof.replace(lines[2], base64.b64encode(bytes(32)), 1)},
+        "§9.3",
+    )
+    v.invalid(
+        "proof-too-short",
+        "a hash less in the proof",
+        {"models/1/authorisation.proof": proof.replace(lines[2] + b"\n", b"", 1)},
+        "§9.3",
+    )
+    v.invalid(
+        "version-missing",
+        "an earlier version is gone",
+        {path: None for path in plain if path.startswith("models/0/")},
+        "§9.1",
+    )
+    v.invalid(
+        "live-model-is-another", "the link names a version that is not live", {}, "§9.4", links={"current": "models/0"}
+    )
+    v.invalid("live-model-elsewhere", "the link leads out of the run", {}, "§9.4", links={"current": "/tmp/model"})
+    v.invalid("no-live-model", "there is no link", {}, "§9.4", links={"current": None})
+
+
+def main() -> None:
+    """Write them all."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "audits" / "vectors"
+    for group in ("valid", "invalid"):
+        shutil.rmtree(folder / group, ignore_errors=True)
+    vectors = Vectors(folder)
+    for part in (valid, heads, tiles, envelopes, order, models):
+        part(vectors)
+    counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
+    print(f"{counts['valid']} valid, {counts['invalid']} invalid")
+
+
+if __name__ == "__main__":
+    main()
