@@ -109,11 +109,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The last head that was cosigned: the note with the cosignature, and which of the log's keys signed it."""
+    """The last head that was cosigned: the note with the cosignature, which of the log's keys signed it, and when."""
 
     note: bytes
     head: TreeHead
     key: int
+    time: int
 
 
 def make_witness(folder: Path, name: str) -> WitnessVerifier:
@@ -245,14 +246,16 @@ class Witness:
             verify_consistency(size, head.size, request.proof, root, head.root)
         except AuditError as error:
             return _refusal(422, str(error))
-        line = cosign(head.text, self._signer, int(self._clock())).encode()
+        # "As of the time, the largest head seen": so the times of one log never go back, whatever the clock does.
+        at = max(int(self._clock()), 0 if seen is None else seen.time)
+        line = cosign(head.text, self._signer, at).encode()
         note = _signed_by_log(request.note, self._chains[head.origin]) + line
         try:
             write_durably(self._path(head.origin), note, mode=0o644)
         except OSError as error:
             self.disk_error = f"the disk refused: {error}"
             return _refusal(500, "the disk refused; this witness signs nothing any more")
-        self._seen[head.origin] = _Seen(note, head, key)
+        self._seen[head.origin] = _Seen(note, head, key, at)
         return Answer(200, line)
 
     def _remember(self, origin: str) -> None:
@@ -274,10 +277,12 @@ class Witness:
 
     def _read_seen(self, note: bytes, origin: str) -> _Seen:
         head = TreeHead.parse(parse_note(note).text)
-        if head.origin != origin or not cosignatures(note, [self.verifier]):
+        times = cosignatures(note, [self.verifier])
+        if head.origin != origin or not times:
             raise AuditError("the remembered head is not one that this witness has cosigned")
         chain = self._chains[origin]
-        return _Seen(note, head, max(chain.index(each) for each in open_note(note, chain)[1]))
+        key = max(chain.index(each) for each in open_note(note, chain)[1])
+        return _Seen(note, head, key, times[self.verifier.key_digest])
 
     def _keep_fork(self, seen: _Seen, request: Request) -> None:
         """Keep two signed heads of one size and two roots: that the log forked, for anyone to check."""

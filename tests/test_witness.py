@@ -211,6 +211,18 @@ def test_the_memory_outlives_the_process(witness, folder):
     again.close()
 
 
+def test_the_times_of_a_log_never_go_back(folder):
+    """When the clock was set back, also across a restart, a later head bears no earlier time than the one before."""
+    times = []
+    for size, clock in [(3, NOW), (4, NOW - 500), (5, NOW - 1000), (6, NOW + 1)]:
+        again = Witness.open(folder, [CHAIN], clock=lambda clock=clock: clock)
+        log = SmallLog.of(size)
+        answer = again.add_checkpoint(log.request(again.size(ORIGIN)))
+        times += cosignatures(log.head + answer.body, [again.verifier]).values()
+        again.close()
+    assert times == [NOW, NOW, NOW, NOW + 1]
+
+
 def test_no_head_is_given_out_before_one_was_seen(witness):
     """An unknown log, one not seen yet, and nonsense are 404."""
     assert {witness.checkpoint(each).status for each in [HASH, "0" * 64, "", "../../witness.key"]} == {404}
