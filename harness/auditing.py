@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
+from harness.cosignature import WitnessVerifier, cosignatures
 from harness.entries import Entry, kind_of
 from harness.errors import AuditError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
@@ -27,9 +28,6 @@ from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head
 from harness.plain import plain
 from harness.state import RunState
-
-if TYPE_CHECKING:
-    from harness.cosignature import WitnessVerifier
 
 MAX_BLOB = 16 << 20
 AHEAD = 300
@@ -114,16 +112,7 @@ def _report(
 
 def read_witnesses(files: Sequence[Path]) -> list[WitnessVerifier]:
     """The reader's own copies of witnesses' keys, one a line; KeyFileError."""
-    found: list[WitnessVerifier] = []
-    for path in files:
-        from harness.cosignature import WitnessVerifier
-
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise KeyFileError(f"cannot be read: {error}", where=str(path)) from error
-        found += [WitnessVerifier.parse(line) for line in lines]
-    return found
+    return [witness for path in files for witness in WitnessVerifier.load(path)]
 
 
 def _chain(folder: RunFolder, trusted: VerifierChain | None) -> Sequence[Verifier]:
@@ -156,8 +145,6 @@ def _fresh(reader: LogReader, state: RunState, freshness: Freshness) -> str:
     """Why the log is fresh, beginning with `fresh`; or why that is not shown; or nothing, where it was not asked."""
     now = time.time()
     if freshness.witnesses:
-        from harness.cosignature import cosignatures
-
         age = DAY if freshness.max_age is None else freshness.max_age
         times = cosignatures(reader.head, freshness.witnesses)
         young = [signed for signed in times.values() if now - age <= signed <= now + AHEAD]
@@ -228,7 +215,10 @@ def _permitted(step: Step, permissions: dict[int, tuple[int, bytes, Verifier]]) 
 def _check_models(
     folder: RunFolder, reader: LogReader, state: RunState, permissions: dict[int, tuple[int, bytes, Verifier]]
 ) -> None:
-    live = live_version(folder.root)
+    try:
+        live = live_version(folder.root)
+    except PromotionError as error:
+        raise AuditError(error.message, where=error.where, clause="§9.4") from error
     # Cut inside a swap, the link names the version before it or the one that the open intent names: nothing else.
     if live not in {state.live, state.live if state.intent is None else state.intent.version}:
         message = f"version {live} is live, the log says {state.live}"
