@@ -2,6 +2,7 @@
 
 Run as `python scripts/readme_tree.py`. Purposes that stand in README stay; a file that is new gets the first sentence
 of its own docstring, for a person to improve; a file that is gone goes. `tests/test_readme.py` fails on any difference.
+One `*.json` stands for all vectors of a folder: each says itself what it is about.
 A line of `test_*.py` stands for every `tests/test_NAME.py` that mirrors the module or folder NAME of `harness`.
 """
 
@@ -17,6 +18,7 @@ BLOCK = re.compile(r"(## The tree\n\n```text\n)(.*?)(\n```)", re.DOTALL)
 FOLDERS = ["harness", "policies", "examples", "audits", "tests", "scripts", ".ci"]
 COLUMN = 30
 MIRRORS = "tests/test_*.py"
+VECTOR = re.compile(r"(audits/vectors/(?:valid|invalid)/)[^/]+\.json")
 
 
 def listed(readme: str) -> dict[str, str]:
@@ -55,7 +57,7 @@ def mirrored(path: str) -> bool:
 
 def wanted() -> list[str]:
     """What the tree must list, in the order in which it is printed: files of a folder before the folders in it."""
-    paths = [path for path in files() if not mirrored(path)]
+    paths = sorted({VECTOR.sub(r"\1*.json", path) for path in files() if not mirrored(path)})
     lines: list[str] = []
 
     def walk(folder: str) -> None:
@@ -78,6 +80,8 @@ def wanted() -> list[str]:
 
 def purpose(path: str) -> str:
     """The first sentence of a docstring, or a text file's first comment or heading; else a question mark."""
+    if "*" in path:
+        return "?"
     if not path.endswith(".py"):
         first = (ROOT / path).read_text(encoding="utf-8", errors="replace").partition("\n")[0]
         return first.lstrip("#! ").rstrip(".") if first.startswith("# ") else "?"

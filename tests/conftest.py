@@ -45,11 +45,7 @@ def rig(digits, tmp_path_factory):
 def finished(digits, tmp_path_factory):
     """Run the whole of the digits' plan by the command line, once; tests work on copies of its folder."""
     out = tmp_path_factory.mktemp("finished") / "run"
-    (out / "private").mkdir(parents=True, mode=0o700)
-    key = out / "private" / "vault.key"
-    # Always the same order of held-out items: one in a hundred refuses an improvement, as the error budget allows.
-    key.write_bytes(bytes(range(32)))
-    key.chmod(0o600)
+    rigs.lay_vault_key(out)
     command = [sys.executable, "-m", "harness.cli", "run", str(digits), "--out", str(out), "--seed", "0", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

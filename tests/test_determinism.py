@@ -42,6 +42,7 @@ def test_another_seed_is_another_run(rig, finished, tmp_path):
 
 def test_another_vault_key_is_another_order_of_items(rig, finished, tmp_path):
     """Under another vault key the candidates are the same, and the held-out items that they answer are others."""
+    rigs.lay_vault_key(tmp_path / "run", bytes(32))
     opened = rig.open(tmp_path / "run", seed=0)
     try:
         rigs.drive(opened, 1)

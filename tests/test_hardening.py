@@ -110,7 +110,7 @@ def again(begun, tmp_path):
 
 def test_a_frozen_journal_takes_nothing_more(tmp_path):
     """After `freeze`, a commit is a StoppingError, and neither log nor state changes."""
-    signer = Signer.from_seed("example.org/run", bytes(32))
+    signer = Signer.from_seed(trails.GENESIS.origin, bytes(32))
     journal = Journal(AuditLog.create(tmp_path / "log", signer, trails.GENESIS.origin), signer)
     journal.commit(trails.GENESIS)
     state = journal.state

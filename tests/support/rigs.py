@@ -63,6 +63,8 @@ class Rig:
         """Open a run with the rooms of this rig; a subject given must have this rig's guards.py."""
         subject = subject or self.subject
         own = (subject / "guards.py").read_bytes() == (self.subject / "guards.py").read_bytes()
+        if "vault_key" not in arguments:
+            lay_vault_key(out)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(local, "LocalEngine", lambda **_: Lent(self.engine))
             patch.setattr(sandbox, "probe", lambda _isolation: self.probe)
@@ -70,6 +72,18 @@ class Rig:
             if own:
                 patch.setattr(opening, "Child", lambda *_, **__: Lent(self.evaluator))
             return opening.open_run(out, subject, workers=workers, **arguments)
+
+
+def lay_vault_key(out: Path, secret: bytes = bytes(range(32))) -> None:
+    """Give a run to come the same vault key every time: which items are drawn decides whether a good candidate passes.
+
+    A gate has the power that it has; a test of the loop must not fail as often as that leaves over.
+    """
+    key = out / "private" / "vault.key"
+    if not key.exists() and not (out / "log").exists():
+        key.parent.mkdir(parents=True, mode=0o700)
+        key.touch(0o600)
+        key.write_bytes(secret)
 
 
 def vary(subject: Path, place: Path, *replacements: tuple[str, str], name: str = "lockgate.yaml", **files: str) -> Path:
