@@ -673,12 +673,14 @@ def genesis(s: State, body: dict[str, Any], raw: bytes) -> None:
     try:
         promotions, delta = config["budgets"]["promotions"], config["ledger"]["delta"]
         gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
+        rule = config.get("witnesses")
+        witnesses = [rule["require"], *(each["key"] for each in rule["of"])] if rule else []
     except (KeyError, TypeError):
-        raise Invalid("§6", "genesis: a configuration without budgets, ledger or gates") from None
+        raise Invalid("§6", "genesis: a configuration without budgets, ledger, gates or a sound quorum") from None
     need(type(promotions) is int and type(delta) in (int, float), "§6", "genesis: a budget that is no number")
     need(body["origin"] == parse_key(s["keys"][0], LOG_KEY)[0], "§7.1", "the origin is not the log's")
     s["genesis"] = {"promotions": promotions, "delta": delta, "gates": gates, "vault_named": body["vault_named"]}
-    s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies")}
+    s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies")} | {"witnesses": witnesses}
     s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
 
 
@@ -930,7 +932,11 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
         need(told == ordered(record, recipe), "§9.2", f"models/{version}: candidate.json is another")
         entry = read(folder / "authorisation.json", ENTRY, "§9.3")
         need(sha256(entry) == known["raw"], "§9.3", f"models/{version}: not the entry that authorised it")
-        check_proof(read(folder / "authorisation.proof", 2 * NOTE, "§9.3"), entry, known["index"], keys, tiles)
+        note = check_proof(read(folder / "authorisation.proof", 2 * NOTE, "§9.3"), entry, known["index"], keys, tiles)
+        if s["genesis"]["witnesses"]:
+            required, *lines = s["genesis"]["witnesses"]
+            signed = len(cosigned(note, [parse_key(line, WITNESS_KEY, "§10.3") for line in lines]))
+            need(signed >= required, "§10.3", f"{signed} of {required} witnesses have cosigned what allowed {version}")
 
 
 def ordered(record: dict[str, Any], recipe: bytes) -> bytes:
@@ -958,8 +964,8 @@ def sorted_files(root: Path) -> Iterator[str]:
     yield from sorted(found, key=lambda path: path.encode("utf-16-be", "surrogatepass"))
 
 
-def check_proof(data: bytes, entry: bytes, index: int, keys: list[tuple[str, bytes]], tiles: Tiles) -> None:
-    """A tlog-proof of an entry, under a head that this log extends (§9.3)."""
+def check_proof(data: bytes, entry: bytes, index: int, keys: list[tuple[str, bytes]], tiles: Tiles) -> bytes:
+    """A tlog-proof of an entry, under a head that this log extends (§9.3); returns the head's note."""
     before, gap, note = data.partition(b"\n\n")
     try:
         lines = before.decode("ascii").split("\n")
@@ -983,6 +989,7 @@ def check_proof(data: bytes, entry: bytes, index: int, keys: list[tuple[str, byt
         place, last = place >> 1, last >> 1
     need(last == 0 and hashed == root, "§9.3", "the proof does not lead to its tree head")
     need(tiles.extends(size, root), "§9.3", "the proof's tree head is not one of this log")
+    return note
 
 
 # -- §11 verdicts ---------------------------------------------------------------------------------------------------

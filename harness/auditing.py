@@ -241,6 +241,18 @@ def _check_models(
             reader.check_extends(proof.verify(raw, state.keys, origin=signer.name))
         except AuditError as error:
             raise AuditError(f"authorisation.proof: {error}", where=str(place), clause="§9.3") from error
+        _check_quorum(proof.head, state, place)
+
+
+def _check_quorum(head: bytes, state: RunState, place: Path) -> None:
+    """Where the run requires witnesses, as many of them have cosigned what allowed a version (FORMAT §10.3)."""
+    rule = None if state.genesis is None else state.genesis.config.witnesses
+    if rule is None:
+        return
+    signed = len(cosignatures(head, [WitnessVerifier.parse(each.key) for each in rule.of]))
+    if signed < rule.require:
+        message = f"{signed} of the {rule.require} witnesses that the run requires have cosigned its authorisation"
+        raise AuditError(message, where=str(place), clause="§10.3")
 
 
 def _small(path: Path) -> bytes:

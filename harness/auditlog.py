@@ -33,6 +33,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from harness.cosignature import with_lines
 from harness.durable import make_directory, sync_directory, write_durably
 from harness.envelope import MAX_ENTRY
 from harness.errors import AuditError
@@ -160,6 +161,24 @@ class AuditLog:
             if signer.name != self._signer.name:
                 raise AuditError(f"{signer.name!a} is not the name of this log's keys")
             self._signer = signer
+
+    def cosign(self, head: bytes, lines: bytes) -> bool:
+        """Put witnesses' signature lines under the newest tree head; False where that is not `head` any more.
+
+        The lines were verified by whoever asked for them. Raises AuditError for lines that are none, and for any
+        failure of the disk, after which the object refuses to append.
+        """
+        with self._mutex:
+            if self._failure is not None or head != self.head:
+                return False
+            note = with_lines(head, lines)
+            try:
+                write_durably(self._folder / HEAD, note, mode=0o644)
+            except OSError as error:
+                self._failure = str(error)
+                raise AuditError(f"the tree head could not be written: {error}", where=str(self._folder)) from error
+            self._reader = LogReader(self._folder, note, self._reader.tree_head)
+            return True
 
     def append(self, entries: Sequence[bytes]) -> int:
         """Append a group of entries (each at most 65,535 bytes) and return the index of the first.

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.errors import ConfigError
+from harness.quorum import Witnesses
 from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
 
@@ -124,6 +125,7 @@ class Config(Record):
     development: DevelopmentRule = DevelopmentRule()
     budgets: Budgets = Budgets()
     workers: Workers = Workers()
+    witnesses: Witnesses | None = None
 
     @model_validator(mode="after")
     def _gates_fit(self) -> Config:

@@ -220,7 +220,9 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
         soft_wrap=True,
     )
     if summary["state"] == "halted":
-        console.print(Text(f"The run is halted. To go on: lockgate resume {out}"), soft_wrap=True)
+        halted = summary["halted"]
+        console.print(Text(f"The run is halted by the {halted['by']}: {plain(halted['reason'], 1000)}"), soft_wrap=True)
+        console.print(Text(f"To go on: lockgate resume {out}"), soft_wrap=True)
     console.print(
         Text(f"Next: lockgate audit verify {out}   ·   lockgate show {out} {_interesting(summary)}"), soft_wrap=True
     )
@@ -242,6 +244,8 @@ def standing(console: Console, summary: dict[str, Any]) -> None:
         ),
         soft_wrap=True,
     )
+    if witnesses := summary.get("witnesses"):
+        console.print(Text(_witnessed(witnesses)), soft_wrap=True)
     table = Table(title="Versions", title_justify="left")
     for column in ("version", "proposal", "parameters", summary["objective"], "candidate"):
         table.add_column(column, justify="left" if column == "candidate" else "right")
@@ -259,3 +263,13 @@ def standing(console: Console, summary: dict[str, Any]) -> None:
         f"Left: {left['promotions']} promotions, {left['proposals']} proposals, {left['wall_seconds']:.0f} s",
         soft_wrap=True,
     )
+
+
+def _witnessed(told: dict[str, Any]) -> str:
+    """What the witnesses have signed, and what stands in the way, in a line."""
+    line = (
+        f"Witnesses: {len(told['cosigned'])} of {len(told['of'])} have cosigned the head of {told['size']} entries, "
+        f"{told['required']} required"
+    )
+    problems = "; ".join(f"{plain(name)}: {plain(why, 300)}" for name, why in sorted(told["problems"].items()))
+    return f"{line}; {problems}" if problems else line

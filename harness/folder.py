@@ -46,6 +46,7 @@ class RunFolder:
         self.work = self.root / "work"
         self.socket = self.root / "supervisor.sock"
         self.halt = self.root / HALT
+        self.witnesses = self.root / "witnesses.json"
         self.subject_link = self.root / "subject.path"
         self._lock: int | None = None
 

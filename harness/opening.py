@@ -223,6 +223,8 @@ def _open(
     )
     supervisor = Supervisor(rooms)
     supervisor.recover()
+    if problem := supervisor.show_witnesses():
+        note(f"nothing can be promoted: {problem}")
     return Opened(supervisor, rooms, closers)
 
 

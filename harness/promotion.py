@@ -6,10 +6,11 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 from harness.canonical import digest
-from harness.desk import Desk, finished
-from harness.entries import Authorised, Intended, Promoted, RolledBack, Voided, Watched
+from harness.cosigning import Cosigning
+from harness.desk import Desk, Halt, Rooms, finished
+from harness.entries import Authorised, Halted, Intended, Promoted, RolledBack, Voided, Watched
 from harness.envelope import unseal
-from harness.errors import PromotionError, StateError
+from harness.errors import AuditError, PromotionError, StateError
 from harness.live import check_version, live_version, stage, swap, sync
 from harness.records import Candidate
 from harness.workshop import Failure
@@ -20,6 +21,11 @@ EPOCH_ENDED = "a rollback ended the epoch of its test"
 
 class Promotion(Desk):
     """The live model's side of the supervisor."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        """Work with these rooms, and with the witnesses that the configuration names."""
+        super().__init__(rooms)
+        self._witnesses = Cosigning(rooms.journal, rooms.folder)
 
     def promote(self, number: int) -> None:
         """Authorise, stage, check as an outsider would, intend, rename, log the outcome, smoke-test."""
@@ -32,6 +38,8 @@ class Promotion(Desk):
         if genesis is None:
             raise StateError("the log has no genesis")
         index = found.authorisation
+        # Before the authorisation, which has an hour to live, and again for the head that covers it (FORMAT §10.3).
+        self._need_witnesses()
         if index is None:
             if found.staked is None or found.staked.epoch != self.state.epoch:
                 # Halted between the decision and the authorisation, and rolled back meanwhile.
@@ -52,6 +60,7 @@ class Promotion(Desk):
             with self._journal.lock:  # a halt comes before it or after it, never in between
                 self._check_halt()
                 index = self._journal.commit(permission)
+            self._need_witnesses()
         authorised = self.state.authorised[index]
         envelope = self._journal.raw(index)
         # As an outsider would: the signature over the very bytes, then what they say against what is there.
@@ -75,6 +84,16 @@ class Promotion(Desk):
         if why is not None:
             return self._void(number, why)
         return self._finish_promotion()
+
+    def _need_witnesses(self) -> None:
+        """Go on when the quorum has cosigned; halt the run where it has not: nothing is lost, and nothing goes live."""
+        try:
+            self._witnesses.require()
+        except AuditError as error:
+            with self._journal.lock:
+                if self.state.halted is None:
+                    self._journal.commit(Halted(by="supervisor", reason=str(error)[:1000]))
+            raise Halt from error
 
     def _why_void(self, authorised: Authorised) -> str | None:
         """Why an authorisation may not be used any more; None where it may."""
@@ -146,6 +165,10 @@ class Promotion(Desk):
             reason = "the live model did not give the answers that were measured"
             self.rollback(self.state.replaced[self.state.live], by="supervisor", reason=reason)
 
+    def show_witnesses(self) -> str | None:
+        """Show the present head to the witnesses, as a courtesy to readers; returns why there is no quorum."""
+        return self._witnesses.show()
+
     def rollback(self, version: int, *, by: str, reason: str) -> None:
         """Make an earlier version live again, bit-identical. Ends the epoch. PromotionError where it cannot be."""
         rooms = self._rooms
@@ -186,6 +209,7 @@ class Promotion(Desk):
                 self._finish_rollback()
         elif live_version(rooms.folder.root) is None and not state.promotions:
             # Killed between genesis, which authorises the baseline, and its first swap.
+            self._witnesses.require()
             envelope = self._journal.raw(0)
             stage(rooms.folder.root, 0, state.baseline, rooms.blobs, envelope, self._journal.prove(0))
             swap(rooms.folder.root, 0)

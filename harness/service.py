@@ -27,6 +27,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from harness.canonical import canonical_bytes, parse_json
+from harness.cosigning import witness_standing
 from harness.desk import Halt
 from harness.entries import Entry, Halted, Resumed
 from harness.errors import CanonicalError, LockgateError, ServiceError
@@ -188,7 +189,8 @@ class Service:
         supervisor, rooms = self._opened.supervisor, self._opened.rooms
         match request:
             case StatusRequest():
-                await self._send(writer, {"ok": summary(supervisor.state)})
+                told = summary(supervisor.state) | {"witnesses": witness_standing(rooms.folder, supervisor.state)}
+                await self._send(writer, {"ok": told})
             case AskRequest():
                 asked = await self._do(lambda: ask_view(supervisor.state, rooms.blobs))
                 filled = bool(supervisor.state.generation(asked["generation"]))
@@ -314,6 +316,8 @@ async def serve(arguments: dict[str, Any], tell_parent: Callable[[dict[str, Any]
         await service.stopped.wait()
         server.close()
         path.unlink(missing_ok=True)
+        with contextlib.suppress(LockgateError, OSError):  # a courtesy to readers: what was halted meanwhile is shown
+            await loop.run_in_executor(None, opened.supervisor.show_witnesses)
     finally:
         opened.close()
 

@@ -102,6 +102,7 @@ class Supervisor(Desk):
         for number in numbers:
             self._check_halt()
             self._guarded(number, self._conclude)
+        self.show_witnesses()
 
     def _guarded(self, number: int, step: Callable[[int], None]) -> None:
         """Run one step of one proposal; whatever fails on its account is a rejection with its reason.
@@ -217,6 +218,11 @@ class Supervisor(Desk):
     def rollback(self, version: int, *, by: str, reason: str) -> None:
         """Make an earlier version live again; see `promotion.py`."""
         self._promotion.rollback(version, by=by, reason=reason)
+        self.show_witnesses()
+
+    def show_witnesses(self) -> str | None:
+        """Show the present head to the witnesses, where there are any; returns why there is no quorum."""
+        return self._promotion.show_witnesses()
 
     def close(self) -> None:
         """Stop the slot threads."""

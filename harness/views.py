@@ -43,6 +43,7 @@ def summary(state: RunState) -> dict[str, Any]:
         "seed": genesis.seed,
         "entries": state.size,
         "state": _rest(state),
+        "halted": None if state.halted is None else {"by": state.halted.by, "reason": state.halted.reason},
         "generation": max((p.proposed.generation for p in state.proposals.values()), default=0),
         "proposals": len(state.proposals),
         "promoted": promoted,

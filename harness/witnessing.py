@@ -152,7 +152,7 @@ class Quorum:
             raise AuditError(
                 f"{len(keys)} of {self.require_count} required witnesses have cosigned the tree head ({missing})",
                 clause="§10.3",
-                remedy="start the witnesses again, or find out why they refuse; nothing goes live without them",
+                remedy="see that each runs and knows the log's key (keys/log.pub); nothing goes live without them",
             )
 
     def _ask(

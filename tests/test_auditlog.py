@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import auditlog
 from harness.auditlog import AuditLog, LogReader, check_log
+from harness.cosignature import cosign
 from harness.errors import AuditError
 from harness.keys import Signer
 from harness.merkle import leaf_hash, tree_hash, verify_consistency
@@ -303,3 +305,45 @@ def test_a_flipped_bit_on_the_way_to_the_disk_is_not_signed(tmp_path, monkeypatc
             with pytest.raises(AuditError, match="no longer"):
                 log.append([b"new"])
         check_against(folder, [b"old"] * 254)
+
+
+def test_cosignatures_stand_under_the_head_they_are_for(tmp_path):
+    """Lines go under the head that was shown, durably; once the log has moved on they go nowhere, and all stays sound."""
+    witness = Signer.from_seed("witness.example/w", b"\x05" * 32)
+    folder = tmp_path / "log"
+    with AuditLog.create(folder, SIGNER, SIGNER.name) as log:
+        log.append([b"one"])
+        shown = log.head
+        line = cosign(log.tree_head.text, witness, 1).encode()
+        assert log.cosign(shown, line)
+        assert log.head == (folder / "checkpoint").read_bytes() == shown + line
+        assert log.prove(0).head == shown + line
+        log.append([b"two"])
+        bare = log.head
+        assert not log.cosign(shown, line)
+        assert log.head == (folder / "checkpoint").read_bytes() == bare
+        assert list(log.read()) == [b"one", b"two"]
+    assert not log.cosign(bare, line)
+    assert check_log(folder, SIGNER.verifier).size == 2
+
+
+def test_a_head_that_cannot_be_cosigned_ends_the_writer(tmp_path, monkeypatch):
+    """A disk that refuses the cosigned head ends the log as any failed write does; opened again, it is whole."""
+    witness = Signer.from_seed("witness.example/w", b"\x05" * 32)
+    folder = tmp_path / "log"
+    with AuditLog.create(folder, SIGNER, SIGNER.name) as log:
+        log.append([b"one"])
+        line = cosign(log.tree_head.text, witness, 1).encode()
+
+        def refuse(*_arguments, **_named):
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(auditlog, "write_durably", refuse)
+            with pytest.raises(AuditError, match="Input/output error"):
+                log.cosign(log.head, line)
+        with pytest.raises(AuditError, match="no longer open"):
+            log.append([b"two"])
+    with AuditLog.open(folder, SIGNER) as log:
+        log.append([b"two"])
+        assert list(log.read()) == [b"one", b"two"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.cosignature import WitnessVerifier, cosign, cosignatures
+from harness.cosignature import WitnessVerifier, cosign, cosignatures, with_lines
 from harness.errors import AuditError, KeyFileError
 from harness.keys import _SMALL_ORDER_Y, Signer, Verifier
 from harness.merkle import EMPTY_ROOT
@@ -254,3 +254,34 @@ def test_urls_that_are_refused(url):
 def test_urls_that_are_taken(url):
     """Host, port and prefix may be given."""
     assert Witness.parse(witness(url=url)).url == url
+
+
+@given(st.lists(st.tuples(st.sampled_from([ONE, TWO, ALIAS]), st.integers(0, 2**40)), min_size=1, max_size=6))
+def test_a_newer_line_takes_the_place_of_an_older_one(signed):
+    """However often witnesses sign one head, it bears one line of each name and key: the last; the log's stays first."""
+    note = HEAD
+    for signer, seconds in signed:
+        note = with_lines(note, cosign(TEXT, signer, seconds).encode())
+    last = {signer.name: seconds for signer, seconds in signed}
+    assert note.startswith(HEAD)
+    assert open_note(note, [LOG.verifier])[0] == TEXT
+    assert note.count(b"\n\xe2\x80\x94 ") == 1 + len(last)
+    for signer, _ in signed:
+        assert cosignatures(note, [WitnessVerifier(signer.verifier)]) == {signer.verifier.key_digest: last[signer.name]}
+
+
+@pytest.mark.parametrize("lines", [b"", b"no line\n", b"text\n\n", b"\n" + cosign(TEXT, ONE, 1).encode()])
+def test_what_is_no_signature_line_is_not_put_under_a_head(lines):
+    """Nothing but signature lines can be added to a note: its text stays what was signed."""
+    with pytest.raises(AuditError):
+        with_lines(HEAD, lines)
+
+
+def test_no_more_lines_than_are_read():
+    """Lines that would make a note longer than readers read are refused, so that the head stays readable."""
+    note = HEAD
+    for number in range(99):
+        note = with_lines(note, cosign(TEXT, Signer.from_seed(f"w{number}", bytes([number]) * 32), 1).encode())
+    with pytest.raises(AuditError, match="signatures"):
+        with_lines(note, cosign(TEXT, ONE, 1).encode())
+    assert open_note(note, [LOG.verifier])[0] == TEXT

@@ -102,10 +102,11 @@ def _loop(
 @app.command()
 def status(run: Run, json_: Json = False) -> None:
     """Say where a run stands: versions, proposals, what was rejected and why."""
+    from harness.cosigning import witness_standing
     from harness.views import summary
 
     state, _ = read(run)
-    result = summary(state)
+    result = summary(state) | {"witnesses": witness_standing(existing(run), state)}
     if json_:
         print_json(result)
         return

@@ -69,11 +69,11 @@ class SmallLog:
 
 
 @contextlib.contextmanager
-def served(folder, *, name="w", chains=None, seconds=10.0):
+def served(folder, *, name="w", chains=None, seconds=10.0, port=0):
     """Serve a witness of `folder` in this process, made where there is none; gives the server."""
     if not (folder / "witness.key").exists():
         make_witness(folder, name)
-    server = WitnessServer(Witness.open(folder, chains or [CHAIN]), "127.0.0.1", 0, seconds=seconds)
+    server = WitnessServer(Witness.open(folder, chains or [CHAIN]), "127.0.0.1", port, seconds=seconds)
     thread = threading.Thread(target=server.serve, daemon=True)
     thread.start()
     try:
