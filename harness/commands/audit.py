@@ -76,7 +76,7 @@ def audit_verify(
 @app.command("log")
 def audit_log(run: Run, json_: Json = False) -> None:
     """Print the trail, an entry a line, for people; with --json as JSON lines."""
-    from harness.auditing import trail
+    from harness.trail import trail
 
     for row in trail(existing(run)):
         if json_:
