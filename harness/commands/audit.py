@@ -85,6 +85,44 @@ def audit_log(run: Run, json_: Json = False) -> None:
             print(f"{row['index']:>5}  {row['time'][:19]}  {row['kind']:<12} {row['text']}")
 
 
+@app.command("show")
+def audit_show(
+    run: Run, index: Annotated[int, typer.Argument(metavar="INDEX", help="The entry, from 0.")], json_: Json = False
+) -> None:
+    """Show one entry in full: its words, its signer, its place in the tree, and whether its blobs are there."""
+    from harness.exhibit import entry_page, page_text
+
+    page = entry_page(existing(run), index)
+    print_json(page) if json_ else print(page_text(page))
+
+
+@app.command("diff")
+def audit_diff(
+    run: Run,
+    other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another copy of the same trail.")] = None,
+    since: Annotated[
+        Path | None, typer.Option("--since", help="A signed tree head that you hold, instead of another copy.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Tell two copies of a trail apart: the same, what one has more, or where they fork (exit code 5)."""
+    from harness import comparing
+    from harness.exhibit import row_text
+
+    if (other is None) == (since is None):
+        raise typer.BadParameter("name another copy of the run, or a head with --since: one of the two")
+    folder = existing(run)
+    found = comparing.compare(folder, existing(other)) if other else comparing.since(folder, Path(str(since)))
+    if json_:
+        print_json(found.report())
+    else:
+        print(found.words)
+        for row in found.rows():
+            print(f"{'-' if row['in'] == 'a' else '+'} {row_text(row)}")
+    if found.relation == "forked":
+        raise typer.Exit(AUDIT_FAILED)
+
+
 @app.command("replay")
 def audit_replay(
     run: Run,
