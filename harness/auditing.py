@@ -1,4 +1,4 @@
-"""Verify and print a run's trail from the outside: the log, the blobs, the live model; no supervisor.
+"""Verify a run's trail from the outside: the log, the blobs, the live model; no supervisor.
 
 This shares the fold with the supervisor on purpose: it is the very machine that ran. A
 verifier that shares nothing with it is `audits/verify.py`; both answer in the words of audits/FORMAT.md §11.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,7 +26,6 @@ from harness.keys import Verifier, VerifierChain
 from harness.live import check_version, live_version
 from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head
-from harness.plain import plain
 from harness.state import RunState
 
 MAX_BLOB = 16 << 20
@@ -279,66 +278,3 @@ def blob_digests(entry: Entry) -> set[str]:
     if candidate is not None and not isinstance(candidate, str):
         found |= {candidate.weights, candidate.source, candidate.schema_digest}
     return found
-
-
-def trail(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    """Each entry in words, in order."""
-    for step in follow(folder.log, VerifierChain.load(folder.public_key)):
-        entry = step.entry
-        yield {
-            "index": step.index,
-            "time": entry.time,
-            "kind": kind_of(entry),
-            "text": plain(told(entry), 4000),
-            "body": entry.json_value(),
-        }
-
-
-def told(entry: Entry) -> str:
-    """One entry in one line of words."""
-    body: Any = entry
-    match kind_of(entry):
-        case "genesis":
-            baseline = _short(body.baseline.digest)
-            return f"{body.origin}: seed {body.seed}, baseline {baseline}, guard {_short(body.guard)}"
-        case "started":
-            return f"supervisor {body.nonce}, workers by {body.isolation} on {body.device}"
-        case "proposed":
-            name = f" “{body.label}”" if body.label else ""
-            return f"no. {body.number} by {body.proposer}{' (scripted)' if body.scripted else ''}{name}"
-        case "screened":
-            return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
-        case "built":
-            made, took = body.candidate, f"{body.steps} steps, {body.seconds:.1f} s"
-            return f"no. {body.number}: candidate {_short(made.digest)}, {made.parameters:,} parameters, {took}"
-        case "developed":
-            return f"no. {body.number}: " + ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
-        case "staked":
-            which = f"test {body.test} of epoch {body.epoch}"
-            return f"no. {body.number}: {which} at alpha {body.alpha:.3g}, up to {body.cap} items"
-        case "predicted":
-            what = f"{body.cap} items of epoch {body.epoch}"
-            return f"candidate {_short(body.candidate)} answered {what}: {_short(body.answers)}"
-        case "measured":
-            return f"no. {body.number}: {'passed' if body.passed else 'not passed'}: " + ", ".join(
-                f"{g.name} {g.verdict}" for g in body.gates
-            )
-        case "decided":
-            reasons = "; ".join(f"{why.code}: {why.text}" for why in body.decision.reasons)
-            return f"no. {body.number}: {body.decision.verdict}: {reasons}"
-        case "authorised":
-            what = f"candidate {_short(body.candidate)} as version {body.version}"
-            return f"no. {body.number}: {what}, once, before {body.expires}"
-        case "intended":
-            return f"{body.action} version {body.version}" + (f" ({body.by}: {body.reason})" if body.reason else "")
-        case "promoted" | "rolled-back":
-            return f"version {body.version} is live: candidate {_short(body.candidate)}"
-        case "watched":
-            return f"version {body.version} {'gives' if body.ok else 'DOES NOT give'} the answers that were measured"
-        case _:
-            return ", ".join(f"{k} {v}" for k, v in entry.json_value().items() if k != "time" and v not in ("", None))
-
-
-def _short(name: object) -> str:
-    """The beginning of a digest, for the eye."""
-    return str(name)[7:19]

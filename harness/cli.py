@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from harness import __version__
-from harness.commands import audit, gates, keys, policy, runs, witness
+from harness.commands import audit, gates, keys, model, policy, runs, witness
 from harness.commands.common import AUDIT_FAILED, REJECTED
 from harness.errors import LockgateError
 
@@ -29,6 +29,7 @@ app.add_typer(gates.app, name="gates")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")
+app.add_typer(model.app, name="model")
 app.add_typer(witness.app, name="witness")
 
 

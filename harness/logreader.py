@@ -109,6 +109,10 @@ class LogReader:
             raise AuditError(f"no entries {start} to {stop} in a log of {self.size}")
         return self._entries(start, stop)
 
+    def root_at(self, size: int) -> bytes:
+        """Return the root that the log had at an earlier size; raises AuditError."""
+        return self._tree.root_at(size)
+
     def inclusion_proof(self, index: int) -> list[bytes]:
         """Return the hashes that lead from entry `index` to the root, from the leaf up; raises AuditError."""
         return inclusion_proof(index, self.size, self._tree.node)

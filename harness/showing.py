@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.artifacts import BlobStore
-from harness.auditing import told
 from harness.canonical import parse_json
 from harness.entries import Entry, kind_of
 from harness.errors import ConfigError
 from harness.plain import plain, plain_lines
 from harness.proposal import unified_diff
 from harness.state import RunState
+from harness.trail import told
 from harness.views import evidence_view, proposal_view
 
 MAX_BLOB = 16 << 20

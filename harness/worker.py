@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Context", "NonFiniteLossError", "WorkerError", "main", "run_entry"]
+__all__ = ["Context", "NonFiniteLossError", "WorkerError", "answers", "describe_error", "main", "restored", "run_entry"]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _KEPT = 200
@@ -265,24 +265,40 @@ def _predict(folder: Path, payload: dict[str, Any], progress: Progress) -> Answe
 
     _, device = _prepare(payload)
     module = _load(folder / "source")
-    model = _module(module, _recipe(module, payload.get("recipe")), device)
-    model.load_state_dict(_tensors(folder / "weights.safetensors", device))
-    model.eval()
+    model = restored(module, payload.get("recipe"), _tensors(folder / "weights.safetensors", device), device)
     inputs = _tensors(folder / "inputs.safetensors", torch.device("cpu"))
+    joined = answers(module, model, inputs, device, max(1, int(payload.get("batch", 256))), progress)
+    with torch.inference_mode():
+        flops = _flops(module, model, {name: value[:1].to(device) for name, value in inputs.items()})
+    return {"rows": len(joined), "flops": flops}, save({"answers": joined})
+
+
+def restored(module: ModuleType, recipe: dict[str, Any] | None, weights: dict[str, Any], device: Any) -> Any:
+    """Build a subject's model of a recipe on a device, give it its weights, and make it ready to be asked."""
+    model = _module(module, _recipe(module, recipe), device)
+    model.load_state_dict(weights)
+    model.eval()
+    return model
+
+
+def answers(
+    module: ModuleType, model: Any, inputs: dict[str, Any], device: Any, batch: int, progress: Progress | None = None
+) -> Any:
+    """Ask a model in batches; return all answers on the CPU, each batch checked."""
+    import torch
+
     sizes = {len(value) if value.dim() else -1 for value in inputs.values()}
     if len(sizes) != 1 or (rows := sizes.pop()) < 1:
         raise WorkerError("the inputs are not tensors of one number of rows")
-    batch = max(1, int(payload.get("batch", 256)))
-    answers = []
+    given = []
     with torch.inference_mode():
         for first in range(0, rows, batch):
             part = {name: value[first : first + batch].to(device) for name, value in inputs.items()}
             answer = module.predict(model, part)
-            answers.append(_checked(answer, min(batch, rows - first)))
-            progress(first, 0.0)
-        flops = _flops(module, model, {name: value[:1].to(device) for name, value in inputs.items()})
-    joined = torch.cat(answers)
-    return {"rows": rows, "flops": flops}, save({"answers": joined})
+            given.append(_checked(answer, min(batch, rows - first)))
+            if progress is not None:
+                progress(first, 0.0)
+    return torch.cat(given)
 
 
 def _checked(answer: Any, rows: int) -> Any:

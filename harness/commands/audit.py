@@ -76,13 +76,51 @@ def audit_verify(
 @app.command("log")
 def audit_log(run: Run, json_: Json = False) -> None:
     """Print the trail, an entry a line, for people; with --json as JSON lines."""
-    from harness.auditing import trail
+    from harness.trail import trail
 
     for row in trail(existing(run)):
         if json_:
             print(json.dumps(row, sort_keys=True))
         else:
             print(f"{row['index']:>5}  {row['time'][:19]}  {row['kind']:<12} {row['text']}")
+
+
+@app.command("show")
+def audit_show(
+    run: Run, index: Annotated[int, typer.Argument(metavar="INDEX", help="The entry, from 0.")], json_: Json = False
+) -> None:
+    """Show one entry in full: its words, its signer, its place in the tree, and whether its blobs are there."""
+    from harness.exhibit import entry_page, page_text
+
+    page = entry_page(existing(run), index)
+    print_json(page) if json_ else print(page_text(page))
+
+
+@app.command("diff")
+def audit_diff(
+    run: Run,
+    other: Annotated[Path | None, typer.Argument(metavar="OTHER", help="Another copy of the same trail.")] = None,
+    since: Annotated[
+        Path | None, typer.Option("--since", help="A signed tree head that you hold, instead of another copy.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Tell two copies of a trail apart: the same, what one has more, or where they fork (exit code 5)."""
+    from harness import comparing
+    from harness.exhibit import row_text
+
+    if (other is None) == (since is None):
+        raise typer.BadParameter("name another copy of the run, or a head with --since: one of the two")
+    folder = existing(run)
+    found = comparing.compare(folder, existing(other)) if other else comparing.since(folder, Path(str(since)))
+    if json_:
+        print_json(found.report())
+    else:
+        print(found.words)
+        for row in found.rows():
+            print(f"{'-' if row['in'] == 'a' else '+'} {row_text(row)}")
+    if found.relation == "forked":
+        raise typer.Exit(AUDIT_FAILED)
 
 
 @app.command("replay")

@@ -1,0 +1,80 @@
+"""The trail in words: each entry in a line that a person can read.
+
+What is printed comes from strangers in part (labels, reasons, errors of candidates), so it goes through `plain`.
+
+Not covered: whether the trail holds together (`auditing`), and one entry in full (`exhibit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from harness.entries import Entry, kind_of
+from harness.folder import RunFolder
+from harness.journal import follow
+from harness.keys import VerifierChain
+from harness.plain import plain
+
+
+def trail(folder: RunFolder) -> Iterator[dict[str, Any]]:
+    """Each entry in words, in order."""
+    for step in follow(folder.log, VerifierChain.load(folder.public_key)):
+        entry = step.entry
+        yield {
+            "index": step.index,
+            "time": entry.time,
+            "kind": kind_of(entry),
+            "text": plain(told(entry), 4000),
+            "body": entry.json_value(),
+        }
+
+
+def told(entry: Entry) -> str:
+    """One entry in one line of words."""
+    body: Any = entry
+    match kind_of(entry):
+        case "genesis":
+            baseline = short(body.baseline.digest)
+            return f"{body.origin}: seed {body.seed}, baseline {baseline}, guard {short(body.guard)}"
+        case "started":
+            return f"supervisor {body.nonce}, workers by {body.isolation} on {body.device}"
+        case "proposed":
+            name = f" “{body.label}”" if body.label else ""
+            return f"no. {body.number} by {body.proposer}{' (scripted)' if body.scripted else ''}{name}"
+        case "screened":
+            return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
+        case "built":
+            made, took = body.candidate, f"{body.steps} steps, {body.seconds:.1f} s"
+            return f"no. {body.number}: candidate {short(made.digest)}, {made.parameters:,} parameters, {took}"
+        case "developed":
+            return f"no. {body.number}: " + ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
+        case "staked":
+            which = f"test {body.test} of epoch {body.epoch}"
+            return f"no. {body.number}: {which} at alpha {body.alpha:.3g}, up to {body.cap} items"
+        case "predicted":
+            what = f"{body.cap} items of epoch {body.epoch}"
+            return f"candidate {short(body.candidate)} answered {what}: {short(body.answers)}"
+        case "measured":
+            return f"no. {body.number}: {'passed' if body.passed else 'not passed'}: " + ", ".join(
+                f"{g.name} {g.verdict}" for g in body.gates
+            )
+        case "decided":
+            reasons = "; ".join(f"{why.code}: {why.text}" for why in body.decision.reasons)
+            return f"no. {body.number}: {body.decision.verdict}: {reasons}"
+        case "authorised":
+            what = f"candidate {short(body.candidate)} as version {body.version}"
+            return f"no. {body.number}: {what}, once, before {body.expires}"
+        case "intended":
+            return f"{body.action} version {body.version}" + (f" ({body.by}: {body.reason})" if body.reason else "")
+        case "promoted" | "rolled-back":
+            return f"version {body.version} is live: candidate {short(body.candidate)}"
+        case "watched":
+            return f"version {body.version} {'gives' if body.ok else 'DOES NOT give'} the answers that were measured"
+        case _:
+            return ", ".join(f"{k} {v}" for k, v in entry.json_value().items() if k != "time" and v not in ("", None))
+
+
+def short(name: object) -> str:
+    """The beginning of a digest, for the eye."""
+    return str(name)[7:19]
