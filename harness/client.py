@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from harness import errors
 from harness.errors import ConfigError, LockgateError, ServiceError
+from harness.passphrase import Passphrase
 
 
 def raise_problem(problem: dict[str, Any]) -> None:
@@ -79,9 +80,15 @@ class Connection:
 class SupervisorProcess:
     """The supervisor, started for this client's life."""
 
-    def __init__(self, arguments: dict[str, Any], note: Callable[[str], None]) -> None:
-        """Start it and wait until it is ready; its error is raised here. `note` is told what takes time."""
+    def __init__(
+        self, arguments: dict[str, Any], note: Callable[[str], None], passphrase: Passphrase | None = None
+    ) -> None:
+        """Start it and wait until it is ready; its error is raised here. `note` is told what takes time.
+
+        The passphrase of its keys goes through its standard input: arguments can be read by everybody here.
+        """
         run = Path(arguments["out"])
+        arguments = {**arguments, "unlock": passphrase is not None}
         try:
             run.mkdir(parents=True, exist_ok=True)
             told = (run / "supervisor.stderr").open("ab")
@@ -102,6 +109,10 @@ class SupervisorProcess:
         if out is None:
             raise ServiceError("the supervisor has no pipes")
         try:
+            if passphrase is not None and self.process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # it has ended: what it says of that is read below
+                    self.process.stdin.write(passphrase.reveal() + b"\n")
+                    self.process.stdin.flush()
             self._wait(out, run, note)
         except BaseException:
             self.close()  # an interrupted client leaves no supervisor that holds the lock

@@ -94,6 +94,8 @@ class RunDisplay:
         for proposal in summary["details"]:
             self._rows[proposal["number"]] = proposal
         self._before, self._since = set(self._rows), time.monotonic()
+        if summary["keys"]["own"] and not summary["proposals"]:
+            self._console.print(Text(summary["keys"]["meaning"]), soft_wrap=True)
         live = summary["live"]
         self.note(
             f"version {live['version']} is live: {self._objective} "
@@ -219,6 +221,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
         f"{guarantee['delta']:g} over {guarantee['scope']}.",
         soft_wrap=True,
     )
+    if summary["keys"]["meaning"]:
+        console.print(Text(f"Keys: {summary['keys']['meaning']}"), soft_wrap=True)
     if summary["state"] == "halted":
         halted = summary["halted"]
         console.print(Text(f"The run is halted by the {halted['by']}: {plain(halted['reason'], 1000)}"), soft_wrap=True)

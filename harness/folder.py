@@ -40,7 +40,10 @@ class RunFolder:
         self.blobs = self.root / "blobs"
         self.models = self.root / MODELS
         self.private = self.root / "private"
+        self.own_key = self.root / "keys" / "own.pub"
+        """The run's first key, where the run has made it itself."""
         self.signing_key = self.private / "signing.key"
+        self.next_signing_key = self.private / "signing.key.next"
         self.vault_key = self.private / "vault.key"
         self.vault = self.root / "vault"
         self.work = self.root / "work"

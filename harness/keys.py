@@ -1,11 +1,11 @@
 """Keys: Ed25519 signers and verifiers with signed-note names, and the vault key.
 
-Rules. A private key file is readable by its owner only, or it is not read. A verifier is its name and
+Rules. What is private is written and read by `keyfile` alone, encrypted or not. A verifier is its name and
 32 bytes; who signed is counted by `Verifier.key_digest`, never by name, because one key under two names
 is one signer. The form of a verifier key is C2SP signed-note's, type 0x01 (Ed25519):
 `NAME+8 hex digits of the key id+base64(0x01 || 32 bytes)`.
 
-Not covered: keys in hardware, and encryption of keys at rest (the run folder's `private/` is 0700).
+Not covered: keys in hardware.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Self
 from harness.canonical import decode_base64, digest
 from harness.durable import write_durably
 from harness.errors import AuditError, CanonicalError, KeyFileError
+from harness.keyfile import read_private, write_private
+from harness.passphrase import Passphrase
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -238,13 +239,13 @@ class Signer:
         return cls(name, Ed25519PrivateKey.from_private_bytes(seed))
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
+    def load(cls, path: Path | str, passphrase: Passphrase | None = None) -> Self:
         """Read what `save` wrote; raises KeyFileError, also when the file is open to others."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-        data = _read_private(Path(path), _PEM_LIMIT)
+        data = read_private(Path(path), _PEM_LIMIT, passphrase)
         first, _, pem = data.partition(b"\n")
         if not first.startswith(b"Name: ") or not pem.startswith(b"-----BEGIN PRIVATE KEY-----\n"):
             raise KeyFileError("not a signing key: a line `Name: …`, then PKCS #8 in PEM", where=str(path))
@@ -257,17 +258,19 @@ class Signer:
             raise KeyFileError("not an Ed25519 key", where=str(path))
         return cls(name, key)
 
-    def save(self, path: Path | str) -> None:
-        """Write the key as PKCS #8 PEM (mode 0600) after a `Name:` line; raises KeyFileError if a file is there.
+    def save(self, path: Path | str, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
+        """Write the key as PKCS #8 PEM (mode 0600) after a `Name:` line, encrypted if there is a passphrase.
 
-        RFC 7468 §2 lets text stand before the encapsulation boundary, so other tools read the file as it is.
+        RFC 7468 §2 lets text stand before the encapsulation boundary, so other tools read a plain file as it is.
+        Raises KeyFileError if a file is there, unless it may `replace` it.
         """
         from cryptography.hazmat.primitives import serialization
 
         pem = self._key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        _write_private(Path(path), b"Name: " + self.name.encode() + b"\n" + pem)
+        data = b"Name: " + self.name.encode() + b"\n" + pem
+        write_private(Path(path), data, passphrase, of=self.verifier.vkey, replace=replace)
 
     def sign(self, message: bytes) -> bytes:
         """Return the 64-byte signature of `message`."""
@@ -288,16 +291,20 @@ class VaultKey:
         return f"VaultKey({self.commitment()})"
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read 32 raw bytes from a file that is its owner's only; raises KeyFileError."""
-        return cls(_read_private(Path(path), 32))
+    def load(cls, path: Path | str, passphrase: Passphrase | None = None) -> Self:
+        """Read 32 bytes from a file that is its owner's only; raises KeyFileError."""
+        return cls(read_private(Path(path), 32, passphrase))
 
     @classmethod
-    def create(cls, path: Path | str) -> Self:
+    def create(cls, path: Path | str, passphrase: Passphrase | None = None) -> Self:
         """Draw a key and write it (mode 0600); raises KeyFileError when a file is there."""
         key = cls(os.urandom(32))
-        _write_private(Path(path), key._secret)
+        key.save(path, passphrase)
         return key
+
+    def save(self, path: Path | str, passphrase: Passphrase | None = None, *, replace: bool = False) -> None:
+        """Write the 32 bytes, encrypted under a passphrase if given; raises KeyFileError, as `Signer.save` does."""
+        write_private(Path(path), self._secret, passphrase, of=self.commitment(), replace=replace)
 
     def commitment(self) -> str:
         """Return a digest that binds the key and tells nothing of it: 256 random bits are their own salt."""
@@ -316,38 +323,3 @@ class VaultKey:
         """
         stream = hashlib.shake_256(self.derive(b"order\n" + label)).digest(16 * n)
         return sorted(range(n), key=lambda index: stream[16 * index : 16 * index + 16])
-
-
-def _read_private(path: Path, limit: int) -> bytes:
-    """Read at most `limit` bytes of a regular file that only its owner, who is us, may read."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError as error:
-        raise KeyFileError(f"cannot be opened: {error.strerror}", where=str(path)) from error
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyFileError("not a regular file", where=str(path))
-        if status.st_mode & 0o077:
-            raise KeyFileError("the key is open to others", where=str(path), remedy=f"chmod 600 {path}")
-        if status.st_uid != os.geteuid():
-            raise KeyFileError(
-                "the key belongs to somebody else", where=str(path), remedy="chown it, or run as its owner"
-            )
-        if status.st_size > limit:
-            raise KeyFileError(f"{status.st_size} bytes, where a key has at most {limit}", where=str(path))
-        return os.read(file, limit)
-    except OSError as error:
-        raise KeyFileError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    finally:
-        os.close(file)
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    """Write a key once: a key that is there is never replaced."""
-    try:
-        write_durably(path, data, mode=0o600, replace=False)
-    except FileExistsError as error:
-        raise KeyFileError("a key is already there", where=str(path), remedy="move it away first") from error
-    except OSError as error:
-        raise KeyFileError(f"cannot be written: {error.strerror}", where=str(path)) from error

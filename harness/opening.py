@@ -23,7 +23,9 @@ from harness.folder import RunFolder, guard_digest, guard_files, read_source
 from harness.genesis import check_gates, check_same_run, evaluate, gates_power, make_genesis
 from harness.journal import Journal, Listener
 from harness.judge import Judge
+from harness.keyring import key_in_force, make_keys
 from harness.keys import Signer, VaultKey, VerifierChain
+from harness.passphrase import Passphrase
 from harness.policy import PolicySet, load_subject_policies
 from harness.records import Digest
 from harness.state import RunState
@@ -59,12 +61,14 @@ def open_run(
     seed: int | None = None,
     workers: int | None = None,
     vault_key: Path | None = None,
+    passphrase: Passphrase | None = None,
     listener: Listener | None = None,
     note: Callable[[str], None] = lambda _: None,
 ) -> Opened:
     """Open the run in `out` over `subject`, beginning it where there is none.
 
-    `note` is told, in words, what takes its time. Raises LockgateError, with a remedy, where the subject,
+    `passphrase` opens its key files, and encrypts those that are made. `note` is told, in words, what takes its time,
+    and that the run makes keys of its own, where it does. Raises LockgateError, with a remedy, where the subject,
     its policies or gates are not sound, where the sandbox does not hold, where another supervisor is at work,
     or where what guards the run is not what its log names.
     """
@@ -85,8 +89,8 @@ def open_run(
         if fresh:
             write_subject(folder, subject, vault_key, first_seed)
         policies = load_subject_policies(config.policies, subject)
-        signer = _signer(folder, config.name)
-        key = _vault_key(vault_key or folder.vault_key, begun=not fresh)
+        signer = _signer(folder, config.name, passphrase, note)
+        key = _vault_key(vault_key or folder.vault_key, passphrase, begun=not fresh)
         ground = Ground(
             folder=folder,
             subject=subject,
@@ -234,14 +238,19 @@ def _log(folder: RunFolder, signer: Signer, listener: Listener | None) -> tuple[
     return journal, journal.state
 
 
-def open_journal(out: Path, listener: Listener | None = None) -> Journal:
-    """The log of a run that no supervisor is at work on, to add a word of the operator's to it."""
+def open_journal(
+    out: Path, listener: Listener | None = None, unlock: Callable[[], Passphrase | None] = lambda: None
+) -> Journal:
+    """The log of a run that no supervisor is at work on, to add a word of the operator's to it.
+
+    `unlock` gives the passphrase of its key; it is called once the run is known to be free.
+    """
     folder = RunFolder(out)
     if not folder.exists:
         raise ConfigError("no run here", where=str(out), remedy="`lockgate run SUBJECT --out DIR` begins one")
     folder.lock()
     try:
-        signer = Signer.load(folder.signing_key)
+        signer = key_in_force(folder, unlock())
         chain = VerifierChain.load(folder.public_key)
         journal = Journal(AuditLog.open(folder.log, signer), signer, listener, folder.unlock, chain=chain)
     except BaseException:
@@ -253,31 +262,33 @@ def open_journal(out: Path, listener: Listener | None = None) -> Journal:
     return journal
 
 
-def _signer(folder: RunFolder, subject: str) -> Signer:
-    """The run's signing key; made at the first start."""
+def _signer(folder: RunFolder, subject: str, passphrase: Passphrase | None, note: Callable[[str], None]) -> Signer:
+    """The run's signing key; made at the first start, where nobody has made one for it."""
     if not folder.signing_key.exists():
         if folder.exists:
             raise ConfigError(
                 "the run's signing key is gone", where=str(folder.signing_key), remedy="restore it from a backup"
             )
-        signer = Signer.generate(f"lockgate-{subject}-{secrets.token_hex(4)}")
-        signer.save(folder.signing_key)
-        signer.verifier.save(folder.public_key)
-        return signer
-    signer = Signer.load(folder.signing_key)
+        note("no keys are configured: this run makes its own")
+        return make_keys(folder, f"lockgate-{subject}", passphrase, own=True)
+    if folder.exists and not folder.public_key.exists():
+        raise ConfigError(
+            "the run's public keys are gone", where=str(folder.public_key), remedy="put back a copy: reviewers have one"
+        )
+    signer = key_in_force(folder, passphrase)
     if not folder.public_key.exists():
         signer.verifier.save(folder.public_key)
     return signer
 
 
-def _vault_key(path: Path, *, begun: bool) -> VaultKey:
+def _vault_key(path: Path, passphrase: Passphrase | None, *, begun: bool) -> VaultKey:
     """The vault key; made at the first start. ConfigError where the run has begun and the key is not there."""
     if path.exists():
-        return VaultKey.load(path)
+        return VaultKey.load(path, passphrase)
     if begun:
         raise ConfigError("the run's vault key is not there", where=str(path), remedy="give the same --vault-key again")
     path.parent.mkdir(parents=True, exist_ok=True)
-    return VaultKey.create(path)
+    return VaultKey.create(path, passphrase)
 
 
 def _remembered(folder: RunFolder) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""What an operator does beside the loop: halt, roll back, make keys, ask for the gates' power."""
+"""What an operator does beside the loop: halt, roll back, make keys and change them, ask for the gates' power."""
 
 from __future__ import annotations
 
-import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +12,30 @@ from harness.config import load_config
 from harness.desk import EVALUATOR_SECONDS
 from harness.durable import write_durably
 from harness.entries import Halted
-from harness.errors import ConfigError, ServiceError, SubjectError
+from harness.errors import ConfigError, KeyFileError, ServiceError, SubjectError
 from harness.folder import RunFolder
 from harness.genesis import check_gates, gates_power
-from harness.keys import Signer, VaultKey
+from harness.keyring import change_passphrase, list_keys, make_keys, rotate, unlock
+from harness.keys import VaultKey
 from harness.opening import open_journal, read_subject
+from harness.passphrase import Passphrase, PassphraseSource
 from harness.power import PowerTable
 
 
-def halt(folder: RunFolder, reason: str) -> dict[str, Any]:
-    """Halt a run: the kill-switch file first, which works whatever the supervisor does, then the log."""
+def halt(folder: RunFolder, reason: str, source: PassphraseSource) -> dict[str, Any]:
+    """Halt a run: the kill-switch file first, which works whatever the supervisor does, then the log.
+
+    The file halts without a passphrase, too: then the log does not say so yet.
+    """
     write_durably(folder.halt, reason.encode())
     try:
         connection = Connection(folder.root)
     except ServiceError:
         try:
-            journal = open_journal(folder.root)
-        except ConfigError:
-            # A supervisor holds the lock but does not listen yet, or any more: the file halts it.
-            return {"halted": True, "logged": False}
+            journal = open_journal(folder.root, unlock=lambda: unlock(folder, source))
+        except (ConfigError, KeyFileError) as error:
+            # A supervisor holds the lock but does not listen yet, or any more, or the key does not open.
+            return {"halted": True, "logged": False, "why": str(error)}
         try:
             if journal.state.halted is None:
                 journal.commit(Halted(by="operator", reason=reason))
@@ -45,7 +50,13 @@ def halt(folder: RunFolder, reason: str) -> dict[str, Any]:
 
 
 def rollback(
-    folder: RunFolder, version: int, reason: str, *, subject: Path | None, vault_key: Path | None
+    folder: RunFolder,
+    version: int,
+    reason: str,
+    source: PassphraseSource,
+    *,
+    subject: Path | None,
+    vault_key: Path | None,
 ) -> dict[str, Any]:
     """Roll back through the supervisor at work, or through one started for it."""
     request = {"op": "rollback", "version": version, "reason": reason}
@@ -60,7 +71,7 @@ def rollback(
             "subject": str(subject.absolute()),
             "vault_key": str(vault_key.absolute()) if vault_key else None,
         }
-        process = SupervisorProcess(arguments, lambda _: None)
+        process = SupervisorProcess(arguments, lambda _: None, unlock(folder, source, vault_key))
         try:
             connection = Connection(folder.root)
             result = connection.ask(request)
@@ -75,22 +86,72 @@ def rollback(
         connection.close()
 
 
-def init_keys(run: Path, name: str) -> dict[str, str]:
-    """Make the signing key and the vault key of a run to come. KeyFileError where they are there already."""
+def init_keys(run: Path, name: str, choose: Callable[[], Passphrase | None]) -> dict[str, Any]:
+    """Make the signing key and the vault key of a run to come. KeyFileError where they are there already.
+
+    `choose` gives the passphrase to encrypt them under, once it is known that they are to be made.
+    """
     folder = RunFolder(run)
     if folder.exists:
         raise ConfigError("the run has begun: its keys are there", where=str(run))
+    if folder.signing_key.exists():
+        raise KeyFileError("a key is already there", where=str(folder.signing_key), remedy="move it away first")
+    passphrase = choose()
     folder.create()
-    signer = Signer.generate(f"{name}-{secrets.token_hex(4)}")
-    signer.save(folder.signing_key)
-    signer.verifier.save(folder.public_key)
-    VaultKey.create(folder.vault_key)
+    signer = make_keys(folder, name, passphrase, own=False)
+    VaultKey.create(folder.vault_key, passphrase)
     return {
         "signing_key": str(folder.signing_key),
         "public_key": str(folder.public_key),
         "vault_key": str(folder.vault_key),
         "vkey": signer.verifier.vkey,
+        "encrypted": passphrase is not None,
     }
+
+
+def rotate_keys(folder: RunFolder, reason: str, source: PassphraseSource) -> dict[str, Any]:
+    """Let a fresh key sign a run's log from here on; ConfigError while a supervisor is at work.
+
+    The new key file is encrypted as the old one is, and where a passphrase is handed over.
+    """
+    passphrase: list[Passphrase | None] = []
+
+    def opened() -> Passphrase | None:
+        passphrase.append(unlock(folder, source) or source.offered())
+        return passphrase[0]
+
+    journal = open_journal(folder.root, unlock=opened)
+    try:
+        old = journal.verifier.vkey
+        entry = rotate(folder, journal, passphrase[0], reason)
+        new = journal.verifier.vkey
+    finally:
+        journal.close()
+    return {"entry": entry, "old": old, "new": new, "encrypted": passphrase[0] is not None}
+
+
+def change_keys_passphrase(
+    folder: RunFolder, source: PassphraseSource, choose: Callable[[], Passphrase | None]
+) -> dict[str, Any]:
+    """Write a run's key files again, under another passphrase or none; ConfigError while a supervisor is at work."""
+    folder.lock()
+    try:
+        old = unlock(folder, source)
+        new = choose()
+        changed = change_passphrase(folder, old, new)
+    finally:
+        folder.unlock()
+    return {"changed": [str(path) for path in changed], "encrypted": new is not None}
+
+
+def keys_of(run: Path) -> dict[str, Any]:
+    """What there is to know of the keys of a run, or of one to come, without a passphrase."""
+    folder = RunFolder(run)
+    try:
+        vault_key = read_subject(folder)[1]
+    except ConfigError:
+        vault_key = None
+    return list_keys(folder, vault_key or folder.vault_key)
 
 
 def power_of(subject: Path) -> tuple[PowerTable, float]:

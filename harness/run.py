@@ -16,6 +16,7 @@ from typing import Any
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
 from harness.errors import ConfigError, ProposerError, SandboxError
+from harness.passphrase import Passphrase
 from harness.proposers import Ask
 from harness.proposing import Proposing
 
@@ -38,6 +39,7 @@ def guarded_loop(
     proposers: list[str] | None = None,
     workers: int | None = None,
     vault_key: Path | None = None,
+    passphrase: Passphrase | None = None,
     lift_halt: bool = False,
 ) -> dict[str, Any]:
     """Run generations until the number asked for is there; returns the run's summary.
@@ -56,7 +58,7 @@ def guarded_loop(
         "workers": workers,
         "vault_key": str(vault_key.absolute()) if vault_key else None,
     }
-    process = SupervisorProcess(arguments, watcher.note)
+    process = SupervisorProcess(arguments, watcher.note, passphrase)
     proposers_room = ExitStack()
     try:
         connection = Connection(out)

@@ -5,7 +5,8 @@ course is done by one thread, in the order in which it came, except `halt`, whic
 once: the supervisor looks for it before each decision and right before the swap. While `settle`
 works, every entry of the log is sent to its caller as an event.
 
-Started as `python -m harness.service OUT SUBJECT …`; tells its parent on stdout what takes time,
+Started as `python -m harness.service OUT SUBJECT …`, with the passphrase of its keys, if they have one, as the first
+line of its standard input; tells its parent on stdout what takes time,
 then `ready` or the error. It ends when its standard input does: no supervisor outlives its client.
 """
 
@@ -31,7 +32,9 @@ from harness.cosigning import witness_standing
 from harness.desk import Halt
 from harness.entries import Entry, Halted, Resumed
 from harness.errors import CanonicalError, LockgateError, ServiceError
+from harness.keyring import standing
 from harness.opening import Opened, open_run
+from harness.passphrase import Passphrase
 from harness.records import Record, first_problem
 from harness.supervisor import Slot
 from harness.views import ask_view, event_view, next_generation, summary
@@ -189,7 +192,8 @@ class Service:
         supervisor, rooms = self._opened.supervisor, self._opened.rooms
         match request:
             case StatusRequest():
-                told = summary(supervisor.state) | {"witnesses": witness_standing(rooms.folder, supervisor.state)}
+                state, folder = supervisor.state, rooms.folder
+                told = {**summary(state), "keys": standing(folder), "witnesses": witness_standing(folder, state)}
                 await self._send(writer, {"ok": told})
             case AskRequest():
                 asked = await self._do(lambda: ask_view(supervisor.state, rooms.blobs))
@@ -281,7 +285,12 @@ def _problem(error: LockgateError) -> dict[str, Any]:
     }
 
 
-async def serve(arguments: dict[str, Any], tell_parent: Callable[[dict[str, Any]], None], parent: Parent) -> None:
+async def serve(
+    arguments: dict[str, Any],
+    tell_parent: Callable[[dict[str, Any]], None],
+    parent: Parent,
+    passphrase: Passphrase | None,
+) -> None:
     """Open the run, listen, and work until told to stop or the parent is gone."""
     from harness.telemetry import configure
 
@@ -302,6 +311,7 @@ async def serve(arguments: dict[str, Any], tell_parent: Callable[[dict[str, Any]
             seed=arguments.get("seed"),
             workers=arguments.get("workers"),
             vault_key=Path(arguments["vault_key"]) if arguments.get("vault_key") else None,
+            passphrase=passphrase,
             listener=listener,
             note=lambda text: tell_parent({"note": text}),
         ),
@@ -381,7 +391,8 @@ def main() -> None:
             channel.flush()
 
     try:
-        asyncio.run(serve(arguments, tell_parent, Parent()))
+        passphrase = Passphrase.read(sys.stdin.buffer) if arguments.get("unlock") else None
+        asyncio.run(serve(arguments, tell_parent, Parent(), passphrase))
     except LockgateError as error:
         tell_parent(_problem(error))
         sys.exit(1)

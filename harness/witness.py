@@ -44,10 +44,12 @@ from typing import Self
 from harness.canonical import decode_base64
 from harness.cosignature import WitnessVerifier, cosign, cosignatures
 from harness.durable import TEMPORARY, make_directory, write_durably
-from harness.errors import AuditError, CanonicalError, ConfigError, DiskError
+from harness.errors import AuditError, CanonicalError, ConfigError, DiskError, KeyFileError
+from harness.keyfile import is_encrypted
 from harness.keys import Signer, VerifierChain
 from harness.merkle import EMPTY_ROOT, HASH, verify_consistency
 from harness.notes import TreeHead, open_note, parse_note
+from harness.passphrase import Passphrase
 
 __all__ = ["MAX_BODY", "Answer", "Request", "Witness", "make_witness"]
 
@@ -117,12 +119,18 @@ class _Seen:
     time: int
 
 
-def make_witness(folder: Path, name: str) -> WitnessVerifier:
-    """Make a witness's folder and key, and return the public half; raises KeyFileError where a key is there already."""
+def make_witness(folder: Path, name: str, choose: Callable[[], Passphrase | None] = lambda: None) -> WitnessVerifier:
+    """Make a witness's folder and key, and return the public half; raises KeyFileError where a key is there already.
+
+    `choose` gives the passphrase to encrypt it under, once it is known that it is to be made.
+    """
     try:
+        signer, key = Signer.generate(name), folder / "witness.key"
+        if key.exists():
+            raise KeyFileError("a key is already there", where=str(key), remedy="move it away first")
+        passphrase = choose()
         make_directory(folder, mode=0o700)
-        signer = Signer.generate(name)
-        signer.save(folder / "witness.key")
+        signer.save(key, passphrase)
         verifier = WitnessVerifier(signer.verifier)
         write_durably(folder / "witness.pub", f"{verifier.vkey}\n".encode(), mode=0o444)
     except OSError as error:
@@ -154,15 +162,23 @@ class Witness:
 
     @classmethod
     def open(
-        cls, folder: Path | str, chains: Sequence[VerifierChain], *, clock: Callable[[], float] = time.time
+        cls,
+        folder: Path | str,
+        chains: Sequence[VerifierChain],
+        *,
+        clock: Callable[[], float] = time.time,
+        unlock: Callable[[str], Passphrase | None] = lambda _: None,
     ) -> Self:
         """Take up the witness in `folder` for the logs of these keys, the oldest of each log first.
 
-        `clock` gives seconds since 1970. Raises KeyFileError (no key here), ConfigError (another process serves it),
-        AuditError (what it remembers is not what it wrote, or is signed by a key that is no longer listed), DiskError.
+        `clock` gives seconds since 1970, `unlock` the passphrase of its key, where that is encrypted. Raises
+        KeyFileError (no key here), ConfigError (another process serves it), AuditError (what it remembers is not what
+        it wrote, or is signed by a key that is no longer listed), DiskError.
         """
         folder = Path(folder)
-        witness = cls(folder, Signer.load(folder / "witness.key"), chains, clock)
+        key = folder / "witness.key"
+        signer = Signer.load(key, unlock(str(key)) if is_encrypted(key) else None)
+        witness = cls(folder, signer, chains, clock)
         try:
             witness._take_lock()
             for name in ("logs", "forks"):

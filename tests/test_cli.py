@@ -195,11 +195,11 @@ def test_policies_are_checked_and_tested(tmp_path):
 
 def test_keys_are_made_before_the_run(tmp_path):
     """`keys init` makes keys that only their owner may read, and a second time is refused."""
-    told = answer("keys", "init", tmp_path / "run", "--name", "mine")
+    told = answer("keys", "init", tmp_path / "run", "--name", "mine", "--unencrypted")
     assert told["vkey"].startswith("mine-")
     assert Path(told["signing_key"]).stat().st_mode & 0o077 == 0
     assert VaultKey.load(tmp_path / "run" / "private" / "vault.key")
-    complaint(lockgate("keys", "init", tmp_path / "run"))
+    complaint(lockgate("keys", "init", tmp_path / "run", "--unencrypted"))
 
 
 def test_doctor_says_what_there_is():

@@ -216,7 +216,7 @@ def lockgate(*arguments):
 
 def test_a_process_of_its_own(tmp_path, keys):
     """`init` prints the key, `serve` says where it listens, cosigns, refuses a second process, and ends on SIGTERM."""
-    made = lockgate("witness", "init", tmp_path / "w", "--name", "witness.example/w", "--json")
+    made = lockgate("witness", "init", tmp_path / "w", "--name", "witness.example/w", "--unencrypted", "--json")
     vkey = json.loads(made.stdout)["vkey"]
     witness = WitnessVerifier.parse(vkey)
     process = Process(tmp_path / "w", keys)
@@ -292,7 +292,7 @@ def test_a_disk_that_refuses_ends_the_process(tmp_path, keys):
 
 def test_mistakes_on_the_command_line(tmp_path, keys):
     """A folder without a key, keys that cannot be read, a taken port and a second `init` are one clear line each."""
-    made = lockgate("witness", "init", tmp_path / "w", "--name", "w")
+    made = lockgate("witness", "init", tmp_path / "w", "--name", "w", "--unencrypted")
     assert WitnessVerifier.parse(made.stdout).name == "w"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

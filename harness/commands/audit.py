@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import AUDIT_FAILED, STALE, UNPROVEN, Json, Run, existing, print_json
+from harness.commands.common import AUDIT_FAILED, STALE, UNPROVEN, Json, PassphraseFd, Run, existing, print_json
 from harness.plain import plain
 
 app = typer.Typer(help="Read and verify the trail of a run.", no_args_is_help=True)
@@ -132,16 +132,21 @@ def audit_replay(
     vault_key: Annotated[
         Path | None, typer.Option("--vault-key", help="The run's vault key; its own when left out.")
     ] = None,
+    passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Derive every decision again from the log and its blobs, without the supervisor; report the first difference."""
+    from harness.keyfile import is_encrypted
     from harness.keys import VaultKey
+    from harness.passphrase import PassphraseSource
     from harness.replay import replay_measurements, replay_run
 
     folder = existing(run)
     report = replay_run(folder)
     if subject is not None:
-        report["measurements"] = replay_measurements(folder, subject, VaultKey.load(vault_key or folder.vault_key))
+        path = vault_key or folder.vault_key
+        passphrase = PassphraseSource(passphrase_fd).ask(str(path)) if is_encrypted(path) else None
+        report["measurements"] = replay_measurements(folder, subject, VaultKey.load(path, passphrase))
     if json_:
         print_json(report)
         return

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from harness.passphrase import Passphrase, PassphraseSource
 
 REJECTED, AUDIT_FAILED, UNPROVEN, STALE = 3, 5, 6, 7
 
@@ -22,6 +25,13 @@ Workers = Annotated[
 VaultKeyFile = Annotated[
     Path | None, typer.Option("--vault-key", help="32 bytes that order the held-out items; made when absent.")
 ]
+PassphraseFd = Annotated[
+    int | None,
+    typer.Option(
+        "--passphrase-fd", min=0, help="The descriptor from which to read the keys' passphrase; else it is asked for."
+    ),
+]
+Unencrypted = Annotated[bool, typer.Option("--unencrypted", help="Keep the private keys as plain files.")]
 Generations = Annotated[
     int | None, typer.Option("--generations", min=1, help="How many in all, counted from the run's beginning.")
 ]
@@ -33,6 +43,24 @@ Proposers = Annotated[
 def print_json(value: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(value, indent=2, sort_keys=True))  # as ASCII: a stranger's words may act on a terminal
+
+
+def new_passphrase(source: PassphraseSource, what: str, *, unencrypted: bool) -> Passphrase | None:
+    """The passphrase for keys to be made; None only where that was said. KeyFileError where there is none to be had."""
+    from harness.errors import ConfigError, KeyFileError
+
+    if unencrypted:
+        if source.named:
+            raise ConfigError("a passphrase and --unencrypted: only one of them can be meant", where=source.option)
+        return None
+    chosen = source.choose(what)
+    if chosen is None:
+        raise KeyFileError(
+            "there is no passphrase to encrypt it with",
+            where=what,
+            remedy=f"run this at a terminal, or with {source.option} N; or say --unencrypted",
+        )
+    return chosen
 
 
 def existing(run: Path) -> Any:

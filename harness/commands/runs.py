@@ -12,6 +12,7 @@ from harness.commands.common import (
     Generations,
     Json,
     Out,
+    PassphraseFd,
     Proposers,
     Run,
     SubjectArg,
@@ -36,11 +37,12 @@ def run(
     proposers: Proposers = None,
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
+    passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Run a guarded improvement loop over a subject; go on where its run stopped, if there is one."""
     folder = out or Path("runs") / subject.resolve().name
-    _loop(subject, folder, seed, generations, proposers, workers, vault_key, json_=json_)
+    _loop(subject, folder, seed, generations, proposers, workers, vault_key, passphrase_fd, json_=json_)
 
 
 @app.command()
@@ -50,13 +52,25 @@ def resume(
     proposers: Proposers = None,
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
+    passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Go on with a run that was halted, interrupted or killed. Nothing that was finished is done again."""
     from harness.opening import read_subject
 
     subject, key = read_subject(existing(run))
-    _loop(subject, run, None, generations, proposers, workers, vault_key or key, json_=json_, lift_halt=True)
+    _loop(
+        subject,
+        run,
+        None,
+        generations,
+        proposers,
+        workers,
+        vault_key or key,
+        passphrase_fd,
+        json_=json_,
+        lift_halt=True,
+    )
 
 
 def _loop(
@@ -67,6 +81,7 @@ def _loop(
     proposers: str | None,
     workers: int | None,
     vault_key: Path | None,
+    passphrase_fd: int | None,
     *,
     json_: bool,
     lift_halt: bool = False,
@@ -74,8 +89,12 @@ def _loop(
     from rich.console import Console
 
     from harness.display import RunDisplay, closing
+    from harness.folder import RunFolder
+    from harness.keyring import unlock
+    from harness.passphrase import PassphraseSource
     from harness.run import Watcher, guarded_loop
 
+    passphrase = unlock(RunFolder(out), PassphraseSource(passphrase_fd), vault_key)
     console = Console(stderr=json_)
     display = RunDisplay(console, out) if not json_ else None
     watcher = Watcher(note=lambda _: None, event=lambda _: None)
@@ -91,6 +110,7 @@ def _loop(
             proposers=[name.strip() for name in proposers.split(",")] if proposers else None,
             workers=workers,
             vault_key=vault_key,
+            passphrase=passphrase,
             lift_halt=lift_halt,
         )
     if json_:
@@ -103,10 +123,12 @@ def _loop(
 def status(run: Run, json_: Json = False) -> None:
     """Say where a run stands: versions, proposals, what was rejected and why."""
     from harness.cosigning import witness_standing
+    from harness.keyring import standing as keys_standing
     from harness.views import summary
 
     state, _ = read(run)
-    result = summary(state) | {"witnesses": witness_standing(existing(run), state)}
+    folder = existing(run)
+    result = {**summary(state), "keys": keys_standing(folder), "witnesses": witness_standing(folder, state)}
     if json_:
         print_json(result)
         return
@@ -136,13 +158,22 @@ def show(run: Run, number: Annotated[int, typer.Argument(help="The proposal's nu
 
 @app.command()
 def halt(
-    run: Run, reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request", json_: Json = False
+    run: Run,
+    reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request",
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
 ) -> None:
     """Stop a run before its next swap. `lockgate resume` lifts it."""
     from harness.operating import halt as halt_run
+    from harness.passphrase import PassphraseSource
 
-    result = halt_run(existing(run), reason)
-    print_json(result) if json_ else print(f"halted: nothing is promoted until `lockgate resume {run}`")
+    result = halt_run(existing(run), reason, PassphraseSource(passphrase_fd))
+    if json_:
+        print_json(result)
+        return
+    print(f"halted: nothing is promoted until `lockgate resume {run}`")
+    if not result["logged"]:
+        print(f"the log does not say so yet: {result['why']}")
 
 
 @app.command()
@@ -154,13 +185,15 @@ def rollback(
         Path | None, typer.Option("--subject", help="Where the subject lies now, if it was moved.")
     ] = None,
     vault_key: VaultKeyFile = None,
+    passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Make an earlier version live again, bit-identical. Ends the epoch; the operator's act, logged as such."""
     from harness.operating import rollback as roll
+    from harness.passphrase import PassphraseSource
 
-    folder = existing(run)
-    result = roll(folder, version, reason, subject=subject, vault_key=vault_key)
+    source = PassphraseSource(passphrase_fd)
+    result = roll(existing(run), version, reason, source, subject=subject, vault_key=vault_key)
     print_json(result) if json_ else print(f"version {result['live']} is live")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import Json, print_json
+from harness.commands.common import Json, PassphraseFd, Unencrypted, new_passphrase, print_json
 
 app = typer.Typer(help="Run a witness of logs (C2SP tlog-witness).", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's own folder: its key and its memory.")]
@@ -17,14 +17,18 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The witness's own f
 def witness_init(
     folder: Folder,
     name: Annotated[str, typer.Option("--name", help="The name that stands before its signatures.")],
+    passphrase_fd: PassphraseFd = None,
+    unencrypted: Unencrypted = False,
     json_: Json = False,
 ) -> None:
     """Make a witness's key. Whoever relies on it needs the line that is printed, and should have it from you."""
+    from harness.passphrase import PassphraseSource
     from harness.witness import make_witness
 
-    witness = make_witness(folder, name)
+    source, key = PassphraseSource(passphrase_fd), str(folder / "witness.key")
+    witness = make_witness(folder, name, lambda: new_passphrase(source, key, unencrypted=unencrypted))
     if json_:
-        print_json({"folder": str(folder), "name": witness.name, "vkey": witness.vkey})
+        print_json({"folder": str(folder), "name": witness.name, "vkey": witness.vkey, "encrypted": not unencrypted})
     else:
         print(witness.vkey)
 
@@ -38,6 +42,7 @@ def witness_serve(
     ],
     host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 0,
+    passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Cosign the tree heads of these logs, until SIGTERM. One process may serve a folder at a time."""
@@ -47,10 +52,12 @@ def witness_serve(
 
     from harness.errors import ConfigError, DiskError
     from harness.keys import VerifierChain
+    from harness.passphrase import PassphraseSource
     from harness.witness import Witness
     from harness.witness_server import WitnessServer
 
-    witness = Witness.open(folder, [VerifierChain.load(path) for path in log])
+    source = PassphraseSource(passphrase_fd)
+    witness = Witness.open(folder, [VerifierChain.load(path) for path in log], unlock=source.ask)
     try:
         server = WitnessServer(witness, host, port)
     except OSError as error:
