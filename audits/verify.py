@@ -29,8 +29,9 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Never
 
@@ -59,7 +60,7 @@ class Unreadable(Exception):  # noqa: N818 - the reader's own files, not the run
 NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
+TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -123,14 +124,14 @@ def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def integer(text: str) -> int:
     """An integer that a double holds exactly."""
-    if len(text) > 17 or abs(int(text)) > 2**53 - 1:
+    if len(text) > 17 or not text.isascii() or abs(int(text)) > 2**53 - 1:
         raise ValueError("an integer beyond 2^53 - 1")
     return int(text)
 
 
 def real(text: str) -> float:
     """A number that a double can hold."""
-    if not math.isfinite(value := float(text)):
+    if not text.isascii() or not math.isfinite(value := float(text)):
         raise ValueError("a number beyond the range of a double")
     return value
 
@@ -143,19 +144,48 @@ def constant(text: str) -> Never:
 DECODER = json.JSONDecoder(parse_int=integer, parse_float=real, parse_constant=constant, object_pairs_hook=members)
 
 
-def canonical(value: Any) -> bytes:
-    """The form of RFC 8785, for objects of texts and digests alone: nothing else is ever written anew here."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+def canonical(value: Any) -> str:
+    """The form of RFC 8785."""
+    if type(value) is dict:
+        names = sorted(value, key=lambda name: name.encode("utf-16-be", "surrogatepass"))
+        return "{" + ",".join(f"{canonical(name)}:{canonical(value[name])}" for name in names) + "}"
+    if type(value) is list:
+        return "[" + ",".join(map(canonical, value)) + "]"
+    return shortest(value) if type(value) is float else json.dumps(value, ensure_ascii=False)
 
 
-def moment(text: str) -> float:
-    """A time (§1.4) as seconds since 1970."""
-    try:
-        if TIME.fullmatch(text):
-            return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        pass
-    raise Invalid("§1.4", f"{text[:40]!a} is no time")
+def shortest(value: float) -> str:
+    """A number as ECMA-262 §6.1.6.1.20 prints it: the shortest digits that read back as it."""
+    sign, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
+    text, point = "".join(map(str, digits)), len(digits) + int(exponent)
+    if not value:
+        return "0"
+    if len(text) <= point <= 21:
+        text = text.ljust(point, "0")
+    elif 0 < point <= 21:
+        text = f"{text[:point]}.{text[point:]}"
+    elif -6 < point <= 0:
+        text = "0." + "0" * -point + text
+    else:
+        text = f"{text[0]}{'.' if len(text) > 1 else ''}{text[1:]}e{point - 1:+}"
+    return "-" * sign + text
+
+
+def encoded(value: Any) -> bytes:
+    """The bytes of that form."""
+    return canonical(value).encode("utf-8", "surrogatepass")
+
+
+def digested(value: Any) -> str:
+    """The digest of those bytes (§1.3)."""
+    return sha256(encoded(value))
+
+
+def moment(text: Any) -> datetime | None:
+    """A time (§1.4), or None where it is none."""
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(text) if type(text) is str and TIME.fullmatch(text) else None
+    return None
 
 
 def read(path: Path, limit: int, clause: str) -> bytes:
@@ -312,7 +342,8 @@ def cosigned(note: bytes, witnesses: list[tuple[str, bytes]]) -> dict[bytes, int
         key = known.get((name, blob[:4]))
         if key is not None:
             seconds = int.from_bytes(blob[4:12], "big")
-            if len(blob) != 76 or not verified(key, f"cosignature/v1\ntime {seconds}\n{text}".encode(), blob[12:]):
+            need(len(blob) == 76 and seconds < 1 << 63, "§10.1", "a cosignature is 8 bytes of time and 64 more")
+            if not verified(key, f"cosignature/v1\ntime {seconds}\n{text}".encode(), blob[12:]):
                 raise Invalid("§3.2", f"the cosignature of {name} does not verify")
             times[key] = max(seconds, times.get(key, 0))
     return times
@@ -467,11 +498,12 @@ def open_entry(raw: bytes, name: str, key: bytes, *, signed: bool = True) -> tup
     if not isinstance(statement, dict) or set(statement) != {"_type", "predicateType", "subject", "predicate"}:
         raise Invalid("§5.5", "not an in-toto statement")
     kind, predicate = statement["predicateType"], statement["predicate"]
-    if statement["_type"] != "https://in-toto.io/Statement/v1" or not isinstance(predicate, dict):
+    typed = isinstance(kind, str) and isinstance(predicate, dict) and isinstance(statement["subject"], list)
+    if statement["_type"] != "https://in-toto.io/Statement/v1" or not typed:
         raise Invalid("§5.5", "not an in-toto statement")
     if kind == SUMMARY:
         kind, body = "authorised", from_summary(name, predicate)
-    elif isinstance(kind, str) and kind.startswith(PREFIX) and kind != PREFIX + "authorised":
+    elif kind.startswith(PREFIX) and kind != PREFIX + "authorised":
         kind, body = kind.removeprefix(PREFIX), predicate
     else:
         raise Invalid("§5.6", "a predicate that is none of these kinds")
@@ -571,7 +603,7 @@ def check_of(kind: str) -> Callable[[Any], bool]:
         "o": lambda x: type(x) is dict,
         "d": lambda x: type(x) is str and DIGEST.fullmatch(x) is not None,
         "h": lambda x: type(x) is str and HEX.fullmatch(x) is not None,
-        "t": lambda x: type(x) is str and TIME.fullmatch(x) is not None,
+        "t": lambda x: moment(x) is not None,
         "r": lambda x: type(x) is str and x in CODES,
     }
     if kind in simple:
@@ -611,7 +643,6 @@ def check_body(kind: str, body: dict[str, Any]) -> None:
     wrong = wrong_member(TABLES[kind], body)
     if wrong is not None:
         raise Invalid("§6", f"{kind}: the member {wrong[:60]!a} is missing, unknown or of another type")
-    moment(body["time"])
 
 
 # -- §7 order -------------------------------------------------------------------------------------------------------
@@ -622,7 +653,7 @@ State = dict[str, Any]  # JSON, so that --save can write it
 def beginning(keys: list[tuple[str, bytes]]) -> State:
     """The state before entry 0."""
     return {
-        "size": 0, "keys": [key_line(*keys[0])], "genesis": None, "ledger": [0, ""], "count": 0, "open": {},
+        "size": 0, "keys": [key_line(*keys[0])], "genesis": None, "ledger": None, "count": 0, "open": {},
         "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0, "alphas": 0.0,
         "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False, "time": "",
     }  # fmt: skip
@@ -672,12 +703,18 @@ def genesis(s: State, body: dict[str, Any], raw: bytes) -> None:
     config = body["config"]
     try:
         promotions, delta = config["budgets"]["promotions"], config["ledger"]["delta"]
-        gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
-        rule = config.get("witnesses")
-        witnesses = [rule["require"], *(each["key"] for each in rule["of"])] if rule else []
-    except (KeyError, TypeError):
-        raise Invalid("§6", "genesis: a configuration without budgets, ledger, gates or a sound quorum") from None
-    need(type(promotions) is int and type(delta) in (int, float), "§6", "genesis: a budget that is no number")
+        gates = sorted([gate["eval"], gate["kind"]] for gate in [*config["gates"]])
+        rule = config.get("witnesses") or {"require": 0, "of": []}
+        witnesses = [rule["require"], *(each["key"] for each in rule["of"])]
+        sound = type(promotions) is int and promotions > 0 and type(delta) is float and 0 < delta < 0.5
+        sound = sound and len({tuple(gate) for gate in gates}) == len(gates) > 0
+        sound = sound and all(
+            type(text) is str for text in [*witnesses[1:], *(part for gate in gates for part in gate)]
+        )
+        sound = sound and type(witnesses[0]) is int and 0 <= witnesses[0] < max(len(witnesses), 1)
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    need(sound, "§6", "genesis: a configuration without its gates, its budgets, or a quorum that can be")
     need(body["origin"] == parse_key(s["keys"][0], LOG_KEY)[0], "§7.1", "the origin is not the log's")
     s["genesis"] = {"promotions": promotions, "delta": delta, "gates": gates, "vault_named": body["vault_named"]}
     s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies")} | {"witnesses": witnesses}
@@ -686,17 +723,14 @@ def genesis(s: State, body: dict[str, Any], raw: bytes) -> None:
 
 def ledger(s: State, body: dict[str, Any]) -> None:
     """Spent error comes back from no backup (§7.3)."""
-    size, root = s["ledger"]
+    size, root = s["ledger"] or [-1, ""]
     grown = body["ledger_size"] > size or (body["ledger_size"] == size and body["ledger_root"] == root)
     need(grown, "§7.3", "the vault's ledger has shrunk or changed")
     s["ledger"] = [body["ledger_size"], body["ledger_root"]]
 
 
 def started(s: State, body: dict[str, Any], _: bytes) -> None:
-    if s["ledger"][1]:
-        return ledger(s, body)
-    s["ledger"] = [body["ledger_size"], body["ledger_root"]]
-    return None
+    ledger(s, body)
 
 
 def proposed(s: State, body: dict[str, Any], _: bytes) -> None:
@@ -800,12 +834,14 @@ def intended(s: State, body: dict[str, Any], _: bytes) -> None:
         need(permit["incumbent"] == live(s), "§7.11", "the incumbent has moved")
         epoch = s["open"][str(permit["number"])]["staked"]["epoch"]
         need(epoch == s["epoch"], "§7.11", "the epoch of its test has ended")
-        need(moment(body["time"]) < moment(permit["expires"]), "§7.11", "the authorisation has expired")
+        before = datetime.fromisoformat(body["time"]) < datetime.fromisoformat(permit["expires"])
+        need(before, "§7.11", "the authorisation has expired")
     else:
         known = body["version"] < len(s["versions"]) and body["version"] != s["live"]
         need(known, "§7.11", "no earlier version, or live already")
         same = s["versions"][body["version"]]["candidate"]["digest"] == body["candidate"]
         need(same, "§7.11", "another candidate than that version's")
+        need(body.get("authorisation") is None, "§7.11", "a rollback uses no authorisation")
     s["intent"] = {name: body.get(name) for name in ("action", "version", "candidate", "authorisation")}
 
 
@@ -921,35 +957,28 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
             raise Invalid("§9.1", f"models/{version}: {error.strerror}") from None
         need(names == files | {"source"}, "§9.1", f"models/{version} has other files than a version has")
         recipe = read(folder / "recipe.json", BLOB, "§9.2")
-        same = strict_json(recipe, BLOB, "§9.2") == record["recipe"]
-        tree = {path: digest_of(folder / "source" / path, "§9.2") for path in sorted_files(folder / "source")}
-        source, weights = sha256(canonical(tree)), digest_of(folder / "weights.safetensors", "§9.2")
-        bound = b'{"recipe":%b,"source":"%b","weights":"%b"}' % (recipe, source.encode(), weights.encode())
-        same = same and sha256(bound) == record["digest"]
+        strict_json(recipe, BLOB, "§9.2")
+        tree = {path: digest_of(folder / "source" / path, "§9.2") for path in files_below(folder / "source")}
+        source, weights = digested(tree), digest_of(folder / "weights.safetensors", "§9.2")
+        parts = {"recipe": record["recipe"], "source": source, "weights": weights}
+        same = recipe == encoded(record["recipe"]) and digested(parts) == record["digest"]
         same = same and (source, weights) == (record["source"], record["weights"])
         need(same, "§9.2", f"models/{version} is not the candidate that was authorised")
+        # `flops` may be left out or null in the log; the file says it (§9.2).
         told = read(folder / "candidate.json", BLOB, "§9.2")
-        need(told == ordered(record, recipe), "§9.2", f"models/{version}: candidate.json is another")
+        need(told == encoded({"flops": None} | record), "§9.2", f"models/{version}: candidate.json is another")
         entry = read(folder / "authorisation.json", ENTRY, "§9.3")
         need(sha256(entry) == known["raw"], "§9.3", f"models/{version}: not the entry that authorised it")
         note = check_proof(read(folder / "authorisation.proof", 2 * NOTE, "§9.3"), entry, known["index"], keys, tiles)
-        if s["genesis"]["witnesses"]:
-            required, *lines = s["genesis"]["witnesses"]
+        required, *lines = s["genesis"]["witnesses"]
+        if required:
             signed = len(cosigned(note, [parse_key(line, WITNESS_KEY, "§10.3") for line in lines]))
             need(signed >= required, "§10.3", f"{signed} of {required} witnesses have cosigned what allowed {version}")
 
 
-def ordered(record: dict[str, Any], recipe: bytes) -> bytes:
-    """The candidate record in the form of RFC 8785: its only numbers besides the recipe's are integers."""
-    parts = [
-        canonical(name) + b":" + (recipe if name == "recipe" else canonical(record[name])) for name in sorted(record)
-    ]
-    return b"{" + b",".join(parts) + b"}"
-
-
-def sorted_files(root: Path) -> Iterator[str]:
-    """The files below a folder, by path as RFC 8785 orders names; anything but files and folders is refused."""
-    found = []
+def files_below(root: Path) -> list[str]:
+    """The files below a folder, by path; anything but files and folders is refused."""
+    found: list[str] = []
     stack = [""]
     while stack:
         inner = stack.pop()
@@ -961,7 +990,7 @@ def sorted_files(root: Path) -> Iterator[str]:
                     (stack if each.is_dir(follow_symlinks=False) else found).append(path)
         except OSError as error:
             raise Invalid("§9.1", f"source/{inner}: {error.strerror}") from None
-    yield from sorted(found, key=lambda path: path.encode("utf-16-be", "surrogatepass"))
+    return found
 
 
 def check_proof(data: bytes, entry: bytes, index: int, keys: list[tuple[str, bytes]], tiles: Tiles) -> bytes:
@@ -974,7 +1003,8 @@ def check_proof(data: bytes, entry: bytes, index: int, keys: list[tuple[str, byt
     begun = gap and 2 <= len(lines) <= 65 and lines[0] == "c2sp.org/tlog-proof@v1" and lines[1].startswith("index ")
     need(begun, "§9.3", "authorisation.proof is no tlog-proof")
     need(number(lines[1][6:], "§9.3") == index, "§9.3", "the proof is of another entry")
-    (_, size, root), _ = open_head(note, keys, "§9.3")
+    (origin, size, root), _ = open_head(note, keys, "§9.3")
+    need(origin == keys[0][0], "§9.3", "the proof's tree head is that of another log")
     need(index < size, "§9.3", "the proof's tree head is older than the entry")
     place, last, hashed = index, size - 1, leaf(entry)  # RFC 9162 §2.1.3.2
     for line in lines[2:]:
@@ -1023,7 +1053,7 @@ def load_saved(path: str) -> tuple[State | None, bytes]:
     try:
         saved = strict_json(data, 1 << 30, "--since")
         state, note = saved["state"], saved["head"]
-        whole = saved["digest"] == sha256(canonical([note, state]))
+        whole = saved["digest"] == digested([note, state])
         whole = whole and set(state) == set(beginning([("a", bytes(32))]))
     except (Invalid, KeyError, TypeError):
         whole = False
@@ -1101,7 +1131,7 @@ def freshness(options: argparse.Namespace, note: bytes, witnesses: list[Any], ne
         young = sum(now - age <= signed <= now + AHEAD for signed in cosigned(note, witnesses).values())
         return young >= quorum, f"{young} of the {quorum} witnesses required have cosigned it within {age:g} seconds"
     if options.max_age is not None:
-        old = now - moment(newest)
+        old = (datetime.now(UTC) - datetime.fromisoformat(newest)).total_seconds()
         return -AHEAD <= old <= options.max_age, f"the last entry is {old:.0f} seconds old"
     return bool(options.head), "it extends the head that you hold" if options.head else ""
 
@@ -1110,7 +1140,7 @@ def save(path: str, note: str, state: State) -> None:
     """Write where this verification ended, for --since; atomically."""
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(canonical({"head": note, "state": state, "digest": sha256(canonical([note, state]))}))
+        temporary.write_bytes(encoded({"head": note, "state": state, "digest": digested([note, state])}))
         temporary.replace(path)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None

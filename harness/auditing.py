@@ -6,10 +6,12 @@ verifier that shares nothing with it is `audits/verify.py`; both answer in the w
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,17 +20,18 @@ from typing import Any
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
-from harness.entries import Entry, kind_of
+from harness.entries import Authorised, Entry, Genesis, Intended, kind_of
 from harness.errors import AuditError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
 from harness.journal import Step, follow
 from harness.keys import Verifier, VerifierChain
-from harness.live import check_version, live_version
+from harness.live import FILES, check_version, live_version
 from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head
 from harness.state import RunState
 
 MAX_BLOB = 16 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 AHEAD = 300
 """Seconds by which a signed time may be ahead of the reader's clock (FORMAT §11.2)."""
 DAY = 86_400
@@ -66,21 +69,24 @@ def verify_run(
     """
     trusted = None if key is None else VerifierChain.load(key)
     chain = _chain(folder, trusted)
-    reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
+    with _clause("§4.2"):
+        reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
     _check_head(reader, freshness, [*chain, *(trusted or ())])
     blobs = _Blobs(folder)
-    permissions: dict[int, tuple[int, bytes, Verifier]] = {}
+    permissions = _Permissions()
     state = RunState()
-    for step in follow(reader, chain):
-        if not log_only:
-            blobs.check(step)
-        state = _permitted(step, permissions)
+    with _clause("§4.2"):
+        for step in follow(reader, chain):
+            if not log_only:
+                blobs.check(step)
+            permissions.note(step)
+            state = step.state
     if state.genesis is None:
         raise AuditError("the log is empty: no genesis", where="entry 0", clause="§7.1")
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
     if not log_only:
-        _check_models(folder, reader, state, permissions)
+        _check_models(folder, reader, state, permissions.of_versions)
     fresh = _fresh(reader, state, freshness)
     return _report(reader, state, fresh, blobs.count, trusted=trusted is not None, log_only=log_only)
 
@@ -116,12 +122,31 @@ def read_witnesses(files: Sequence[Path]) -> list[WitnessVerifier]:
 
 def _chain(folder: RunFolder, trusted: VerifierChain | None) -> Sequence[Verifier]:
     """The log's keys as the run names them, a hint; the reader's own where the run names none."""
+    if trusted is not None and not os.path.lexists(folder.public_key):
+        return trusted
     try:
-        return VerifierChain.load(folder.public_key)
+        text = _small(folder.public_key, "§2.2").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise AuditError("the run's public key is not UTF-8", clause="§2.2") from error
+    try:
+        keys = [Verifier.parse(line) for line in text.removesuffix("\n").split("\n")[:65]]
     except KeyFileError as error:
-        if trusted is not None and not os.path.lexists(folder.public_key):
-            return trusted
-        raise AuditError(f"the run's public key cannot be read: {error}", clause="§2.2") from error
+        raise AuditError(f"the run's public key cannot be read: {error}", clause="§2.1") from error
+    try:
+        return VerifierChain.of(keys)
+    except KeyFileError as error:
+        raise AuditError(f"the run's public keys are not those of a log: {error}", clause="§2.2") from error
+
+
+@contextlib.contextmanager
+def _clause(clause: str) -> Iterator[None]:
+    """Give errors that name no clause this one: of a log's files, those that know better name their own."""
+    try:
+        yield
+    except AuditError as error:
+        if error.clause is not None:
+            raise
+        raise AuditError(error.message, where=error.where, remedy=error.remedy, clause=clause) from error
 
 
 def _check_head(reader: LogReader, freshness: Freshness, keys: Sequence[Verifier]) -> None:
@@ -133,8 +158,8 @@ def _check_head(reader: LogReader, freshness: Freshness, keys: Sequence[Verifier
             note = file.read(1 << 16)
     except OSError as error:
         raise LockgateError(f"cannot be read: {error.strerror}", where=str(freshness.head)) from error
-    known: TreeHead = open_head(note, keys)
     try:
+        known: TreeHead = open_head(note, keys)
         reader.check_extends(known)
     except AuditError as error:
         raise AuditError(error.message, where=error.where, clause="§11.1") from error
@@ -190,12 +215,13 @@ class _Blobs:
 
     def _manifest(self, source: str, step: Step) -> list[str]:
         try:
-            manifest = parse_json(self._store.get(source), max_bytes=MAX_BLOB)
+            manifest = parse_json(self._store.get(source, max_bytes=MAX_BLOB), max_bytes=MAX_BLOB)
         except LockgateError as error:
             raise AuditError(f"a source tree: {error}", where=f"entry {step.index}", clause="§8.2") from error
-        if not isinstance(manifest, dict) or not all(isinstance(name, str) for name in manifest.values()):
+        named = manifest.values() if isinstance(manifest, dict) else [None]
+        if not all(isinstance(name, str) and _DIGEST.fullmatch(name) for name in named):
             raise AuditError("a source tree that is no object of digests", where=f"entry {step.index}", clause="§8.2")
-        return sorted(str(name) for name in manifest.values())
+        return sorted(map(str, named))
 
 
 def _sources(entry: Entry) -> set[str]:
@@ -203,12 +229,23 @@ def _sources(entry: Entry) -> set[str]:
     return set() if candidate is None or isinstance(candidate, str) else {candidate.source}
 
 
-def _permitted(step: Step, permissions: dict[int, tuple[int, bytes, Verifier]]) -> RunState:
-    """Note which entry, in which bytes, allowed a version: one for each version, the last one counts."""
-    version = 0 if kind_of(step.entry) == "genesis" else getattr(step.entry, "version", None)
-    if kind_of(step.entry) in ("genesis", "authorised") and version is not None:
-        permissions[version] = (step.index, step.raw, step.signer)
-    return step.state
+class _Permissions:
+    """Which entry, in which bytes and by which key, allowed each version: the one that its intent names."""
+
+    def __init__(self) -> None:
+        self._unused: dict[int, tuple[int, bytes, Verifier]] = {}
+        self.of_versions: dict[int, tuple[int, bytes, Verifier]] = {}
+
+    def note(self, step: Step) -> None:
+        """Take one entry in."""
+        entry, here = step.entry, (step.index, step.raw, step.signer)
+        if isinstance(entry, Genesis):
+            self.of_versions[0] = here
+        elif isinstance(entry, Authorised):
+            self._unused = {index: kept for index, kept in self._unused.items() if index in step.state.authorised}
+            self._unused[step.index] = here
+        elif isinstance(entry, Intended) and entry.authorisation is not None:
+            self.of_versions[entry.version] = self._unused[entry.authorisation]
 
 
 def _check_models(
@@ -224,17 +261,18 @@ def _check_models(
         raise AuditError(message, where=str(folder.root / "current"), clause="§9.4")
     for version, candidate in state.versions.items():
         place = folder.models / str(version)
+        _check_listing(place)
         try:
             check_version(folder.root, version, candidate)
         except PromotionError as error:
             raise AuditError(error.message, where=error.where, clause="§9.2", remedy=error.remedy) from error
         index, raw, signer = permissions[version]
-        if _small(place / "candidate.json") != canonical_bytes(candidate.json_value()):
+        if _small(place / "candidate.json", "§9.2") != canonical_bytes(candidate.json_value()):
             raise AuditError("candidate.json is not the record in the log", where=str(place), clause="§9.2")
-        if _small(place / "authorisation.json") != raw:
+        if _small(place / "authorisation.json", "§9.3") != raw:
             raise AuditError(f"authorisation.json is not entry {index}", where=str(place), clause="§9.3")
         try:
-            proof = LogProof.parse(_small(place / "authorisation.proof"))
+            proof = LogProof.parse(_small(place / "authorisation.proof", "§9.3"))
             if proof.index != index:
                 raise AuditError(f"the proof is of entry {proof.index}")  # noqa: TRY301 - one way out
             reader.check_extends(proof.verify(raw, state.keys, origin=signer.name))
@@ -254,7 +292,24 @@ def _check_quorum(head: bytes, state: RunState, place: Path) -> None:
         raise AuditError(message, where=str(place), clause="§10.3")
 
 
-def _small(path: Path) -> bytes:
+def _check_listing(place: Path) -> None:
+    """A version's folder holds exactly a version's files, and its source tree files and folders alone (§9.1)."""
+    try:
+        if {path.name for path in place.iterdir()} != FILES:
+            raise AuditError("other files than a version has", where=str(place), clause="§9.1")
+        folders = [place / "source"]
+        while folders:
+            with os.scandir(folders.pop()) as listing:
+                for each in listing:
+                    if each.is_dir(follow_symlinks=False):
+                        folders.append(Path(each.path))
+                    elif not each.is_file(follow_symlinks=False):
+                        raise AuditError("neither a file nor a folder", where=each.path, clause="§9.1")
+    except OSError as error:
+        raise AuditError(f"cannot be read: {error.strerror}", where=str(place), clause="§9.1") from error
+
+
+def _small(path: Path, clause: str) -> bytes:
     """The bytes of a small regular file; AuditError."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -263,8 +318,8 @@ def _small(path: Path) -> bytes:
             if stat.S_ISREG(status.st_mode) and status.st_size <= 1 << 20:
                 return stream.read(status.st_size)
     except OSError as error:
-        raise AuditError(f"cannot be read: {error.strerror}", where=str(path), clause="§9.1") from error
-    raise AuditError("not a small regular file", where=str(path), clause="§9.1")
+        raise AuditError(f"cannot be read: {error.strerror}", where=str(path), clause=clause) from error
+    raise AuditError("not a small regular file", where=str(path), clause=clause)
 
 
 def blob_digests(entry: Entry) -> set[str]:

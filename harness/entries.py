@@ -7,15 +7,25 @@ was written, which no decision reads.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import AfterValidator, StringConstraints, ValidationError
 
 from harness.config import Config
 from harness.errors import AuditError
 from harness.records import Candidate, Count, Decision, Digest, GateVerdict, Proposed, Record, first_problem
 
-Time = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)$")]
+
+def _an_instant(text: str) -> str:
+    """A time is one of the calendar; ValueError for the thirtieth of February."""
+    datetime.fromisoformat(text)
+    return text
+
+
+_TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|\+00:00)$"
+Time = Annotated[str, StringConstraints(pattern=_TIME), AfterValidator(_an_instant)]
+"""FORMAT §1.4, in ASCII digits: pydantic's class of digits has those of every script."""
 LedgerRoot = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -193,7 +203,7 @@ class Watched(Entry):
     version: Count
     candidate: Digest
     expected: Digest
-    answers: Digest | None
+    answers: Digest | None = None
     ok: bool
 
 

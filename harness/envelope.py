@@ -40,7 +40,9 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 _PREDICATE_TYPE = "urn:lockgate:entry:v1:"
 _KIND = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", re.ASCII)
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,6})?(Z|\+00:00)", re.ASCII
+)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
@@ -212,22 +214,22 @@ def _subjects(listed: list[Json]) -> dict[str, str]:
             ):
                 subjects[name] = f"sha256:{hexadecimal}"
             case _:
-                raise AuditError("a subject that is not a name of its own with one SHA-256 digest", clause="§5.5")
+                raise AuditError("a subject that is not a name of its own with one SHA-256 digest", clause="§5.8")
     if not subjects:
-        raise AuditError("a Statement without a subject", clause="§5.5")
+        raise AuditError("a Statement without a subject", clause="§5.8")
     return subjects
 
 
 def _check_parts(kind: str, body: Mapping[str, Any], subjects: Mapping[str, str]) -> None:
     if len(kind) > 64 or not _KIND.fullmatch(kind):
-        raise AuditError(f"{kind[:80]!a} is no kind of entry", clause="§5.6")
+        raise AuditError(f"{kind[:80]!a} is no kind of entry", clause="§6")
     time = body.get("time")
     if not isinstance(time, str) or not _TIME.fullmatch(time):
-        raise AuditError("`time` is not ISO 8601 in UTC, such as 2026-01-31T23:59:59Z", where=kind, clause="§1.4")
+        raise AuditError("`time` is not ISO 8601 in UTC, such as 2026-01-31T23:59:59Z", where=kind, clause="§6")
     try:
         datetime.fromisoformat(time)
     except ValueError as error:
-        raise AuditError(f"`time` is no time: {time}", where=kind, clause="§1.4") from error
+        raise AuditError(f"`time` is no time: {time}", where=kind, clause="§6") from error
     for name, value in subjects.items():
         if not name or name == _RUN or not isinstance(value, str) or not _DIGEST.fullmatch(value):
             raise AuditError(

@@ -145,7 +145,7 @@ def follow(log: Path | LogReader, chain: Verifier | Sequence[Verifier]) -> Itera
     if state.keys[-1] not in open_note(reader.head, keys)[1]:
         raise AuditError("the tree head is not signed by the key in force", clause="§3.2")
     if state.keys[-1].name != reader.origin:
-        raise AuditError("the key is not the log's: another name", clause="§2.2")
+        raise AuditError("the key is not the log's: another name", clause="§3.2")
 
 
 def _steps(entries: Iterator[bytes], state: RunState) -> Iterator[Step]:
@@ -154,7 +154,7 @@ def _steps(entries: Iterator[bytes], state: RunState) -> Iterator[Step]:
         try:
             sealed = unseal(raw, signer)
             entry = read_entry(sealed.kind, sealed.body, index)
-            if sealed.subjects != subjects_of(entry):
+            if list(sealed.subjects.items()) != list(subjects_of(entry).items()):  # their order counts, too
                 raise AuditError("the subjects are not those of its body", clause="§5.8")  # noqa: TRY301 - one way out
             state = fold(state, index, entry)
         except AuditError as error:

@@ -12,16 +12,19 @@ Not covered: when this may be called; see `promotion.py`.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 from pathlib import Path
 
-from harness.artifacts import BlobStore
+from harness.artifacts import BlobStore, open_regular
 from harness.canonical import canonical_bytes, digest_file, digest_json, parse_json
 from harness.durable import make_directory, sync_directory, write_durably
 from harness.errors import ArtifactError, CanonicalError, LockgateError, PromotionError
 from harness.records import Candidate
 
+_RECIPE = 1 << 20
 CURRENT = "current"
 MODELS = "models"
 WEIGHTS = "weights.safetensors"
@@ -81,9 +84,11 @@ def check_version(run: Path, version: int, candidate: Candidate) -> None:
     try:
         strangers = {path.name for path in folder.iterdir()} ^ FILES
         linked = any((folder / name).is_symlink() for name in FILES)
-        recipe = (folder / "recipe.json").read_bytes()
+        with open_regular(folder / "recipe.json", max_bytes=_RECIPE) as file:
+            recipe = file.read()
         source = digest_json(source_manifest(folder / "source"))
-        weights = digest_file(folder / WEIGHTS)
+        with open_regular(folder / WEIGHTS) as file:  # a FIFO would wait for a writer for ever
+            weights = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         digested = candidate_digest(parse_json(recipe), source, weights)
         changed = recipe != canonical_bytes(candidate.recipe) or digested != candidate.digest
     except (OSError, LockgateError) as error:
@@ -137,11 +142,11 @@ def live_version(run: Path) -> int | None:
     """The version that `current` names, or None where there is no link; PromotionError where it names anything else."""
     link = run / CURRENT
     try:
-        target = link.readlink()
+        target = os.readlink(link)  # noqa: PTH115 - a Path would make one spelling of several
     except FileNotFoundError:
         return None
     except OSError as error:
         raise PromotionError("not a symbolic link", where=str(link)) from error
-    if len(target.parts) != 2 or target.parts[0] != MODELS or not re.fullmatch(r"0|[1-9][0-9]{0,8}", target.parts[1]):
-        raise PromotionError(f"names {target}, which is no version", where=str(link))
-    return int(target.parts[1])
+    if not re.fullmatch(rf"{MODELS}/(0|[1-9][0-9]{{0,8}})", target):
+        raise PromotionError(f"names {target[:80]!a}, which is no version", where=str(link))
+    return int(target.removeprefix(f"{MODELS}/"))

@@ -67,7 +67,7 @@ class LogReader:
         known_keys = [verifiers] if isinstance(verifiers, Verifier) else list(verifiers)
         note = b""
         for _ in range(_ATTEMPTS):
-            before, note = note, _read(folder / HEAD, _HEAD_LIMIT)
+            before, note = note, _read(folder / HEAD, _HEAD_LIMIT, "§3.1")
             try:
                 reader = cls(folder, note, open_head(note, known_keys, origin=origin))
             except AuditError:
@@ -167,10 +167,10 @@ class LogReader:
         for _ in range(_ATTEMPTS):
             for wider in [width, *_wider(self._folder / name, width), WIDTH]:
                 path = self._folder / tile_path(level, index, wider)
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                     try:
                         data = _read_file(path, limit)
-                    except FileNotFoundError:
+                    except (FileNotFoundError, NotADirectoryError):
                         raise
                     except OSError as error:
                         message = f"the file cannot be read: {error.strerror}"
@@ -215,12 +215,14 @@ def _wider(path: Path, width: int) -> list[int]:
     return sorted(int(name) for name in names if _WIDTH_NAME.fullmatch(name) and width < int(name) < WIDTH)
 
 
-def _read(path: Path, limit: int) -> bytes:
+def _read(path: Path, limit: int, clause: str = "§4.2") -> bytes:
     """Read a file of the log; raises AuditError."""
     try:
         return _read_file(path, limit)
+    except AuditError as error:
+        raise AuditError(error.message, where=error.where, clause=clause) from error
     except OSError as error:
-        raise AuditError(f"the file cannot be read: {error.strerror}", where=str(path)) from error
+        raise AuditError(f"the file cannot be read: {error.strerror}", where=str(path), clause=clause) from error
 
 
 def _read_file(path: Path, limit: int) -> bytes:

@@ -79,19 +79,19 @@ def sign_note(text: str, *signers: Signer) -> bytes:
 def parse_note(data: bytes) -> Note:
     """Take a note apart by the grammar of signed-note; raises AuditError. Verifies nothing."""
     if len(data) > _LIMIT:
-        raise AuditError(f"a note of {len(data)} bytes, where at most {_LIMIT} are read")
+        raise AuditError(f"a note of {len(data)} bytes, where at most {_LIMIT} are read", clause="§3.1")
     try:
         whole = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise AuditError("a note that is not UTF-8") from error
+        raise AuditError("a note that is not UTF-8", clause="§3.1") from error
     if any(ord(c) < 0x20 and c != "\n" for c in whole):
-        raise AuditError("a control character in a note")
+        raise AuditError("a control character in a note", clause="§3.1")
     text, gap, block = whole.rpartition("\n\n")
     if not gap or not block.endswith("\n"):
-        raise AuditError("a note is text, an empty line, and signature lines, each with its newline")
+        raise AuditError("a note is text, an empty line, and signature lines, each with its newline", clause="§3.1")
     lines = block[:-1].split("\n")
     if len(lines) > _SIGNATURES:
-        raise AuditError(f"{len(lines)} signatures, where at most {_SIGNATURES} are read")
+        raise AuditError(f"{len(lines)} signatures, where at most {_SIGNATURES} are read", clause="§3.1")
     return Note(text + "\n", tuple(_signature(line) for line in lines))
 
 
@@ -104,11 +104,14 @@ def open_note(data: bytes, verifiers: Iterable[Verifier]) -> tuple[str, list[Ver
         verifier = known.get((line.name, line.id))
         if verifier is None:
             continue
-        verifier.verify(note.text.encode(), line.signature)
+        try:
+            verifier.verify(note.text.encode(), line.signature)
+        except AuditError as error:
+            raise AuditError(error.message, clause="§3.2") from error
         if verifier not in signers:
             signers.append(verifier)
     if not signers:
-        raise AuditError("no signature by a known key")
+        raise AuditError("no signature by a known key", clause="§3.2")
     return note.text, signers
 
 
@@ -130,12 +133,12 @@ class TreeHead:
         """Read the three lines; raises AuditError. Extension lines are refused."""
         lines = text.split("\n")
         if len(lines) != 4 or lines[3]:
-            raise AuditError("a tree head has exactly three lines")
+            raise AuditError("a tree head has exactly three lines", clause="§3.1")
         if not is_key_name(lines[0]):
-            raise AuditError("a tree head's first line is the log's origin")
+            raise AuditError("a tree head's first line is the log's origin", clause="§3.1")
         root = _base64(lines[2])
         if len(root) != HASH:
-            raise AuditError(f"a root of {len(root)} bytes")
+            raise AuditError(f"a root of {len(root)} bytes", clause="§3.1")
         return cls(lines[0], _number(lines[1]), root)
 
 
@@ -194,10 +197,10 @@ class LogProof:
 def _signature(line: str) -> NoteSignature:
     match = _LINE.fullmatch(line)
     if match is None or not is_key_name(match["name"]):
-        raise AuditError("a signature line is `— NAME BASE64`")
+        raise AuditError("a signature line is `— NAME BASE64`", clause="§3.1")
     blob = _base64(match["blob"])
     if len(blob) < 5:
-        raise AuditError("a signature line without a signature")
+        raise AuditError("a signature line without a signature", clause="§3.1")
     return NoteSignature(match["name"], blob[:4], blob[4:])
 
 
@@ -205,10 +208,10 @@ def _base64(text: str) -> bytes:
     try:
         return decode_base64(text)
     except CanonicalError as error:
-        raise AuditError(str(error)) from error
+        raise AuditError(str(error), clause="§3.1") from error
 
 
 def _number(text: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise AuditError(f"{text[:40]!a} is no decimal number")
+        raise AuditError(f"{text[:40]!a} is no decimal number", clause="§3.1")
     return int(text)

@@ -128,12 +128,20 @@ def _replay_proposal(
     )
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)
-    document: Any = parse_json(blobs.get(found.document), max_bytes=MAX_BLOB)
+    document, logged = _unsalted(blobs, found.document), _unsalted(blobs, found.judgement)
     again = judge.decide(policies, "decide", document["proposal"]["kind"], document)
-    _same(where, "the judgement", digest(canonical_bytes(again.json_value())), found.judgement)
+    _same(where, "the judgement", canonical_bytes(again.json_value()), canonical_bytes(logged))
     decision = decide(found.measured.gates, genesis.eval_kinds, again)
     _same(where, "the decision", decision, found.decision)
     return 1
+
+
+def _unsalted(blobs: BlobStore, name: str) -> dict[str, Any]:
+    """What a blob of the decide stage says, without the salt that keeps its digest from telling scores."""
+    value: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    if not isinstance(value, dict) or "salt" not in value:
+        raise AuditError("a blob of the decide stage without its salt", where=name, clause="§8.3")
+    return {member: each for member, each in value.items() if member != "salt"}
 
 
 def _judge_again(judge: Judge, policies: PolicySet, stage: str, name: str, blobs: BlobStore) -> Judgement:

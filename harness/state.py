@@ -335,6 +335,8 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal(f"version {entry.version} was never live")
             if entry.version == state.live:
                 raise illegal(f"version {entry.version} is live already")
+            if entry.authorisation is not None:
+                raise illegal("a rollback uses no authorisation")
             return replace(state, intent=entry)
         case Promoted():
             intent = state.intent

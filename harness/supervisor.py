@@ -10,9 +10,11 @@ order of number, so that the same stakes are spent with one worker or many.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from harness.canonical import canonical_bytes, parse_json
 from harness.decision import decide, reject
@@ -30,7 +32,7 @@ from harness.errors import (
     StoppingError,
 )
 from harness.promotion import Promotion
-from harness.records import Reason
+from harness.records import Digest, Reason
 from harness.rules import decide_document
 from harness.screening import Screening
 from harness.trial import Trial
@@ -203,13 +205,16 @@ class Supervisor(Desk):
         document = decide_document(screened, self.state, rooms.config, found, evidence)
         judgement = rooms.judge.decide(rooms.policies, "decide", document["proposal"]["kind"], document)
         decision = decide(found.measured.gates, rooms.eval_kinds, judgement)
-        kept = rooms.blobs.put(canonical_bytes(judgement.json_value()))
-        shown = rooms.blobs.put(canonical_bytes(document))
+        kept, shown = self._salted(judgement.json_value()), self._salted(document)
         if decision.verdict == "promote":
             self._journal.commit(Decided(number=number, decision=decision, judgement=kept, document=shown))
             self._promotion.promote(number)
         else:
             self._reject(number, decision, judgement=kept, document=shown)
+
+    def _salted(self, value: dict[str, Any]) -> Digest:
+        """Keep what holds scores as a blob whose digest, which is public, confirms no guess (FORMAT §8.3)."""
+        return self._rooms.blobs.put(canonical_bytes({**value, "salt": secrets.token_hex(16)}))
 
     def recover(self) -> None:
         """Bring disk, vault and log into step after any crash; before anything else."""

@@ -374,7 +374,9 @@ def envelopes(v: Vectors) -> None:
         ("truth-as-a-number", "`true` is no number", "§6", b'"ledger_size":1', b'"ledger_size":true'),
         ("number-below-zero", "a negative count", "§6", b'"ledger_size":1', b'"ledger_size":-1'),
         ("time-without-a-zone", "a time that is not in UTC", "§6", b'01Z"', b'01"'),
-        ("time-that-is-none", "the thirteenth month", "§1.4", b"2026-01-02", b"2026-13-02"),
+        ("time-that-is-none", "the thirteenth month", "§6", b"2026-01-02", b"2026-13-02"),
+        ("time-in-other-digits", "digits of another script", "§6", b"2026-01-02", "2026-01-٠٢".encode()),
+        ("time-at-24", "an hour that some readers take for the next day's first", "§6", b"T03:00:01", b"T24:00:00"),
     ):
 
         def change(payload: bytes, old: bytes = old, new: bytes = new, name: str = name) -> bytes:
@@ -400,6 +402,17 @@ def envelopes(v: Vectors) -> None:
         item = v.one("authorised")
         item.raw = resigned(lambda payload, old=old, new=new: payload.replace(old, new, 1))
         v.illegal(name, why, "§5.7", [*upto, item])
+    for name, why, old, new in (
+        ("expiry-in-other-digits", "a time in digits of another script", b"2030-01-01", "٢٠٣٠-01-01".encode()),
+        ("expiry-that-is-none", "the thirtieth of February", b"2030-01-01", b"2030-02-30"),
+    ):
+        item = v.one("authorised")
+        item.raw = resigned(lambda payload, old=old, new=new: payload.replace(old, new, 1))
+        v.illegal(name, why, "§6", [*upto, item])
+    swapped = v.one("authorised")
+    swapped.raw = resigned(lambda payload: json.dumps(
+        {**json.loads(payload), "subject": json.loads(payload)["subject"][::-1]}).encode())  # fmt: skip
+    v.illegal("subjects-in-another-order", "the weights before the candidate", "§5.8", [*upto, swapped])
     weights = v.one("authorised")
     weights.about = {"candidate": weights.body["candidate"], "weights.safetensors": digest(b"others")}
     v.illegal("summary-about-other-weights", "the subject names other weights than the body", "§5.8", [*upto, weights])
@@ -566,6 +579,13 @@ def order(v: Vectors) -> None:
     )
     back = one("intended", action="rollback", version=7, authorisation=None)
     case("rollback-to-nothing", "a version that never was", "§7.11", items, back)
+    case(
+        "rollback-with-a-permission",
+        "a rollback that would use a permission up",
+        "§7.11",
+        items,
+        one("intended", action="rollback", version=0, candidate=one("genesis").body["baseline"]["digest"]),
+    )
     here = one("intended", action="rollback", authorisation=None)
     case("rollback-to-the-live-one", "back to where it is", "§7.11", items, here)
     case("promoted-without-an-intent", "a swap out of nothing", "§7.12", upto("intended"), one("promoted"))
@@ -706,6 +726,8 @@ def models(v: Vectors) -> None:
     v.invalid(
         "live-model-is-another", "the link names a version that is not live", {}, "§9.4", links={"current": "models/0"}
     )
+    v.invalid("live-model-spelt-otherwise", "a link that leads there by another spelling", {}, "§9.4",
+              links={"current": "models//1"})  # fmt: skip
     v.invalid("live-model-elsewhere", "the link leads out of the run", {}, "§9.4", links={"current": "/tmp/model"})
     v.invalid("no-live-model", "there is no link", {}, "§9.4", links={"current": None})
 
