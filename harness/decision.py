@@ -59,7 +59,7 @@ _BY_EVAL_KIND: Mapping[str, Reason] = {
     "robustness": "gate-robustness",
 }
 
-_CLAIM = {
+CLAIM = {
     "improve": "better than the incumbent",
     "parent": "not worse than the incumbent by the margin",
     "anchor": "not worse than the baseline by the margin",
@@ -101,12 +101,12 @@ def gated(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str]) -> list[W
         if gate.verdict == "fail":
             code = "gate-objective" if gate.kind == "improve" else _BY_EVAL_KIND.get(eval_kinds.get(gate.eval, ""))
             reasons.append(
-                Why(code=code or "gate-capability", text=f"{gate.eval} is not shown to be {_CLAIM[gate.kind]}")
+                Why(code=code or "gate-capability", text=f"{gate.eval} is not shown to be {CLAIM[gate.kind]}")
             )
     if reasons:
         return reasons
     return [
-        Why(code="inconclusive", text=f"{gate.eval}: the items allowed do not show it to be {_CLAIM[gate.kind]}")
+        Why(code="inconclusive", text=f"{gate.eval}: the items allowed do not show it to be {CLAIM[gate.kind]}")
         for gate in gates
         if gate.verdict != "pass"
     ]

@@ -1,70 +1,10 @@
-"""One proposal on one page: the change, each rule with its values, each gate with its evidence, the decision."""
+"""One proposal on a terminal: the change, each rule with its values, each gate with its evidence, the decision."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from harness.artifacts import BlobStore
-from harness.canonical import parse_json
-from harness.entries import Entry, kind_of
-from harness.errors import ConfigError
 from harness.plain import plain, plain_lines
-from harness.proposal import unified_diff
-from harness.state import RunState
-from harness.trail import told
-from harness.views import evidence_view, proposal_view
-
-MAX_BLOB = 16 << 20
-
-
-def proposal_page(run: Path, state: RunState, entries: list[Entry], number: int) -> dict[str, Any]:
-    """Everything that the log and its blobs say of one proposal. ConfigError where there is none of that number."""
-    found = state.proposals.get(number)
-    if found is None:
-        raise ConfigError(f"no proposal {number}", where=str(run), remedy=f"there are 1 to {len(state.proposals)}")
-    blobs = BlobStore(run / "blobs")
-
-    def blob(name: str | None) -> Any:
-        return None if name is None else parse_json(blobs.get(name), max_bytes=MAX_BLOB)
-
-    page = proposal_view(found)
-    try:
-        page["document"] = blob(found.proposed.document)
-    except Exception:  # noqa: BLE001 - a proposal may be any bytes; they are shown as they are
-        page["document"] = blobs.get(found.proposed.document).decode("utf-8", "backslashreplace")[:4000]
-    page["change"] = blob(found.screened.change)["change"] if found.screened else None
-    page["diff"] = _diff(state, found.screened.base, found.screened.source, blobs) if found.screened else ""
-    page["rules"] = [
-        {"stage": stage, **verdict}
-        for stage, name in (
-            ("screen", found.screened.judgement if found.screened else None),
-            ("decide", found.judgement),
-        )
-        if name
-        for verdict in blob(name)["verdicts"]
-    ]
-    page["evidence_by_gate"] = evidence_view(found, blobs)
-    page["trail"] = [
-        {"index": index, "kind": kind_of(entry), "time": entry.time, "text": plain(told(entry), 4000)}
-        for index, entry in enumerate(entries)
-        if getattr(entry, "number", None) == number
-    ]
-    return page
-
-
-def _diff(state: RunState, base: str, source: str, blobs: BlobStore) -> str:
-    known = state.candidates()
-    if base not in known or known[base][0].source == source:
-        return ""
-    old: Any = parse_json(blobs.get(known[base][0].source))
-    new: Any = parse_json(blobs.get(source))
-    parts = []
-    for path in sorted({*old, *new}):
-        if old.get(path) != new.get(path):
-            texts = [blobs.get(tree[path]).decode("utf-8", "replace") if path in tree else "" for tree in (old, new)]
-            parts.append(unified_diff(path, *texts))
-    return "".join(parts)
 
 
 def render(console: Any, page: dict[str, Any]) -> None:

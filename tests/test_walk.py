@@ -17,7 +17,9 @@ from harness.entries import kind_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WALK = next(block for block in re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE) if "$LOCKGATE" in block)
+WALK = next(
+    block for block in re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE) if "$LOCKGATE" in block
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +82,9 @@ def test_what_was_seen_is_not_verified_again(walked):
     """What --save wrote holds the head, and the last line of the walk goes on from there."""
     last = walked[1][-1]
     assert "--since seen.json" in last[0]
-    assert json.loads((walked[0] / "seen.json").read_text())["state"]["size"] == int(re.findall(r"size (\d+)", last[1])[0])
+    assert json.loads((walked[0] / "seen.json").read_text())["state"]["size"] == int(
+        re.findall(r"size (\d+)", last[1])[0]
+    )
 
 
 def test_a_walk_on_a_changed_trail_stops(walked, tmp_path):
@@ -90,7 +94,13 @@ def test_a_walk_on_a_changed_trail_stops(walked, tmp_path):
     blob = tmp_path / "trail" / "blobs" / "sha256" / evidence[:2] / evidence
     blob.chmod(0o600)
     blob.write_bytes(blob.read_bytes()[:-1] + b" ")
-    command = [sys.executable, walked[0] / "kit" / "audits" / "verify.py", tmp_path / "trail", "--key", walked[0] / "log.pub"]
+    command = [
+        sys.executable,
+        walked[0] / "kit" / "audits" / "verify.py",
+        tmp_path / "trail",
+        "--key",
+        walked[0] / "log.pub",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 5
     assert re.match(r"invalid: entry \d+: the blob", done.stdout)

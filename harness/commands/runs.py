@@ -144,10 +144,18 @@ def status(run: Run, json_: Json = False) -> None:
 @app.command()
 def show(run: Run, number: Annotated[int, typer.Argument(help="The proposal's number.")], json_: Json = False) -> None:
     """Show one proposal: the change, each rule with its values, each gate with its evidence, the decision."""
-    from harness.showing import proposal_page, render
+    from harness.artifacts import BlobStore
+    from harness.journal import follow
+    from harness.keys import VerifierChain
+    from harness.showing import render
+    from harness.state import RunState
+    from harness.telling import Notebook, proposal_page
 
-    state, entries = read(run)
-    page = proposal_page(run, state, entries, number)
+    folder, state, notebook = existing(run), RunState(), Notebook()
+    for step in follow(folder.log, VerifierChain.load(folder.public_key)):
+        notebook.take(step)
+        state = step.state
+    page = proposal_page(BlobStore(folder.blobs), state, notebook, number)
     if json_:
         print_json(page)
         return

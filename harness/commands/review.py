@@ -1,0 +1,70 @@
+"""`lockgate review`: a run as pages for a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.common import AUDIT_FAILED, STALE, UNPROVEN, Json, Run, existing, print_json
+from harness.plain import plain
+
+app = typer.Typer()
+
+
+@app.command()
+def review(
+    run: Run,
+    static: Annotated[Path, typer.Option("--static", metavar="OUT", help="The folder to write the pages to.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")
+    ] = None,
+    head: Annotated[
+        Path | None, typer.Option("--head", help="A signed tree head that you hold: the log must extend it.")
+    ] = None,
+    witness: Annotated[
+        list[Path] | None, typer.Option("--witness", help="A file with witnesses' keys, one a line; may be repeated.")
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        typer.Option("--quorum", min=1, help="How many of the witnesses must have cosigned; all by default."),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Leave out what held-out items say: for who must not see it.")
+    ] = False,
+    json_: Json = False,
+) -> None:
+    """Verify a run and write it as pages that can be sent to somebody: the run, and one page for each decision.
+
+    Exit codes are those of `audit verify`; a run that does not verify has no pages.
+    """
+    import sys
+
+    from harness.auditing import Freshness, read_witnesses
+    from harness.errors import AuditError, StateError
+    from harness.review.site import write_pages
+
+    freshness = Freshness(head=head, witnesses=read_witnesses(witness or []), quorum=quorum or 0)
+
+    def note(text: str) -> None:
+        if not json_ and sys.stderr.isatty():
+            print(f"· {text}", file=sys.stderr)
+
+    try:
+        report = write_pages(existing(run), static, key=key, freshness=freshness, public=public, note=note)
+    except (AuditError, StateError) as error:
+        told = {"verdict": "invalid", "summary": str(error), "clause": error.clause, "where": error.where}
+        print_json(told) if json_ else print(plain(f"invalid: {error}: no pages were written", 4000))
+        raise typer.Exit(AUDIT_FAILED) from error
+    if json_:
+        print_json(report)
+    else:
+        print(plain(f"{report['verdict']}: {report['summary']}", 4000))
+        print(plain(f"{report['pages']} pages: {report['index']}", 4000))
+        if not public:
+            print("They say what held-out items say: not for who proposes changes (--public leaves it out).")
+    if report["verdict"] == "identity unproven":
+        raise typer.Exit(UNPROVEN)
+    if freshness.asked and not report["fresh"]:
+        raise typer.Exit(STALE)
