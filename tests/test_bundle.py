@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import shutil
+import stat
 
 import paper_run
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from paper_run import NEW, OLD, ORIGIN, THIEF
 
 from harness import bundle as room
+from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
 from harness.bundle import Trust, read_bundle
 from harness.canonical import canonical_bytes, digest, parse_json
@@ -183,6 +185,43 @@ def test_a_record_that_does_not_follow_is_refused(copy, name, value):
     refused(copy, "candidate.json", "§9.2")
 
 
+def test_a_record_in_another_form_is_refused(copy):
+    """A record that says the same in other bytes is not the one that was written."""
+    write(copy / "candidate.json", (copy / "candidate.json").read_bytes() + b"\n")
+    refused(copy, "candidate.json", "§9.2")
+
+
+def test_source_beyond_its_bounds_is_not_read(copy, monkeypatch):
+    """Names in one folder, files of the whole tree, and bytes of the whole tree are bounded."""
+    monkeypatch.setattr(room, "_MAX_FILES", 7)
+    (copy / "source" / "more").mkdir()
+    for number in range(6):
+        (copy / "source" / "more" / f"{number}.py").touch()
+    refused(copy, "source", "§9.1")
+    for number in range(6, 8):
+        (copy / "source" / "more" / f"{number}.py").touch()
+    refused(copy, "source/more", "§9.1")
+    shutil.rmtree(copy / "source" / "more")
+    monkeypatch.setattr(room, "_MAX_SOURCE", 20)
+    refused(copy, "source", "§9.1")
+
+
+def test_a_file_that_grows_while_it_is_read_is_refused(copy, monkeypatch):
+    """What was measured is what is read: a file that is longer by then is refused."""
+    real = os.fstat
+
+    def grown(handle):
+        status = real(handle)
+        if stat.S_ISREG(status.st_mode):
+            with (copy / "authorisation.json").open("ab") as file:
+                file.write(b" ")
+        return status
+
+    (copy / "authorisation.json").chmod(0o644)
+    monkeypatch.setattr(room.os, "fstat", grown)
+    assert "changed" in refused(copy, "authorisation.json", "§9.1")
+
+
 def test_what_only_the_log_can_vouch_for_is_not_handed_out(copy):
     """The record's schema digest is bound by nothing in the folder, so that it changes nothing of what is read."""
     before = read_bundle(copy, TRUST)
@@ -250,22 +289,49 @@ def test_an_entry_signed_by_somebody_else_is_refused(copy):
     refused(copy, "authorisation.json", "§5.3")
 
 
-@pytest.mark.parametrize(
-    ("head", "signer"),
-    [
-        (TreeHead("another-log", 27, bytes(32)), OLD),
-        (TreeHead(ORIGIN, 27, bytes(32)), OLD),
-        (TreeHead(ORIGIN, 13, bytes(32)), OLD),
-        (None, THIEF),
-    ],
-    ids=["another origin", "another root", "too small a tree", "another key"],
-)
-def test_a_proof_under_another_head_is_refused(copy, head, signer):
+HEADS = {
+    "another origin": (lambda head: TreeHead("another-log", head.size, head.root), OLD),
+    "another root": (lambda head: TreeHead(head.origin, head.size, bytes(32)), OLD),
+    "another size": (lambda head: TreeHead(head.origin, 13, head.root), OLD),
+    "another key": (lambda head: head, THIEF),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+def test_a_proof_under_another_head_is_refused(copy, case):
     """The head must be this log's, by a trusted key, and the proof must lead to its root."""
+    change, signer = HEADS[case]
     proof = LogProof.parse((copy / "authorisation.proof").read_bytes())
-    head = head or open_head(proof.head, [OLD.verifier])
-    write(copy / "authorisation.proof", LogProof(proof.index, proof.hashes, sign_head(head, signer)).encode())
+    head = sign_head(change(open_head(proof.head, [OLD.verifier])), signer)
+    write(copy / "authorisation.proof", LogProof(proof.index, proof.hashes, head).encode())
     refused(copy, "authorisation.proof", "§9.3")
+
+
+def lie(item):
+    """Let an authorisation's statement be about its candidate alone."""
+    item.about = {"candidate": item.body["candidate"]}
+
+
+LIES = {
+    "other subjects": (13, lie, "§5.8"),
+    "version 0": (13, lambda item: item.body.update(version=0), "§7.10"),
+    "no version": (13, lambda item: item.body.update(version=-1), "§6"),
+    "another genesis": (0, lambda item: item.body.update(origin="another-log"), "§7.1"),
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+@pytest.mark.usefixtures("quick_disk")
+def test_an_entry_that_was_never_legal_is_refused(run, tmp_path, case):
+    """What is wrong with an entry by itself is seen without the log, though the log's own key signed it."""
+    index, change, clause = LIES[case]
+    items = story(paper_run.Paper(BlobStore(tmp_path / "blobs")))
+    change(items[index])
+    paper_run.write_log(tmp_path, items)
+    folder = shutil.copytree(run / "models" / str(min(index, 1)), tmp_path / "copy")
+    for name, data in zip(("authorisation.json", "authorisation.proof"), entry(tmp_path, index), strict=True):
+        write(folder / name, data)
+    refused(folder, "authorisation.json", clause)
 
 
 def rotated(folder, mine, head):

@@ -46,6 +46,7 @@ def copies(tmp_path_factory):
             "backup": written(root / "backup", 20),
             "fork": written(root / "fork", change=12),
             "short fork": written(root / "short fork", 14, 12),
+            "late fork": written(root / "late fork", change=26),
             "other": written(root / "other", change=0),
         }
 
@@ -56,6 +57,7 @@ CASES = [
     ("whole", "backup", "shorter", 20, [("a", n) for n in range(20, 27)]),
     ("whole", "fork", "forked", 12, [("a", 12), ("b", 12)]),
     ("short fork", "whole", "forked", 12, [("a", 12), ("b", 12)]),
+    ("whole", "late fork", "forked", 26, [("a", 26), ("b", 26)]),
     ("whole", "other", "forked", 0, [("a", 0), ("b", 0)]),
 ]
 
