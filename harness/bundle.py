@@ -372,14 +372,16 @@ def _open(name: str, parent: int, where: Path, flags: int = 0) -> int:
 def _file(name: str, parent: int, where: Path, limit: int) -> bytes:
     """The bytes of one regular file of at most `limit` bytes; AuditError."""
     handle = _open(name, parent, where)
-    with os.fdopen(handle, "rb") as stream:
-        try:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-                raise AuditError(f"not a regular file of at most {limit} bytes", where=str(where), clause="§9.1")
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+            raise AuditError(f"not a regular file of at most {limit} bytes", where=str(where), clause="§9.1")
+        with os.fdopen(handle, "rb", closefd=False) as stream:
             data = stream.read(status.st_size + 1)  # a larger number would be allocated whole
-        except OSError as error:
-            raise AuditError(f"cannot be read: {error.strerror}", where=str(where), clause="§9.1") from error
+    except OSError as error:
+        raise AuditError(f"cannot be read: {error.strerror}", where=str(where), clause="§9.1") from error
+    finally:
+        os.close(handle)
     if len(data) != status.st_size:
         raise AuditError("it changed while it was read", where=str(where), clause="§9.1")
     return data

@@ -3,6 +3,7 @@
 It needs the standard library, torch, numpy, safetensors and pydantic, and nothing else of the harness, so that
 it can be mounted alone. It is not trusted: whatever it answers is a claim, checked outside. Its care is for honest
 candidates, that equal inputs give equal bytes, and that a mistake is reported with its place in `model.py`.
+`serving` builds and asks a promoted model by `restored` and `answers`, so that there is one way to do it.
 
 A subject's `model.py` gives: `Recipe` (a pydantic model, all fields with defaults); `build(recipe) -> Module`;
 `train(model, data, recipe, context) -> None`; `predict(model, inputs) -> float32 [rows, *output]`.

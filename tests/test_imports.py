@@ -63,3 +63,9 @@ def test_reading_tensors_loads_no_torch() -> None:
         "assert read_tensors(save({'answers': numpy.zeros((2, 3), numpy.float32)}), None, 1 << 20)['answers'].shape == (2, 3)"
     )
     assert "torch" not in loaded(statement)
+
+
+def test_the_facade_starts_light() -> None:
+    """Importing `harness` loads nothing slow, and what verifies a promoted model loads no torch: building it does."""
+    assert not loaded("import harness") & ({"torch"} | SLOW | SERVERS)
+    assert "torch" not in loaded("from harness import Trust, load_promoted")
