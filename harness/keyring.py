@@ -33,9 +33,12 @@ from harness.passphrase import Passphrase, PassphraseSource
 _MAX_HEAD = 1 << 16
 
 
-def unlock(folder: RunFolder, source: PassphraseSource, vault_key: Path | None = None) -> Passphrase | None:
-    """The passphrase that a run's key files need, asked for only where one does; for a run to come, what is offered."""
-    for path in (folder.signing_key, folder.next_signing_key, vault_key or folder.vault_key):
+def unlock(folder: RunFolder, source: PassphraseSource, *others: Path) -> Passphrase | None:
+    """The passphrase that the signing key, or one of the others, needs, asked for only where one does.
+
+    For a run to come whose keys need none: what is offered, to encrypt those that it makes.
+    """
+    for path in (folder.signing_key, folder.next_signing_key, *others):
         if path.exists() and is_encrypted(path):
             return source.ask(str(path))
     return None if folder.exists else source.offered()

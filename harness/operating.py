@@ -71,7 +71,7 @@ def rollback(
             "subject": str(subject.absolute()),
             "vault_key": str(vault_key.absolute()) if vault_key else None,
         }
-        process = SupervisorProcess(arguments, lambda _: None, unlock(folder, source, vault_key))
+        process = SupervisorProcess(arguments, lambda _: None, unlock(folder, source, vault_key or folder.vault_key))
         try:
             connection = Connection(folder.root)
             result = connection.ask(request)
@@ -136,7 +136,7 @@ def change_keys_passphrase(
     """Write a run's key files again, under another passphrase or none; ConfigError while a supervisor is at work."""
     folder.lock()
     try:
-        old = unlock(folder, source)
+        old = unlock(folder, source, folder.vault_key)
         new = choose()
         changed = change_passphrase(folder, old, new)
     finally:

@@ -133,10 +133,14 @@ def _from_credential(path: Path) -> Passphrase | None:
         return None
     except OSError as error:
         raise KeyFileError(f"the credential cannot be opened: {error.strerror}", where=str(path)) from error
-    with os.fdopen(file, "rb") as stream:
+    try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise KeyFileError("the credential is not a regular file", where=str(path))
-        return _one_line(stream.read(_LIMIT + 2), str(path))
+        return _one_line(os.read(file, _LIMIT + 2), str(path))
+    except OSError as error:
+        raise KeyFileError(f"the credential cannot be read: {error.strerror}", where=str(path)) from error
+    finally:
+        os.close(file)
 
 
 def _one_line(data: bytes, where: str) -> Passphrase:

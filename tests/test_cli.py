@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -18,16 +19,16 @@ from harness.live import live_version
 from harness.records import REASONS
 
 
-def lockgate(*arguments, cwd=None):
-    """Run the command line; give what it did."""
+def lockgate(*arguments, cwd=None, typed=None):
+    """Run the command line, with this on its standard input if given; give what it did."""
     command = [sys.executable, "-m", "harness.cli", *map(str, arguments)]
     environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, input=typed)
 
 
-def answer(*arguments, code=0):
+def answer(*arguments, code=0, typed=None):
     """Run a command with --json; give its one document."""
-    done = lockgate(*arguments, "--json")
+    done = lockgate(*arguments, "--json", typed=typed)
     assert done.returncode == code, done.stdout + done.stderr
     return json.loads(done.stdout)
 
@@ -48,6 +49,7 @@ def test_a_run_ends_with_its_summary(finished):
     assert (told["proposals"], told["promoted"], told["undecided"]) == (9, 2, 0)
     assert sum(told["rejected"].values()) == 7
     assert set(told["rejected"]) <= set(REASONS)
+    assert (told["keys"]["own"], told["keys"]["encrypted"]) == (True, False)
     assert set(told["rejected"]) >= {"no-op", "policy", "non-finite", "build-failed", "development", "gate-alignment"}
 
 
@@ -61,7 +63,7 @@ def test_status_for_people_names_what_is_live(finished):
     """`status` names the live version, and each reason for which something was stopped."""
     done = lockgate("status", finished)
     assert done.returncode == 0, done.stderr
-    for word in ("version 2", "gate-alignment", "policy", "no-op"):
+    for word in ("version 2", "gate-alignment", "policy", "no-op", "The run made its own key", "not encrypted"):
         assert word in done.stdout
 
 
@@ -200,6 +202,63 @@ def test_keys_are_made_before_the_run(tmp_path):
     assert Path(told["signing_key"]).stat().st_mode & 0o077 == 0
     assert VaultKey.load(tmp_path / "run" / "private" / "vault.key")
     complaint(lockgate("keys", "init", tmp_path / "run", "--unencrypted"))
+
+
+def test_a_run_that_makes_its_own_keys_says_so_at_once(finished):
+    """The first lines of a run that made its own keys say so, and what that means; later ones, and other runs, do not."""
+    from rich.console import Console
+
+    from harness.display import RunDisplay
+
+    told = {**json.loads((finished.parent / "summary.json").read_text()), "proposals": 0, "details": []}
+    for change, said in (({}, True), ({"proposals": 9}, False), ({"keys": {**told["keys"], "own": False}}, False)):
+        shown = io.StringIO()
+        RunDisplay(Console(file=shown), finished).event({"event": "status", "summary": {**told, **change}})
+        assert ("Keep one now" in shown.getvalue()) == said
+
+
+PASSPHRASE = "correct horse battery\n"
+
+
+def test_keys_are_encrypted_unless_it_is_said(tmp_path):
+    """`keys init` without terminal, passphrase or --unencrypted is one error with the remedy; with a passphrase, encrypted."""
+    done = lockgate("keys", "init", tmp_path / "run")
+    assert "no passphrase" in complaint(done)
+    assert "--unencrypted" in done.stderr
+    assert not (tmp_path / "run" / "private").exists()
+    assert answer("keys", "init", tmp_path / "run", "--passphrase-fd", 0, typed=PASSPHRASE)["encrypted"] is True
+    told = answer("keys", "list", tmp_path / "run")
+    assert (told["keys"][0]["private"], told["vault_key"]["private"], told["own"]) == (
+        "here, encrypted", "here, encrypted", False,
+    )  # fmt: skip
+    both = lockgate("keys", "init", tmp_path / "x", "--unencrypted", "--passphrase-fd", 0, typed=PASSPHRASE)
+    assert "only one of them" in complaint(both)
+
+
+def test_keys_are_encrypted_rotated_and_used(copy, tmp_path):
+    """A finished run's keys are encrypted and rotated; without the passphrase only looking and halting work, with it all."""
+    old = tmp_path / "old.pub"
+    old.write_bytes((copy / "keys" / "log.pub").read_bytes())
+    assert answer("keys", "passphrase", copy, "--new-passphrase-fd", 0, typed=PASSPHRASE)["encrypted"] is True
+    back = ("rollback", copy, "--to", 1)
+    with ThreadPoolExecutor(2) as pool:
+        wrong = pool.submit(
+            lockgate, *back, "--passphrase-fd", 0, typed="wrong\n"
+        )  # it is the supervisor that finds out
+        for done in pool.map(lambda command: lockgate(*command), (("resume", copy), back)):
+            assert "there is no passphrase" in complaint(done)
+            assert "--passphrase-fd" in done.stderr
+        assert "not the passphrase" in complaint(wrong.result())
+    assert "there is no passphrase" in complaint(lockgate("keys", "rotate", copy))
+    rotated = answer("keys", "rotate", copy, "--passphrase-fd", 0, typed=PASSPHRASE)
+    listed = answer("keys", "list", copy)
+    assert [key["since"] for key in listed["keys"]] == [0, rotated["entry"] + 1]
+    assert [key["private"] for key in listed["keys"]] == ["not here", "here, encrypted"]
+    for line in (rotated["old"], rotated["new"]):
+        assert line in lockgate("keys", "list", copy).stdout
+    assert answer(*back, "--passphrase-fd", 0, typed=PASSPHRASE)["live"] == 1
+    assert answer("audit", "verify", copy, "--key", old)["live"] == 1
+    assert answer("status", copy)["keys"]["encrypted"] is True
 
 
 def test_doctor_says_what_there_is():

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 import rigs
@@ -17,14 +18,20 @@ from hypothesis import strategies as st
 
 from harness.client import Connection, SupervisorProcess
 from harness.errors import ConfigError, LockgateError, PromotionError, ServiceError
+from harness.folder import RunFolder
+from harness.keyring import change_passphrase
+from harness.passphrase import Passphrase
 from harness.service import MAX_CLIENTS, MAX_FRAME, listen, parse_request
+
+SECRET = Passphrase(b"correct horse battery staple")
 
 
 @pytest.fixture(scope="module")
 def served(finished, digits, tmp_path_factory):
-    """Serve a copy of the finished run by a supervisor's process of its own; give the folder and the process."""
+    """Serve a copy of the finished run, its keys encrypted, by a supervisor of its own; give the folder and the process."""
     run = rigs.copy_run(finished, tmp_path_factory.mktemp("served") / "run")
-    process = SupervisorProcess({"out": str(run), "subject": str(digits)}, lambda _: None)
+    assert len(change_passphrase(RunFolder(run), None, SECRET)) == 2
+    process = SupervisorProcess({"out": str(run), "subject": str(digits)}, lambda _: None, SECRET)
     yield run, process
     process.close()
 
@@ -84,6 +91,33 @@ MALFORMED = {
     "too deep": b"[" * 5000,
     "a slot that is none": b'{"op":"submit","generation":1,"slots":[7]}',
 }
+
+
+def family(pid: int) -> list[int]:
+    """Give a process and all that descend from it."""
+    found = [pid]
+    for parent in found:
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def test_the_passphrase_is_nowhere_to_be_read(served, connection):
+    """The supervisor and all its children have no passphrase in arguments, environment or files, nor is it told."""
+    run, process = served
+    members = family(process.process.pid)
+    lines = b"".join(Path(f"/proc/{pid}/cmdline").read_bytes() for pid in members)
+    assert all(name in lines for name in (b"harness.service", b"harness.evaluator", b"zygote")), lines
+    for pid in members:
+        arguments, environment = (Path(f"/proc/{pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+        assert arguments, "a living process has arguments"
+        assert SECRET.reveal() not in arguments + environment
+    told = json.dumps([connection.ask({"op": "status"}), process.ready]).encode()
+    assert SECRET.reveal() not in told
+    assert json.loads(told)[0]["keys"]["encrypted"] is True
+    for path in run.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            assert SECRET.reveal() not in path.read_bytes(), path
 
 
 @pytest.mark.parametrize("case", MALFORMED)

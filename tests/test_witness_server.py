@@ -234,6 +234,27 @@ def test_a_process_of_its_own(tmp_path, keys):
     assert open_note(note, [LOG.verifier])[0] == log.tree_head.text
 
 
+def test_its_key_may_be_encrypted(tmp_path, keys):
+    """A witness's key is encrypted unless that is refused in words, and `serve` needs the passphrase to open it."""
+    made = lockgate("witness", "init", tmp_path / "w", "--name", "w")
+    assert (made.returncode, "no passphrase" in made.stderr, "--unencrypted" in made.stderr) == (1, True, True)
+    secret = tmp_path / "secret"
+    secret.write_text("correct horse")
+
+    def opened(*arguments):
+        with secret.open() as file:
+            command = [sys.executable, "-m", "harness.cli", "witness", *map(str, arguments), "--passphrase-fd", "0"]
+            return subprocess.run(command, stdin=file, capture_output=True, text=True, check=False)
+
+    made = opened("init", tmp_path / "w", "--name", "w")
+    assert WitnessVerifier.parse(made.stdout).name == "w"
+    refused = lockgate("witness", "serve", tmp_path / "w", "--log", keys)
+    assert (refused.returncode, "there is no passphrase" in refused.stderr) == (1, True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # the key opens: what stops it comes after that
+        full = opened("serve", tmp_path / "w", "--log", keys, "--port", taken.getsockname()[1])
+    assert "cannot listen" in full.stderr
+
+
 def test_killed_between_memory_and_answer(tmp_path, keys):
     """A witness that dies after it remembered and before it answered has cosigned nothing else: the retry is answered."""
     make_witness(tmp_path / "w", "w")

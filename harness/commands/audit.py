@@ -142,11 +142,13 @@ def audit_replay(
     from harness.replay import replay_measurements, replay_run
 
     folder = existing(run)
-    report = replay_run(folder)
+    key = None
     if subject is not None:
         path = vault_key or folder.vault_key
-        passphrase = PassphraseSource(passphrase_fd).ask(str(path)) if is_encrypted(path) else None
-        report["measurements"] = replay_measurements(folder, subject, VaultKey.load(path, passphrase))
+        key = VaultKey.load(path, PassphraseSource(passphrase_fd).ask(str(path)) if is_encrypted(path) else None)
+    report = replay_run(folder)
+    if subject is not None and key is not None:
+        report["measurements"] = replay_measurements(folder, subject, key)
     if json_:
         print_json(report)
         return

@@ -94,7 +94,8 @@ def _loop(
     from harness.passphrase import PassphraseSource
     from harness.run import Watcher, guarded_loop
 
-    passphrase = unlock(RunFolder(out), PassphraseSource(passphrase_fd), vault_key)
+    folder = RunFolder(out)
+    passphrase = unlock(folder, PassphraseSource(passphrase_fd), vault_key or folder.vault_key)
     console = Console(stderr=json_)
     display = RunDisplay(console, out) if not json_ else None
     watcher = Watcher(note=lambda _: None, event=lambda _: None)
