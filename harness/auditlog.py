@@ -207,9 +207,11 @@ class AuditLog:
         if bundle:
             bundles.append((tile_path(None, size // WIDTH, size % WIDTH), bytes(bundle)))
         new_edge = [bytes(tile) for tile in edge]
+        there = set(_partials(old))
         for level, tile in enumerate(new_edge):
-            if tile and (level >= len(self._edge) or tile != self._edge[level]):
-                tiles.append((tile_path(level, size >> 8 * level + 8, len(tile) // HASH), tile))
+            name = tile_path(level, size >> 8 * level + 8, len(tile) // HASH)
+            if tile and name not in there:  # the bytes do not tell: a later tile may hold the same hashes
+                tiles.append((name, tile))
         files = [(self._folder / name, data) for name, data in bundles + tiles]
         for folder in dict.fromkeys(path.parent for path, _ in files):
             make_directory(folder, below=self._folder)

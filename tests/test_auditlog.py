@@ -109,6 +109,14 @@ def test_the_largest_and_the_smallest_entry(tmp_path):
     check_against(tmp_path / "log", [b"", b"x" * 65_535, b"after"])
 
 
+def test_the_same_entry_again_and_again(tmp_path):
+    """A tile whose hashes are those of the one before it is written all the same."""
+    with AuditLog.create(tmp_path / "log", SIGNER, "example.org/run") as log:
+        log.append([b"x"] * 200)
+        log.append([b"x"] * 256)
+    check_against(tmp_path / "log", [b"x"] * 456)
+
+
 def test_files_lie_where_tlog_tiles_puts_them(tmp_path):
     """A log of 600 has the specification's files, tiles read-only, and no partial tile that a newer one replaced."""
     folder = tmp_path / "log"
