@@ -6,7 +6,8 @@
 
 One append, and what a crash after each step leaves:
 
-    write bundles, then tiles    the old head, which names none of the new files: they are overwritten later
+    write bundles and tiles      the old head, which names none of the new files: torn or whole, they are
+                                 overwritten later
     read them again, check       the same
     sign, replace `checkpoint`   the new head, with every byte that it covers already durable
 
@@ -34,7 +35,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.cosignature import with_lines
-from harness.durable import make_directory, sync_directory, write_durably
+from harness.durable import make_directory, sync_directory, write_durably, write_together
 from harness.envelope import MAX_ENTRY
 from harness.errors import AuditError
 from harness.keys import Signer, is_key_name
@@ -225,13 +226,15 @@ class AuditLog:
         if bundle:
             bundles.append((tile_path(None, size // WIDTH, size % WIDTH), bytes(bundle)))
         new_edge = [bytes(tile) for tile in edge]
+        there = set(_partials(old))
         for level, tile in enumerate(new_edge):
-            if tile and (level >= len(self._edge) or tile != self._edge[level]):
-                tiles.append((tile_path(level, size >> 8 * level + 8, len(tile) // HASH), tile))
-        for name, data in bundles + tiles:
-            path = self._folder / name
-            make_directory(path.parent, below=self._folder)
-            write_durably(path, data, mode=0o444)
+            name = tile_path(level, size >> 8 * level + 8, len(tile) // HASH)
+            if tile and name not in there:  # the bytes do not tell: a later tile may hold the same hashes
+                tiles.append((name, tile))
+        files = [(self._folder / name, data) for name, data in bundles + tiles]
+        for folder in dict.fromkeys(path.parent for path, _ in files):
+            make_directory(folder, below=self._folder)
+        write_together(files, mode=0o444)
         reader = self._read_back(TreeHead(self.origin, size, edge_root(new_edge)))
         write_durably(self._folder / HEAD, reader.head, mode=0o644)
         self._reader, self._bundle, self._edge = reader, bytes(bundle), new_edge
@@ -244,7 +247,7 @@ class AuditLog:
             unsigned.bundle(index)
         note = sign_head(head, self._signer)
         open_head(note, self._signer.verifier)  # a fault while signing would give the key away with the signature
-        return LogReader(self._folder, note, head)
+        return unsigned.under(note)
 
     def _drop_superseded(self, old: int) -> None:
         """Remove partial files that wider ones replaced, one head late: readers of the last head still use them."""

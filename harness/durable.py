@@ -6,6 +6,9 @@ target is what it was before. An error of any of these calls, fsync above all, i
 and must not be retried by the caller: after a failed fsync the kernel may have dropped the dirty
 pages, and a second fsync would report success for bytes that are lost.
 
+`write_together` is for files that nothing names yet. It renames before it syncs: cut, a file may be there and
+torn, which does no harm where whoever reads it begins at a name that is written after it.
+
 Not covered: disks that acknowledge a flush and do not do it.
 """
 
@@ -14,10 +17,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "make_directory", "sync_directory", "write_durably"]
+__all__ = ["TEMPORARY", "make_directory", "sync_directory", "write_durably", "write_together"]
 
 TEMPORARY = ".tmp-"
 """Names that begin so are leftovers of a cut write; they mean nothing and may be removed."""
@@ -25,6 +28,7 @@ TEMPORARY = ".tmp-"
 _serial = itertools.count()  # threads of one process write to temporary names of their own
 _made: set[Path] = set()  # directories known to be durable
 _REMEMBERED = 10_000
+_OPEN = 64  # files of one group that are open at a time
 
 
 def write_durably(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o444, replace: bool = True) -> None:
@@ -33,15 +37,10 @@ def write_durably(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o44
     The directory must exist. What was there is replaced, or, without `replace`, kept: FileExistsError.
     Raises OSError, and what an iterator of pieces raises; the target is then either old or new, never torn.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_serial)}-{path.name}")
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    temporary = _temporary(path)
     try:
+        file = _begun(temporary, (data,) if isinstance(data, bytes) else data, mode)
         try:
-            for piece in (data,) if isinstance(data, bytes) else data:
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(file, view) :]
-            os.fchmod(file, mode)
             os.fsync(file)
         finally:
             os.close(file)
@@ -55,6 +54,52 @@ def write_durably(path: Path, data: bytes | Iterable[bytes], *, mode: int = 0o44
             temporary.unlink()
         raise
     sync_directory(path.parent)
+
+
+def write_together(files: Sequence[tuple[Path, bytes]], *, mode: int = 0o444) -> None:
+    """Put files at paths that nothing names yet, all durable on return, with few commits of the file system.
+
+    The directories must exist. What was there is replaced. A reader meets each file whole or not at all; after a
+    power cut before the return any of them may be missing or torn. Raises OSError; some may then be there.
+    """
+    for at in range(0, len(files), _OPEN):
+        opened = list[int]()
+        try:
+            for path, data in files[at : at + _OPEN]:
+                temporary = _temporary(path)
+                try:
+                    opened.append(_begun(temporary, (data,), mode))
+                    temporary.rename(path)
+                except BaseException:
+                    with contextlib.suppress(OSError):
+                        temporary.unlink()
+                    raise
+            for file in opened:  # the first one's commit carries the names of all
+                os.fsync(file)
+        finally:
+            for file in opened:
+                os.close(file)
+    for folder in dict.fromkeys(path.parent for path, _ in files):
+        sync_directory(folder)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_serial)}-{path.name}")
+
+
+def _begun(temporary: Path, pieces: Iterable[bytes], mode: int) -> int:
+    """Write a new file and leave it open, not yet synced; raises OSError, and what `pieces` raises."""
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(file, view) :]
+        os.fchmod(file, mode)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def make_directory(path: Path, *, mode: int = 0o755, below: Path | None = None) -> None:

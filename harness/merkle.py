@@ -178,10 +178,11 @@ def verify_consistency(old: int, size: int, proof: Sequence[bytes], old_root: by
 
 def subtree_hash(hashes: bytes) -> bytes:
     """Return the root over 1, 2, 4, … concatenated nodes of one level."""
-    row = [hashes[at : at + HASH] for at in range(0, len(hashes), HASH)]
-    while len(row) > 1:
-        row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-    return row[0]
+    sha256 = hashlib.sha256  # `node_hash` spelt out: every tile that is read goes through here
+    while len(hashes) > HASH:
+        pairs = range(0, len(hashes), 2 * HASH)
+        hashes = b"".join([sha256(b"\x01" + hashes[at : at + 2 * HASH]).digest() for at in pairs])
+    return hashes
 
 
 def edge_root(edge: Sequence[bytes]) -> bytes:

@@ -111,6 +111,14 @@ def test_the_largest_and_the_smallest_entry(tmp_path):
     check_against(tmp_path / "log", [b"", b"x" * 65_535, b"after"])
 
 
+def test_the_same_entry_again_and_again(tmp_path):
+    """A tile whose hashes are those of the one before it is written all the same."""
+    with AuditLog.create(tmp_path / "log", SIGNER, "example.org/run") as log:
+        log.append([b"x"] * 200)
+        log.append([b"x"] * 256)
+    check_against(tmp_path / "log", [b"x"] * 456)
+
+
 def test_files_lie_where_tlog_tiles_puts_them(tmp_path):
     """A log of 600 has the specification's files, tiles read-only, and no partial tile that a newer one replaced."""
     folder = tmp_path / "log"
@@ -286,22 +294,24 @@ def test_a_flipped_bit_on_the_way_to_the_disk_is_not_signed(tmp_path, monkeypatc
     """Each file whose bytes change between memory and disk stops the append before its head is signed."""
     from harness import auditlog
 
-    real = auditlog.write_durably
+    real = auditlog.write_together
     for number, target in enumerate(["entries", "/0/"] * 2):
         folder = tmp_path / str(number)
         with AuditLog.create(folder, SIGNER, "example.org/run") as log:
             log.append([b"old"] * 254)
 
-            def flip(path, data, *, mode, target=target, late=number > 1):
-                if target in str(path):
+            def flip(files, *, mode, target=target, late=number > 1):
+                changed = []
+                for path, data in files:
                     at = len(data) - 2 if late else 2
-                    data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-                real(path, data, mode=mode)
+                    flipped = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+                    changed.append((path, flipped if target in str(path) else data))
+                real(changed, mode=mode)
 
-            monkeypatch.setattr(auditlog, "write_durably", flip)
+            monkeypatch.setattr(auditlog, "write_together", flip)
             with pytest.raises(AuditError):
                 log.append([b"new"])
-            monkeypatch.setattr(auditlog, "write_durably", real)
+            monkeypatch.setattr(auditlog, "write_together", real)
             with pytest.raises(AuditError, match="no longer"):
                 log.append([b"new"])
         check_against(folder, [b"old"] * 254)

@@ -47,6 +47,11 @@ class Recorder:
                 raise NotImplementedError("the model knows no writing to an old file")
             return file
 
+        def renamed(old, new):
+            real["rename"](old, new)
+            self.note("rename", old, new)
+            self.paths.update({file: str(new) for file, path in self.paths.items() if path == str(old)})
+
         def written(file, data):
             count = real["write"](file, data)
             self.note("write", self.paths[file], bytes(data[:count]))
@@ -59,7 +64,7 @@ class Recorder:
         def named(name):
             def call(*paths, **kwargs):
                 real[name](*paths, **kwargs)
-                self.note(name, *paths[:2] if name == "rename" else paths[:1])
+                self.note(name, *paths[:1])
 
             return call
 
@@ -67,7 +72,8 @@ class Recorder:
         patch.setattr(os, "write", written)
         patch.setattr(os, "close", closed)
         patch.setattr(os, "fsync", lambda file: self.note("fsync", self.paths[file]))
-        for name in ("rename", "mkdir", "unlink", "rmdir"):
+        patch.setattr(os, "rename", renamed)
+        for name in ("mkdir", "unlink", "rmdir"):
             patch.setattr(os, name, named(name))
 
     def note(self, call, path, *rest):
@@ -247,10 +253,44 @@ def in_place(path, data, *, mode=0o444):
     durable.sync_directory(path.parent)
 
 
-@pytest.mark.parametrize("mistake", [unsynced_file, unsynced_folder, in_place])
-def test_a_writer_with_a_mistake_is_caught(tmp_path, monkeypatch, mistake):
-    """The model tells a right writer from one without an fsync of files, or of folders, or without the rename."""
+MISTAKES = [unsynced_file, unsynced_folder, in_place]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_writer_of_heads_with_a_mistake_is_caught(tmp_path, monkeypatch, mistake):
+    """The model tells a right writer from one without an fsync of the head, or of its folder, or without the rename."""
     monkeypatch.setattr(auditlog, "write_durably", mistake)
+    bad, _ = bad_states(tmp_path)
+    assert bad > 0
+
+
+@pytest.mark.parametrize("mistake", MISTAKES[:2])
+def test_a_writer_of_tiles_with_a_mistake_is_caught(tmp_path, monkeypatch, mistake):
+    """The model tells a right writer from one without an fsync of tiles, or of their folders."""
+
+    def each(files, *, mode):
+        for path, data in files:
+            mistake(path, data, mode=mode)
+
+    monkeypatch.setattr(auditlog, "write_together", each)
+    bad, _ = bad_states(tmp_path)
+    assert bad > 0
+
+
+@pytest.mark.parametrize("which", ["first", "last"])
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_group_that_syncs_all_but_one_is_caught(tmp_path, monkeypatch, what, which):
+    """The model sees a single file or folder of a group that was left out."""
+
+    def left_out(files, *, mode):
+        odd = files[0 if which == "first" else -1]
+        rest = [each for each in files if each is not odd]
+        if what == "folder":
+            rest = [each for each in rest if each[0].parent != odd[0].parent]
+        durable.write_together(rest, mode=mode)
+        (unsynced_file if what == "file" else unsynced_folder)(*odd, mode=mode)
+
+    monkeypatch.setattr(auditlog, "write_together", left_out)
     bad, _ = bad_states(tmp_path)
     assert bad > 0
 
@@ -266,15 +306,17 @@ def test_a_head_before_its_tiles_is_caught(tmp_path, monkeypatch):
     """The model sees a head that becomes durable before what it covers."""
     waiting = []
 
-    def late(path, data, *, mode=0o444):
-        if path.name != "checkpoint":
+    def late(files, *, mode):
+        for path, data in files:
             unsynced_file(path, data, mode=mode)  # readable, but not durable
-            waiting.append((path, data, mode))
-            return
-        durable.write_durably(path, data, mode=mode)
-        while waiting:
-            durable.write_durably(waiting[0][0], waiting[0][1], mode=waiting.pop(0)[2])
+        waiting.extend(files)
 
-    monkeypatch.setattr(auditlog, "write_durably", late)
+    def early(path, data, *, mode):
+        durable.write_durably(path, data, mode=mode)
+        durable.write_together(waiting)
+        waiting.clear()
+
+    monkeypatch.setattr(auditlog, "write_together", late)
+    monkeypatch.setattr(auditlog, "write_durably", early)
     bad, _ = bad_states(tmp_path)
     assert bad > 0
