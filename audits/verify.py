@@ -1099,7 +1099,8 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
                     check_blobs(run, body, blobs)
             except Invalid as error:
                 raise Invalid(error.clause, error.problem, place) from None
-    need(state["genesis"], "§7.1", "the log is empty: no genesis")
+    if not state["genesis"]:
+        raise Invalid("§7.1", "the log is empty: no genesis", 0)
     keys = [parse_key(line, LOG_KEY) for line in state["keys"]]
     need(keys == chain[: len(keys)], "§2.2", "keys/log.pub lists other keys than the log proves")
     need(keys[-1][1] in signers and keys[-1][0] == origin, "§3.2", "the tree head is not signed by the key in force")

@@ -164,6 +164,8 @@ def _check_successor(kind: str, body: Mapping[str, Any], message: bytes, signatu
     if len(signatures) != (2 if kind == ROTATION else 1):
         raise AuditError(f"{len(signatures)} signatures", clause="§5.3")
     if kind == ROTATION:
+        if not isinstance(body.get("new"), str):
+            raise AuditError("a rotation that names no new key", clause="§6")
         try:
             Verifier.parse(str(body.get("new"))).verify(message, signatures[1][1])
         except (KeyFileError, AuditError) as error:
