@@ -382,3 +382,11 @@ def test_public_keys_that_are_gone_are_not_made_up(run):
         _signer(run, "x", SECRET, lambda _: None)
     assert error.value.remedy
     assert not run.public_key.exists()
+
+
+def test_a_rotation_may_begin_to_encrypt(run):
+    """Where the old key lies plain, the new one is encrypted if a passphrase is handed over, and said to be."""
+    OLD.save(run.signing_key, replace=True)
+    assert rotate_keys(run, "a test", handed())["encrypted"] is True
+    assert is_encrypted(run.signing_key)
+    assert Signer.load(run.signing_key, SECRET)
