@@ -137,7 +137,7 @@ def verifications(folder: Path, size: int) -> None:
         "verify.py": [sys.executable, ROOT / "audits" / "verify.py"],
         "lockgate": [sys.executable, "-m", "harness.cli", "audit", "verify"],
     }
-    for count in (size // 10, size):
+    for count in (max(size // 10, 2 * NEW), size):
         place = folder / str(count)
         long_run(place, count)
         key, saved = place / "keys" / "log.pub", place / "saved"
