@@ -280,10 +280,17 @@ def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
     if record is None:
         raise AuditError(f"unknown kind of entry '{kind}'", where=f"entry {index}", clause="§6")
     try:
-        return record.parse(body)
+        entry = record.parse(body)
     except ValidationError as error:
         place, message = first_problem(error)
         raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}", clause="§6") from error
+    if isinstance(entry, Genesis):
+        # A default of this version is not what the log says: the next version may have another.
+        config = body["config"]
+        for part, name in (("ledger", "delta"), ("budgets", "promotions")):
+            if name not in config.get(part, {}):
+                raise AuditError(f"genesis.config.{part}.{name}: left out", where=f"entry {index}", clause="§6")
+    return entry
 
 
 def subjects_of(entry: Entry) -> dict[str, str]:

@@ -434,6 +434,9 @@ def order(v: Vectors) -> None:
         [],
         one("genesis", origin="lockgate-other"),
     )
+    poor = one("genesis")
+    del poor.body["config"]["ledger"]["delta"]
+    case("budget-of-error-left-out", "a configuration that names no delta", "§6", [], poor)
     case(
         "work-while-an-intent-is-open",
         "something else before the outcome of a swap",

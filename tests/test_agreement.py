@@ -127,7 +127,6 @@ def edit(draw, story):
     item = story[at] = copy.deepcopy(story[at])
     paths = [path for path in leaves(item["body"]) if path] + (CONFIG if item["kind"] == "genesis" else [])
     path = draw(st.sampled_from(paths)) if paths else ()
-    item["edits"] = item.get("edits", 0) + 1
     if what in ("value", "sibling", "near") and path:
         if what == "value":
             new = draw(st.sampled_from(STRANGE))
@@ -315,13 +314,13 @@ SEEN = Counter()
 @settings(max_examples=EXAMPLES[PROFILE], suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_both_verifiers_agree_on_any_entries(place, data):
-    """Verdict, first bad entry and clause are the same on thousands of stories with one to three things changed."""
+    """Verdict and first bad entry are the same on thousands of changed stories; so is the clause, where one thing is."""
     story = list(STORIES[data.draw(st.integers(0, len(STORIES) - 1))])
     edits = [edit(data.draw, story) for _ in range(data.draw(st.integers(1, 3))) if story]
     script, harness = both(place, story)
     SEEN[script.clause] += 1
-    if script.entry is not None and story[script.entry].get("edits", 0) > 1:
-        script, harness = (replace(each, clause=None) for each in (script, harness))  # it breaks more than one
+    if len(edits) > 1:  # an entry may break more than one clause then, and a verifier name any of them
+        script, harness = (replace(each, clause=None) for each in (script, harness))
     assert script == harness, f"{edits}\n{script.told}\n{harness.told}"
 
 
@@ -330,4 +329,5 @@ def test_the_changes_reach_every_clause(place):
     del place
     if sum(SEEN.values()) < 5000:
         pytest.skip("only where thousands were tried")
-    assert {f"§7.{number}" for number in range(1, 17)} | {"§6", "§5.8", None} <= set(SEEN), SEEN
+    wanted = {f"§7.{number}" for number in range(1, 17)} | {"§6", "§5.8", None}
+    assert not wanted - set(SEEN), SEEN
