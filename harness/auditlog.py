@@ -34,14 +34,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.cosignature import with_lines
 from harness.durable import make_directory, sync_directory, write_durably, write_together
 from harness.envelope import MAX_ENTRY
 from harness.errors import AuditError
 from harness.keys import Signer, is_key_name
 from harness.logreader import HEAD, LogReader, check_log
 from harness.merkle import EMPTY_ROOT, HASH, WIDTH, edge_root, leaf_hash, subtree_hash, tile_path
-from harness.notes import LogProof, TreeHead, open_head, sign_head
+from harness.notes import LogProof, TreeHead, open_head, sign_head, with_lines
 
 __all__ = ["AuditLog", "LogReader", "check_log"]
 

@@ -234,7 +234,10 @@ def _proved(proof: LogProof, raw: bytes, entry: Authorised | Genesis, signer: Ve
     if isinstance(entry, Genesis) != (proof.index == 0):
         raise AuditError(f"a proof of entry {proof.index}, where {kind_of(entry)} cannot stand", clause="§7.1")
     # A key that was in force before the entry's signs no head that has the entry in it (FORMAT §3.2).
-    return proof.verify(raw, trust.keys[trust.keys.index(signer) :], origin=signer.name)
+    try:
+        return proof.verify(raw, trust.keys[trust.keys.index(signer) :], origin=signer.name)
+    except AuditError as error:  # a head in a proof, not the log's own (§3.2)
+        raise AuditError(error.message, clause="§9.3", remedy=error.remedy) from error
 
 
 def _cosigned(head: bytes, trust: Trust) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from harness.keys import Signer, Verifier
 from harness.notes import parse_note
 from harness.quorum import WITNESS_TYPE, witness_key
 
-__all__ = ["WitnessVerifier", "cosign", "cosignatures", "with_lines"]
+__all__ = ["WitnessVerifier", "cosign", "cosignatures"]
 
 _MAX_TIME = 2**63 - 1  # tlog-cosignature §Format: a timestamp MUST NOT exceed it
 _FILE_LIMIT = 1 << 16
@@ -122,22 +122,6 @@ def cosignatures(note: bytes, witnesses: Iterable[WitnessVerifier]) -> dict[str,
             seconds = witness.verify(parsed.text, line.signature)
             times[witness.key_digest] = max(seconds, times.get(witness.key_digest, 0))
     return times
-
-
-def with_lines(note: bytes, lines: bytes) -> bytes:
-    """A note with these signature lines under it, each in the place of an earlier one by the same key; AuditError.
-
-    Nothing is verified: whoever asked for the lines has done it.
-    """
-    parsed = parse_note(note)
-    added = parse_note(parsed.text.encode() + b"\n" + lines)
-    if added.text != parsed.text:
-        raise AuditError("more than signature lines")
-    kept = {(each.name, each.id): each.signature for each in (*parsed.signatures, *added.signatures)}
-    block = "".join(f"— {name} {base64.b64encode(id_ + blob).decode()}\n" for (name, id_), blob in kept.items())
-    whole = f"{parsed.text}\n{block}".encode()
-    parse_note(whole)  # the limits on a note hold for the two together, too
-    return whole
 
 
 def _message(seconds: int, text: str) -> bytes:

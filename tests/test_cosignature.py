@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.cosignature import WitnessVerifier, cosign, cosignatures, with_lines
+from harness.cosignature import WitnessVerifier, cosign, cosignatures
 from harness.errors import AuditError, KeyFileError
 from harness.keys import _SMALL_ORDER_Y, Signer, Verifier
 from harness.merkle import EMPTY_ROOT
-from harness.notes import TreeHead, open_note, sign_head
+from harness.notes import TreeHead, open_note, sign_head, with_lines
 from harness.quorum import Witness, Witnesses, witness_key
 
 LOG = Signer.from_seed("example.org/run", bytes(32))

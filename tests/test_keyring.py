@@ -81,7 +81,7 @@ def run(begun, tmp_path):
 
 def kinds(run: RunFolder) -> list[str]:
     """Verify the run by a key from outside; give the kinds of its entries after the paper's own."""
-    from harness.auditing import trail
+    from harness.trail import trail
 
     verify_run(run, run.public_key)
     return [row["kind"] for row in trail(run)][SIZE:]
