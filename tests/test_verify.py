@@ -1,0 +1,143 @@
+"""Facts about audits/verify.py: it stands alone, its answers have their exit codes, and it goes on from where it ended."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import paper_run
+import pytest
+from paper_run import OLD, THIEF
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "audits" / "verify.py"
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory):
+    """Write the paper run and the reader's own files beside it."""
+    place = tmp_path_factory.mktemp("paper")
+    paper_run.write(place / "run")
+    (place / "key").write_text(f"{OLD.verifier.vkey}\n")
+    (place / "other").write_text(f"{THIEF.verifier.vkey}\n")
+    (place / "junk").write_text("junk\n")
+    (place / "head").write_bytes((place / "run" / "log" / "checkpoint").read_bytes())
+    return place
+
+
+def verify(paper, *arguments, run="run"):
+    """Run it as a stranger would: in a folder of its own, without this project on the path."""
+    command = [sys.executable, "-I", SCRIPT, paper / run, *arguments]
+    return subprocess.run(command, cwd=paper, capture_output=True, text=True, check=False)
+
+
+def test_it_imports_nothing_of_the_house():
+    """Its imports are of the standard library and of `cryptography`, and it names no module of harness."""
+    names = set()
+    for node in ast.walk(ast.parse(SCRIPT.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names.add((node.module or "").partition(".")[0])
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"__import__", "eval", "exec"}
+    assert names - set(sys.stdlib_module_names) == {"cryptography"}
+    assert "importlib" not in names
+
+
+ANSWERS = [
+    (["--key", "key"], 0, "valid at size 27, freshness unproven"),
+    (["--key", "key", "--head", "head"], 0, "valid and fresh"),
+    (["--key", "key", "--max-age", "60"], 7, "valid at size 27, freshness unproven"),
+    ([], 6, "identity unproven"),
+    (["--key", "other"], 5, "invalid"),
+    (["--key", "junk"], 1, "error"),
+    (["--key", "missing"], 1, "error"),
+    (["--key", "key", "--witness", "junk"], 1, "error"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "verdict"), ANSWERS, ids=[" ".join(case[0]) or "none" for case in ANSWERS]
+)
+def test_answers_have_their_exit_codes(paper, arguments, code, verdict):
+    """Each verdict of FORMAT §11 has its exit code, in words and as JSON, and nothing is told on stderr."""
+    done, as_json = verify(paper, *arguments), verify(paper, *arguments, "--json")
+    assert (done.returncode, as_json.returncode) == (code, code), done.stdout + done.stderr
+    assert done.stdout.startswith(f"{verdict}: ")
+    assert json.loads(as_json.stdout)["verdict"] == verdict
+    assert done.stderr == as_json.stderr == ""
+
+
+def test_words_that_make_no_sense_are_usage(paper):
+    """An unknown option ends with 2, as any command's does."""
+    assert verify(paper, "--yes").returncode == 2
+
+
+def longer(paper):
+    """The story, and a word of the operator's after it."""
+    halt = paper_run.Item("halted", {"time": "2026-01-02T05:00:00Z", "by": "operator", "reason": "a look"})
+    return [*paper_run.story(paper), halt]
+
+
+@pytest.fixture
+def grown(paper, tmp_path):
+    """Save where the verification of the paper run ended; give the same run with an entry more."""
+    assert verify(paper, "--key", "key", "--save", str(tmp_path / "seen")).returncode == 0
+    paper_run.write(tmp_path / "run", longer)
+    return tmp_path
+
+
+def test_it_goes_on_from_where_it_ended(paper, grown):
+    """From a saved state or a bare head, what is new is verified, to the verdict that the whole has."""
+    told = []
+    for since in ([], ["--since", grown / "seen"], ["--since", paper / "head"]):
+        done = verify(paper, "--key", "key", *since, "--json", run=grown / "run")
+        assert done.returncode == 0, done.stdout
+        told.append({name: value for name, value in json.loads(done.stdout).items() if name != "summary"})
+    assert told[0] == told[1] == told[2]
+    assert told[0]["size"] == 28
+
+
+def test_an_illegal_entry_after_a_saved_state_is_found(paper, grown, tmp_path):
+    """The saved state is one that the next entries are held against: an illegal one is refused, with its index."""
+
+    def illegal(paper_):
+        return [*longer(paper_), paper_run.Item("resumed", {"time": "2026-01-02T05:00:01Z", "by": "x"}),
+                paper_run.Item("resumed", {"time": "2026-01-02T05:00:02Z", "by": "x"})]  # fmt: skip
+
+    paper_run.write(tmp_path / "bad", illegal)
+    done = verify(paper, "--key", "key", "--since", grown / "seen", "--json", run=tmp_path / "bad")
+    assert done.returncode == 5
+    assert (json.loads(done.stdout)["entry"], json.loads(done.stdout)["clause"]) == (29, "§7.15")
+
+
+def test_a_log_that_was_cut_or_forked_since_is_refused(paper, grown, tmp_path):
+    """A log with less than what was seen, or with another history, does not extend it."""
+    assert verify(paper, "--key", "key", "--save", tmp_path / "later", run=grown / "run").returncode == 0
+    done = verify(paper, "--key", "key", "--since", tmp_path / "later", "--json")
+    assert (done.returncode, json.loads(done.stdout)["clause"]) == (5, "§11.1")
+
+
+@pytest.mark.parametrize("where", ["state", "head", "digest", "all"])
+def test_a_saved_state_that_was_changed_is_the_reader_s_own_error(paper, grown, where):
+    """A saved file that does not hold together is no verdict on the run: exit 1, and it is named."""
+    saved = json.loads((grown / "seen").read_text("utf-8"))
+    if where == "all":
+        (grown / "seen").write_text("{}")
+    else:
+        saved[where] = {**saved["state"], "size": 3} if where == "state" else saved[where][:-2] + "x\n"
+        (grown / "seen").write_text(json.dumps(saved))
+    done = verify(paper, "--key", "key", "--since", grown / "seen", run=grown / "run")
+    assert done.returncode == 1, done.stdout
+    assert str(grown / "seen") in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_said(paper):
+    """Where --save cannot write, the answer is the reader's own error, and no traceback."""
+    done = verify(paper, "--key", "key", "--save", "/proc/nowhere")
+    assert (done.returncode, done.stderr) == (1, "")
