@@ -151,6 +151,26 @@ def rotated(paper: paper_run.Paper) -> list[Item]:
             Item("halted", {"time": "2026-01-02T04:00:01Z", "by": "operator", "reason": "a look"})]  # fmt: skip
 
 
+def quorate(version: str, *signers: Signer) -> dict[str, bytes]:
+    """A run that requires two of three witnesses: both versions under them, or one version under these signers."""
+
+    def tell(paper: paper_run.Paper) -> list[Item]:
+        items = paper_run.story(paper)
+        of = [
+            {"name": signer.name, "url": "http://127.0.0.1:1", "key": witness_line(signer).decode().strip()}
+            for signer in WITNESSES
+        ]
+        items[0].body["config"] = {**items[0].body["config"], "witnesses": {"require": 2, "of": of}}
+        return items
+
+    files = told(tell)
+    for number in ("0", "1"):
+        path = f"models/{number}/authorisation.proof"
+        head, gap, note = files[path].partition(b"\n\n")
+        files[path] = head + gap + cosigned(note, *(signers if number == version else WITNESSES[1:]))
+    return files
+
+
 def valid(v: Vectors) -> None:
     """The runs that hold together."""
     plain, note = v.plain, v.plain["log/checkpoint"]
@@ -208,6 +228,7 @@ def valid(v: Vectors) -> None:
         "log/tile/entries/000.p/9": b"\0",
     }
     v.valid("leftover-tiles", "superseded tiles and tiles beyond the head are not read", {**plain, **left})
+    v.valid("quorum", "a run that requires two witnesses: both versions were allowed under them", quorate(""))
     bare = {path: data for path, data in plain.items() if path.startswith(("log/", "keys/"))}
     v.valid("log-only", "a reader without access to blobs and models verifies the log", bare,
             arguments=["--key", "READER/key", "--log-only"])  # fmt: skip
@@ -732,6 +753,13 @@ def models(v: Vectors) -> None:
     v.invalid("live-model-spelt-otherwise", "a link that leads there by another spelling", {}, "§9.4",
               links={"current": "models//1"})  # fmt: skip
     v.invalid("live-model-elsewhere", "the link leads out of the run", {}, "§9.4", links={"current": "/tmp/model"})
+    proof = "models/1/authorisation.proof"
+    for name, why, signers in (
+        ("quorum-too-small", "version 1 was allowed under one of the two witnesses required", WITNESSES[:1]),
+        ("quorum-of-strangers", "version 1 was allowed under one witness and a stranger", [WITNESSES[0], THIEF]),
+        ("quorum-missing", "version 1 was allowed under no witness at all", []),
+    ):
+        v.invalid(name, why, {proof: quorate("1", *signers)[proof]}, "§10.3", base="quorum")
     v.invalid("no-live-model", "there is no link", {}, "§9.4", links={"current": None})
 
 

@@ -74,7 +74,7 @@ class Paper:
         recipe = {"name": name, "rate": 0.5}
         made = Candidate(
             digest=candidate_digest(recipe, source, weights), recipe=recipe, source=source, weights=weights,
-            parameters=2, bytes=80, schema_digest=self.blob("schema"),
+            parameters=2, bytes=72, schema_digest=self.blob("schema"),
         )  # fmt: skip
         self.candidates[name] = made
         return made
