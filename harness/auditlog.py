@@ -57,6 +57,7 @@ class AuditLog:
         self._mutex = threading.Lock()
         self._failure: str | None = None
         self._superseded: list[Path] = []
+        self._place = _identity(folder)
         self._edge = reader.edge
         last = reader.bundle(reader.size // WIDTH) if reader.size % WIDTH else []
         self._bundle = b"".join(_framed(entry) for entry in last)
@@ -210,7 +211,22 @@ class AuditLog:
                 raise
             return first
 
+    def _check_place(self) -> None:
+        """Return while the folder is the one that is locked, under the head that we wrote; raises AuditError, OSError.
+
+        A folder that was put back or exchanged beneath a writer is nobody's to go on with: the lock is on the old one.
+        """
+        with (self._folder / HEAD).open("rb") as file:
+            found = file.read(len(self.head) + 1)
+        if _identity(self._folder) != self._place or found != self.head:
+            raise AuditError(
+                "the log was exchanged while it was open: its lock is lost",
+                where=str(self._folder),
+                remedy="find out who put another folder or tree head there, then open the log again",
+            )
+
     def _append(self, entries: Sequence[bytes]) -> None:
+        self._check_place()
         old, size = self.size, self.size
         bundle, edge = bytearray(self._bundle), [bytearray(tile) for tile in self._edge]
         bundles: list[tuple[str, bytes]] = []
@@ -256,6 +272,12 @@ class AuditLog:
                 path.parent.rmdir()  # refuses while another width is there
         replaced = set(_partials(old)) - set(_partials(self.size))
         self._superseded = [self._folder / name for name in sorted(replaced)]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Which folder lies at a path now."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _forget_leftovers(folder: Path, size: int) -> None:

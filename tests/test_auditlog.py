@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -357,3 +358,26 @@ def test_a_head_that_cannot_be_cosigned_ends_the_writer(tmp_path, monkeypatch):
     with AuditLog.open(folder, SIGNER) as log:
         log.append([b"two"])
         assert list(log.read()) == [b"one", b"two"]
+
+
+@pytest.mark.parametrize("how", ["exchanged", "head put back"])
+def test_a_log_exchanged_beneath_its_writer_is_not_gone_on_with(tmp_path, how):
+    """When a backup took the folder's or the head's place, nothing is appended, and what lies there stays whole."""
+    folder = tmp_path / "log"
+    with AuditLog.create(folder, SIGNER, SIGNER.name) as log:
+        log.append([b"one"])
+        shutil.copytree(folder, tmp_path / "backup")
+        log.append([b"two"])
+        if how == "exchanged":
+            folder.rename(tmp_path / "ours")
+            shutil.copytree(tmp_path / "backup", folder)
+        else:
+            (folder / "checkpoint").write_bytes((tmp_path / "backup" / "checkpoint").read_bytes())
+        with pytest.raises(AuditError, match="its lock is lost"):
+            log.append([b"three"])
+        with pytest.raises(AuditError, match="no longer open"):
+            log.append([b"three"])
+    assert check_log(folder, VERIFIER).size == 1
+    with AuditLog.open(folder, SIGNER) as again:
+        again.append([b"other"])
+    assert check_log(folder, VERIFIER).size == 2
