@@ -12,10 +12,12 @@ Not covered: when this may be called; see `promotion.py`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+from collections.abc import Container
 from pathlib import Path
 
 from harness.artifacts import BlobStore, open_regular
@@ -116,6 +118,20 @@ def source_manifest(root: Path) -> dict[str, str]:
         if path.is_file():
             manifest[path.relative_to(root).as_posix()] = digest_file(path)
     return manifest
+
+
+def forget_unused(run: Path, versions: Container[int]) -> None:
+    """Remove what was staged for versions that never came to be, as far as the disk lets us; the live one is kept.
+
+    Such a folder carries an authorisation with its proof: it must not travel as if it had been used.
+    """
+    live = live_version(run)
+    with contextlib.suppress(OSError):
+        for folder in (run / MODELS).iterdir():
+            name = folder.name.removeprefix(".staging-")
+            unused = name != folder.name or (name.isdecimal() and int(name) not in versions and int(name) != live)
+            if unused and not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def swap(run: Path, version: int) -> None:

@@ -11,7 +11,7 @@ from harness.desk import Desk, Halt, Rooms, finished
 from harness.entries import Authorised, Halted, Intended, Promoted, RolledBack, Voided, Watched
 from harness.envelope import unseal
 from harness.errors import AuditError, PromotionError, StateError
-from harness.live import check_version, live_version, stage, swap, sync
+from harness.live import check_version, forget_unused, live_version, stage, swap, sync
 from harness.records import Candidate
 from harness.workshop import Failure
 
@@ -142,6 +142,7 @@ class Promotion(Desk):
     def _void(self, number: int, why: str) -> None:
         """An authorisation comes to nothing: for good, since each is used at most once."""
         self._journal.commit(Voided(number=number, reason=why))
+        forget_unused(self._rooms.folder.root, self.state.versions)
         self._close_test(number, promoted=False)
 
     def _watch(self) -> None:
@@ -221,6 +222,7 @@ class Promotion(Desk):
                 remedy=f"somebody moved the link; point it back to models/{self.state.live}, and find out who",
             )
         check_version(rooms.folder.root, self.state.live, self.state.incumbent)
+        forget_unused(rooms.folder.root, self.state.versions)
         self._reconcile_vault()
         self._watch()
 

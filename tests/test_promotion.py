@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
 
 import pytest
@@ -84,6 +85,18 @@ def test_the_kill_switch_voids_what_was_authorised(bench, kind):
     assert (live_version(bench.run), bench.opened.supervisor.state.live) == (0, 0)
     bench.close()
     assert bench.kinds(1) == ["voided"]
+    bench.sound()
+    # What was staged for it would carry an authorisation with its proof, as if it had been used.
+    assert sorted(path.name for path in (bench.run / "models").iterdir()) == ["0", "1", "2"]
+
+
+def test_what_a_crash_left_staged_is_removed(bench):
+    """Opening a run removes folders of versions that never came to be, and none of those that did."""
+    for name in ("3", ".staging-3"):
+        shutil.copytree(bench.run / "models" / "1", bench.run / "models" / name)
+    bench.open()
+    assert sorted(path.name for path in (bench.run / "models").iterdir()) == ["0", "1", "2"]
+    bench.close()
     bench.sound()
 
 
