@@ -948,8 +948,16 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
     named = link in {f"models/{version}" for version in allowed}
     need(named, "§9.4", f"{link[:80]!a} is live, not version {s['live']}")
     keys = [parse_key(line, LOG_KEY) for line in s["keys"]]
-    for version, known in enumerate(s["versions"]):
+    versions = list(enumerate(s["versions"]))
+    if link != f"models/{s['live']}" and s["intent"]["action"] == "promote":  # cut after the rename (§9.4)
+        index = s["intent"]["authorisation"]
+        permit = s["permits"][str(index)]
+        made = s["open"][str(permit["number"])]["built"]
+        versions.append((permit["version"], {"candidate": made, "index": index, "raw": permit["raw"]}))
+    need_folders([run / "models"], "§9.1")
+    for version, known in versions:
         folder, record = run / "models" / str(version), known["candidate"]
+        need_folders([folder, folder / "source"], "§9.1")
         files = {"recipe.json", "candidate.json", "authorisation.json", "authorisation.proof", "weights.safetensors"}
         try:
             names = set(os.listdir(folder))
@@ -974,6 +982,12 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
         if required:
             signed = len(cosigned(note, [parse_key(line, WITNESS_KEY, "§10.3") for line in lines]))
             need(signed >= required, "§10.3", f"{signed} of {required} witnesses have cosigned what allowed {version}")
+
+
+def need_folders(places: list[Path], clause: str) -> None:
+    """What is called a folder here is one, and no link to another."""
+    for place in places:
+        need(place.is_dir() and not place.is_symlink(), clause, f"{place.name} is no folder, or a link to one")
 
 
 def files_below(root: Path) -> list[str]:
@@ -1075,6 +1089,7 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
             chain = parse_keys(read(listed, 1 << 16, "§2.2").decode())
         except UnicodeDecodeError:
             raise Invalid("§2.2", "keys/log.pub is not UTF-8") from None
+    need_folders([run / "log"], "§4.3")
     note = read(run / "log" / "checkpoint", NOTE, "§3.1")
     (origin, size, root), signers = open_head(note, [*chain, *(key for key in trusted if key not in chain)], "§3.1")
     tiles = Tiles(run / "log", size, root)
@@ -1086,6 +1101,8 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
         need(extended, "§11.1", f"the log does not extend the head of {old} entries that you hold")
         if path == options.since:
             skip, state = old, saved or state
+    if not options.log_only:
+        need_folders([run / "blobs"], "§8.1")
     blobs: dict[str, None] = {}
     for bundle in range(state["size"] // 256, -(-size // 256)):
         for place, raw in enumerate(tiles.entries(bundle), bundle * 256):
@@ -1095,7 +1112,7 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
                 key = parse_key(state["keys"][-1], LOG_KEY) if place % 256 == 0 or len(state["keys"]) > 1 else chain[0]
                 kind, body = open_entry(raw, *key, signed=place >= skip)
                 fold(state, kind, body, raw)
-                if not options.log_only and place >= skip:
+                if not options.log_only:
                     check_blobs(run, body, blobs)
             except Invalid as error:
                 raise Invalid(error.clause, error.problem, place) from None
@@ -1161,6 +1178,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--log-only", action="store_true", help="read neither blobs nor models")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args(arguments)
+    if options.quorum is not None and not (options.witness and options.quorum > 0):
+        parser.error("--quorum is how many of the witnesses of --witness are required: 1 or more")
+    if options.log_only and options.save:
+        parser.error("--save is for whoever reads the blobs, too: what goes on from there takes them as read")
     asked = bool(options.head or options.witness or options.max_age is not None)
     try:
         report, code = verify(options), 0

@@ -28,6 +28,7 @@ from harness.keys import Verifier, VerifierChain
 from harness.live import FILES, check_version, live_version
 from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head
+from harness.records import Candidate
 from harness.state import RunState
 
 MAX_BLOB = 16 << 20
@@ -72,6 +73,8 @@ def verify_run(
     with _clause("§4.2"):
         reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
     _check_head(reader, freshness, [*chain, *(trusted or ())])
+    if not log_only:
+        _need_folder(folder.blobs, "§8.1")
     blobs = _Blobs(folder)
     permissions = _Permissions()
     state = RunState()
@@ -259,7 +262,8 @@ def _check_models(
     if live not in {state.live, state.live if state.intent is None else state.intent.version}:
         message = f"version {live} is live, the log says {state.live}"
         raise AuditError(message, where=str(folder.root / "current"), clause="§9.4")
-    for version, candidate in state.versions.items():
+    _need_folder(folder.models, "§9.1")
+    for version, candidate in _shown(state, live).items():
         place = folder.models / str(version)
         _check_listing(place)
         try:
@@ -281,6 +285,24 @@ def _check_models(
         _check_quorum(proof.head, state, place)
 
 
+def _shown(state: RunState, live: int | None) -> dict[int, Candidate]:
+    """The versions whose folders must hold: those that were promoted, and one that a cut swap has made live (§9.4)."""
+    intent = state.intent
+    if intent is None or intent.action != "promote" or live != intent.version:
+        return state.versions
+    authorised = state.authorised.get(intent.authorisation if intent.authorisation is not None else -1)
+    built = None if authorised is None else state.proposals[authorised.number].built
+    if built is None:
+        raise AuditError("an open intent without a candidate", clause="§7.11")
+    return {**state.versions, intent.version: built.candidate}
+
+
+def _need_folder(place: Path, clause: str) -> None:
+    """What is called a folder is one, and no link to another; AuditError."""
+    if place.is_symlink() or not place.is_dir():
+        raise AuditError("no folder, or a link to one", where=str(place), clause=clause)
+
+
 def _check_quorum(head: bytes, state: RunState, place: Path) -> None:
     """Where the run requires witnesses, as many of them have cosigned what allowed a version (FORMAT §10.3)."""
     rule = None if state.genesis is None else state.genesis.config.witnesses
@@ -294,6 +316,8 @@ def _check_quorum(head: bytes, state: RunState, place: Path) -> None:
 
 def _check_listing(place: Path) -> None:
     """A version's folder holds exactly a version's files, and its source tree files and folders alone (§9.1)."""
+    _need_folder(place, "§9.1")
+    _need_folder(place / "source", "§9.1")
     try:
         if {path.name for path in place.iterdir()} != FILES:
             raise AuditError("other files than a version has", where=str(place), clause="§9.1")

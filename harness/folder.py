@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from pathlib import Path
 from harness import __version__
 from harness.canonical import digest_file, digest_json
 from harness.config import Config
-from harness.durable import make_directory
+from harness.durable import TEMPORARY, make_directory
 from harness.errors import ConfigError
 from harness.live import MODELS
 from harness.records import Digest
@@ -84,6 +85,9 @@ class RunFolder:
                 remedy="wait for it, `lockgate halt` it, or give this run a folder of its own with --out",
             ) from error
         self._lock = handle
+        for leftover in self.private.glob(f"{TEMPORARY}*"):  # of a write that was cut: it may hold a key in the clear
+            with contextlib.suppress(OSError):
+                leftover.unlink()
 
     def unlock(self) -> None:
         """Give the lock back; a second time does nothing."""

@@ -86,7 +86,10 @@ class Promotion(Desk):
         return self._finish_promotion()
 
     def _need_witnesses(self) -> None:
-        """Go on when the quorum has cosigned; halt the run where it has not: nothing is lost, and nothing goes live."""
+        """Go on when the quorum has cosigned; halt the run where it has not: nothing goes live, and `resume` goes on.
+
+        An authorisation that was given already keeps its hour: after it, the candidate is voided.
+        """
         try:
             self._witnesses.require()
         except AuditError as error:
@@ -114,17 +117,21 @@ class Promotion(Desk):
         if intent is None or intent.authorisation is None:
             return None
         authorised = self.state.authorised[intent.authorisation]
+        built = self._of(authorised.number).built
+        if built is None:
+            raise StateError("an intent without a candidate")
+        why = self._damage(intent.version, built.candidate)
         if live_version(rooms.folder.root) != intent.version:
-            built = self._of(authorised.number).built
-            if built is None:
-                raise StateError("an intent without a candidate")
-            why = self._damage(intent.version, built.candidate)
             with self._journal.lock:  # a halt that is logged before the swap prevents it
                 why = why or self._why_void(authorised)
                 if why is None:
                     swap(rooms.folder.root, intent.version)
             if why is not None:
                 return self._void(authorised.number, why)
+        elif why is not None:  # cut after the rename, and somebody changed the folder since: back to what is sound
+            check_version(rooms.folder.root, self.state.live, self.state.incumbent)
+            swap(rooms.folder.root, self.state.live)
+            return self._void(authorised.number, why)
         # Where recovery found the link moved already, its rename may not be durable yet.
         sync(rooms.folder.root)
         self._journal.commit(Promoted(number=authorised.number, version=intent.version, candidate=intent.candidate))

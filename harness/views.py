@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.entries import Entry, kind_of
 from harness.errors import CanonicalError, StateError
 from harness.proposers import Archived, Feedback
-from harness.records import REASONS, Candidate, Digest, Stage
+from harness.records import REASONS, Candidate, Digest, Stage, first_problem
 from harness.state import ProposalState, RunState
 
 MAX_DOCUMENT = 512 * 1024
@@ -140,8 +142,14 @@ def evidence_view(found: ProposalState, blobs: BlobStore) -> list[dict[str, Any]
     """Each gate's numbers, from the confidential evidence: for the operator, never for a proposer."""
     if found.measured is None:
         return []
-    gates: list[dict[str, Any]] = _result(found.measured.evidence, blobs)["gates"]
-    return gates
+    from harness.statistics import TestResult  # late: it brings numpy
+
+    result = _result(found.measured.evidence, blobs)
+    try:
+        return [gate.json_value() for gate in TestResult.parse(result).gates]
+    except ValidationError as error:
+        place, message = first_problem(error)
+        raise StateError(f"the evidence is malformed: {place}: {message}", where=found.measured.evidence) from error
 
 
 def _result(evidence: Digest, blobs: BlobStore) -> dict[str, Any]:

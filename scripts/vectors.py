@@ -228,6 +228,9 @@ def valid(v: Vectors) -> None:
         "log/tile/entries/000.p/9": b"\0",
     }
     v.valid("leftover-tiles", "superseded tiles and tiles beyond the head are not read", {**plain, **left})
+    swap = 1 + next(place for place, item in enumerate(v.items) if item.kind == "intended")
+    v.valid("cut-inside-a-swap", "a crash after the rename and before its outcome was logged: the intended version is live",
+            told(lambda paper: paper_run.story(paper)[:swap]))  # fmt: skip
     v.valid("quorum", "a run that requires two witnesses: both versions were allowed under them", quorate(""))
     bare = {path: data for path, data in plain.items() if path.startswith(("log/", "keys/"))}
     v.valid("log-only", "a reader without access to blobs and models verifies the log", bare,
@@ -753,6 +756,12 @@ def models(v: Vectors) -> None:
     v.invalid("live-model-spelt-otherwise", "a link that leads there by another spelling", {}, "§9.4",
               links={"current": "models//1"})  # fmt: skip
     v.invalid("live-model-elsewhere", "the link leads out of the run", {}, "§9.4", links={"current": "/tmp/model"})
+    v.invalid("cut-inside-a-swap-to-another-model", "the intended version is live, and is not what was authorised",
+              {weights: plain[weights][:-1] + b"\x01"}, "§9.2", base="cut-inside-a-swap")  # fmt: skip
+    moved: Change = {path: None for path in plain if path.startswith("models/1/source/")}
+    moved |= {path.replace("models/1/source", "elsewhere"): plain[path] for path in list(moved)}
+    v.invalid("source-is-a-link", "the live source tree lies elsewhere", moved, "§9.1",
+              links={"models/1/source": "../../elsewhere"})  # fmt: skip
     proof = "models/1/authorisation.proof"
     for name, why, signers in (
         ("quorum-too-small", "version 1 was allowed under one of the two witnesses required", WITNESSES[:1]),

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from harness import auditing
 from harness.canonical import canonical_bytes
 from harness.cli import app
 from harness.entries import kind_of
@@ -222,6 +223,15 @@ def hostile(paper):
             body["decision"]["reasons"][0]["text"] = every
         if item.kind == "halted":
             body |= {"reason": every, "by": every}
+        if item.kind == "measured":
+            gate = {
+                "name": every, "verdict": f'x">{every}', "n": 5, "mean": 0.1, "theta": 0.0, "log_e": 1.0, "threshold": 6.0,
+                "interval": [-1.0, 1.0], "wins": 1, "losses": 1, "ties": 3, "trajectory": [[5, 1.0]],
+            }  # fmt: skip
+            told = {"gates": [gate], "items": 5, "alpha": 0.01, "passed": False, "held": False}
+            body["evidence"] = put({"result": told, "salt": "0" * 32})
+        if item.kind == "authorised":
+            body["evidence"] = next(each.body["evidence"] for each in items if each.kind == "measured")
     return items
 
 
@@ -244,6 +254,43 @@ def test_hostile_strings_are_text(attacked):
         assert "\u202e" not in text
         assert "\x1b" not in text
     assert plain(HOSTILE[0]) in pages["index.html"].text
+    assert "the evidence is malformed" in pages["decisions/2.html"].text
+
+
+def test_evidence_that_is_none_is_told(tmp_path):
+    """Evidence of another shape than a test leaves hides nothing else: the page says what is wrong with it."""
+
+    def empty(paper):
+        items = paper_run.story(paper)
+        name = paper.blobs.put(canonical_bytes({"result": {}}))
+        for item in items:
+            if item.kind in ("measured", "authorised"):
+                item.body["evidence"] = name
+        return items
+
+    paper_run.write(tmp_path / "run", empty)
+    write_pages(RunFolder(tmp_path / "run"), tmp_path / "pages", key=tmp_path / "run" / "keys" / "log.pub")
+    assert "the evidence is malformed" in check_harmless(tmp_path / "pages")["decisions/2.html"].text
+
+
+def test_the_pages_are_of_the_log_that_was_verified(finished, tmp_path, monkeypatch):
+    """A log that changes between its verification and its pages has none."""
+    from harness.review import site
+
+    run = rigs.copy_run(finished, tmp_path / "run")
+    paper_run.write(tmp_path / "other")
+
+    def verified_then_exchanged(folder, key, **named):
+        report = auditing.verify_run(folder, key, **named)
+        for part in ("log", "keys"):
+            shutil.rmtree(folder.root / part)
+            shutil.copytree(tmp_path / "other" / part, folder.root / part)
+        return report
+
+    monkeypatch.setattr(site, "verify_run", verified_then_exchanged)
+    with pytest.raises(AuditError, match="the log changed"):
+        write_pages(RunFolder(run), tmp_path / "pages", key=finished / "keys" / "log.pub")
+    assert not (tmp_path / "pages").exists()
 
 
 @given(st.text(), st.text())
@@ -333,6 +380,13 @@ def test_nobody_s_files_are_written_over(finished, written, tmp_path):
         with pytest.raises(ConfigError, match=r"other files|not a folder"):
             write_pages(RunFolder(finished), tmp_path / place, key=key)
     assert (mine / "thesis.txt").read_text() == "mine"
+    for stranger in ("notes.txt", "decisions/notes.txt"):
+        shutil.copytree(written[0], tmp_path / "annotated")
+        (tmp_path / "annotated" / stranger).write_text("mine")
+        with pytest.raises(ConfigError, match="other files"):
+            write_pages(RunFolder(finished), tmp_path / "annotated", key=key)
+        assert (tmp_path / "annotated" / stranger).read_text() == "mine"
+        shutil.rmtree(tmp_path / "annotated")
     shutil.copytree(written[0], tmp_path / "pages")
     (tmp_path / "pages" / "decisions" / "99.html").write_text("of another run")
     write_pages(RunFolder(finished), tmp_path / "pages", key=key)

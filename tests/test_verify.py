@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,9 +74,14 @@ def test_answers_have_their_exit_codes(paper, arguments, code, verdict):
     assert done.stderr == as_json.stderr == ""
 
 
-def test_words_that_make_no_sense_are_usage(paper):
-    """An unknown option ends with 2, as any command's does."""
-    assert verify(paper, "--yes").returncode == 2
+NONSENSE = [["--yes"], ["--witness", "key", "--quorum", "-1"], ["--quorum", "1"], ["--log-only", "--save", "seen"]]
+
+
+@pytest.mark.parametrize("arguments", NONSENSE, ids=[" ".join(each) for each in NONSENSE])
+def test_words_that_make_no_sense_are_usage(paper, arguments):
+    """Unknown options, a quorum of none, and saving what was not read end with 2, as usage does."""
+    done = verify(paper, "--key", "key", *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def longer(paper):
@@ -101,6 +107,16 @@ def test_it_goes_on_from_where_it_ended(paper, grown):
         told.append({name: value for name, value in json.loads(done.stdout).items() if name != "summary"})
     assert told[0] == told[1] == told[2]
     assert told[0]["size"] == 28
+
+
+def test_a_bare_head_takes_no_blob_as_read(paper, tmp_path):
+    """From a bare head only signatures are taken as verified: a blob that was changed before it is found."""
+    shutil.copytree(paper / "run", tmp_path / "run", symlinks=True)
+    blob = next(path for path in sorted((tmp_path / "run" / "blobs").rglob("*")) if path.is_file())
+    blob.chmod(0o600)
+    blob.write_bytes(b"forged")
+    done = verify(paper, "--key", "key", "--since", paper / "head", "--json", run=tmp_path / "run")
+    assert (done.returncode, json.loads(done.stdout)["clause"]) == (5, "§8.1")
 
 
 def test_an_illegal_entry_after_a_saved_state_is_found(paper, grown, tmp_path):

@@ -21,6 +21,8 @@ WIDTH, HEIGHT = 360, 190
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 20, 34
 _LOG10 = math.log(10)
 _MOST_TICKS = 6
+_VERDICTS = {verdict: verdict for verdict in ("pass", "fail", "inconclusive")}
+"""Classes of the style sheet: what evidence calls a verdict is no more trusted than the rest of it."""
 
 
 def process(gate: dict[str, Any]) -> str:
@@ -61,7 +63,7 @@ def process(gate: dict[str, Any]) -> str:
         )
     path = " ".join(f"{_n(across(x))},{_n(down(y))}" for x, y in points)
     parts += [
-        f'<polyline class="path {gate["verdict"]}" points="{path}"/>',
+        f'<polyline class="path {_VERDICTS.get(gate["verdict"], "")}" points="{path}"/>',
         _mark(gate["verdict"], end_x, end_y),
         f'<text class="tick" x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">held-out items</text>',
     ]

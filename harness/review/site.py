@@ -14,6 +14,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.artifacts import BlobStore
 from harness.auditing import Freshness, verify_run
-from harness.errors import ConfigError
+from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
 from harness.journal import follow
 from harness.keys import VerifierChain
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["write_pages"]
 
 MARKER = ".lockgate-review"
+OURS = {MARKER, "index.html", "decisions"}
+_PAGE = re.compile(r"[1-9][0-9]*\.html", re.ASCII)
 NOTHING_HELD = Freshness()
 _TEXT = 20_000
 """Characters of one text on a page."""
@@ -61,13 +64,17 @@ def write_pages(
     _check_place(out)
     note("verifying the run")
     report = verify_run(folder, key, freshness=freshness)
-    chain = VerifierChain.load(folder.public_key)
+    chain = VerifierChain.load(folder.public_key if key is None or folder.public_key.exists() else key)
     reader = LogReader.open(folder.log, chain)
+    if (reader.origin, reader.size, reader.root.hex()) != (report["origin"], report["size"], report["root"]):
+        raise AuditError(
+            "the log changed while its pages were written", where=str(folder.log), remedy="write them again"
+        )
     state, notebook = RunState(), Notebook()
     for step in follow(reader, chain):
         notebook.take(step)
         state = step.state
-    report |= {"size": reader.size, "root": reader.root.hex(), "head": reader.head.decode(), "time": state.last_time}
+    report |= {"head": reader.head.decode(), "time": state.last_time}
     pages = Pages(report, state, notebook, public)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +82,7 @@ def write_pages(
         try:
             count = _write(pages, BlobStore(folder.blobs), reader, fresh, note)
             fresh.chmod(0o755 if public else 0o700)
+            _check_place(out)  # again: somebody may have put something there meanwhile
             _take_place(fresh, out)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -91,7 +99,10 @@ def _check_place(out: Path) -> None:
     """OUT is new, empty, or an earlier set of pages; ConfigError."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise ConfigError("not a folder of its own", where=str(out), remedy="name a folder that is not there yet")
-    if out.is_dir() and not (out / MARKER).is_file() and any(out.iterdir()):
+    strangers = [path.name for path in out.iterdir() if path.name not in OURS] if out.is_dir() else []
+    if out.is_dir() and (out / "decisions").is_dir():
+        strangers += [path.name for path in (out / "decisions").iterdir() if not _PAGE.fullmatch(path.name)]
+    if strangers or (out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file()):
         raise ConfigError(
             "the folder holds other files than an earlier set of pages",
             where=str(out),
