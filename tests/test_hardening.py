@@ -681,3 +681,19 @@ def test_a_test_scores_the_whole_prefix_once_wherever_it_stops(digits, tmp_path,
     assert len(set(stopped.values())) > 1
     expected = [("accuracy", 400, {"plain": 400, "smudged": 400})] * 2
     assert scored == dict.fromkeys(scored, expected)
+
+
+# a hostile reader of the trail
+
+
+def test_no_key_in_the_clear_outlives_a_cut_write(tmp_path):
+    """What a cut write left among the private files, which may be a key, is gone once the run is locked again."""
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    leftover = folder.private / ".tmp-1-0-signing.key"
+    leftover.write_text("a key in the clear")
+    kept = folder.private / "signing.key"
+    kept.write_text("the key")
+    folder.lock()
+    folder.unlock()
+    assert (leftover.exists(), kept.exists()) == (False, True)

@@ -215,6 +215,31 @@ def test_a_rollback_to_a_touched_version_is_refused(bench):
     assert live_version(bench.run) == 0
 
 
+def test_a_model_changed_inside_a_cut_swap_does_not_stay(bench, monkeypatch):
+    """Cut between the rename and its outcome, and changed since: it is swapped back and voided, and never runs."""
+
+    def cut(_run):
+        raise PromotionError("cut here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "sync", cut)
+        with pytest.raises(PromotionError, match="cut here"):
+            generation(bench.open(), 4, BETTER)
+    bench.close()
+    assert (bench.kinds(1), live_version(bench.run)) == (["intended"], 3)
+    bench.sound()
+    recipe = bench.run / "models" / "3" / "recipe.json"
+    recipe.chmod(0o644)
+    recipe.write_bytes(recipe.read_bytes().replace(b"150", b"151"))
+    with pytest.raises(AuditError, match="not the candidate"):
+        bench.sound()
+    opened = bench.open()
+    assert (live_version(bench.run), opened.supervisor.state.live) == (0, 0)
+    bench.close()
+    assert bench.kinds(2) == ["started", "voided"]
+    bench.sound()
+
+
 def test_a_link_moved_by_hand_is_seen(bench):
     """Where somebody points the live link elsewhere, neither supervisor nor auditor goes on."""
     (bench.run / "current").unlink()
