@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
 from harness.channel import Child
@@ -29,7 +31,7 @@ from harness.keys import VaultKey, VerifierChain
 from harness.ledger import LedgerState
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
-from harness.records import Decision
+from harness.records import Decision, first_problem
 from harness.state import RunState
 from harness.vault import blinded, item_list, order_of, shuffle_of
 from harness.views import items_used
@@ -119,7 +121,11 @@ def _replay_proposal(
     from harness.statistics import TestResult
 
     # TestResult's own rule is that verdicts follow from log_e and the threshold: parsing checks it.
-    result = TestResult.parse(evidence["result"])
+    try:
+        result = TestResult.parse(evidence["result"])
+    except (ValidationError, KeyError, TypeError) as error:
+        message = first_problem(error)[1] if isinstance(error, ValidationError) else "it holds no result"
+        raise AuditError(f"the evidence is not that of a test: {message}", where=where, clause="§8.3") from error
     _same(
         where,
         "the gates' verdicts",
