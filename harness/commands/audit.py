@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import AUDIT_FAILED, STALE, UNPROVEN, Json, PassphraseFd, Run, existing, print_json
+from harness.commands.common import (
+    AUDIT_FAILED,
+    STALE,
+    UNPROVEN,
+    HeadFile,
+    Json,
+    KeyFile,
+    PassphraseFd,
+    QuorumOf,
+    Run,
+    WitnessFiles,
+    existing,
+    print_json,
+)
 from harness.plain import plain
 
 app = typer.Typer(help="Read and verify the trail of a run.", no_args_is_help=True)
@@ -17,19 +30,10 @@ app = typer.Typer(help="Read and verify the trail of a run.", no_args_is_help=Tr
 @app.command("verify")
 def audit_verify(
     run: Run,
-    key: Annotated[
-        Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")
-    ] = None,
-    head: Annotated[
-        Path | None, typer.Option("--head", help="A signed tree head that you hold: the log must extend it.")
-    ] = None,
-    witness: Annotated[
-        list[Path] | None, typer.Option("--witness", help="A file with witnesses' keys, one a line; may be repeated.")
-    ] = None,
-    quorum: Annotated[
-        int | None,
-        typer.Option("--quorum", min=1, help="How many of the witnesses must have cosigned; all by default."),
-    ] = None,
+    key: KeyFile = None,
+    head: HeadFile = None,
+    witness: WitnessFiles = None,
+    quorum: QuorumOf = None,
     max_age: Annotated[
         float | None, typer.Option("--max-age", min=0, help="Seconds since the last signed time, at most.")
     ] = None,

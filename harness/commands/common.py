@@ -32,6 +32,17 @@ PassphraseFd = Annotated[
     ),
 ]
 Unencrypted = Annotated[bool, typer.Option("--unencrypted", help="Keep the private keys as plain files.")]
+KeyFile = Annotated[Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")]
+HeadFile = Annotated[
+    Path | None, typer.Option("--head", help="A signed tree head that you hold: the log must extend it.")
+]
+WitnessFiles = Annotated[
+    list[Path] | None, typer.Option("--witness", help="A file with witnesses' keys, one a line; may be repeated.")
+]
+QuorumOf = Annotated[
+    int | None,
+    typer.Option("--quorum", min=1, help="How many of the witnesses must have cosigned; all by default."),
+]
 Generations = Annotated[
     int | None, typer.Option("--generations", min=1, help="How many in all, counted from the run's beginning.")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import AUDIT_FAILED, Json, print_json
+from harness.commands.common import AUDIT_FAILED, Json, QuorumOf, WitnessFiles, print_json
 from harness.plain import plain
 
 app = typer.Typer(help="Verify a promoted model by itself.", no_args_is_help=True)
@@ -17,13 +17,8 @@ app = typer.Typer(help="Verify a promoted model by itself.", no_args_is_help=Tru
 def model_verify(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A copy of models/VERSION, or the folder itself.")],
     key: Annotated[Path, typer.Option("--key", help="Your own copy of the log's public keys (keys/log.pub).")],
-    witness: Annotated[
-        list[Path] | None, typer.Option("--witness", help="A file with witnesses' keys, one a line; may be repeated.")
-    ] = None,
-    quorum: Annotated[
-        int | None,
-        typer.Option("--quorum", min=1, help="How many of the witnesses must have cosigned; all by default."),
-    ] = None,
+    witness: WitnessFiles = None,
+    quorum: QuorumOf = None,
     json_: Json = False,
 ) -> None:
     """Verify a promoted model offline: its files, its authorisation, and that this is in the log.

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import AUDIT_FAILED, STALE, UNPROVEN, Json, Run, existing, print_json
+from harness.commands.common import (
+    AUDIT_FAILED,
+    STALE,
+    UNPROVEN,
+    HeadFile,
+    Json,
+    KeyFile,
+    QuorumOf,
+    Run,
+    WitnessFiles,
+    existing,
+    print_json,
+)
 from harness.plain import plain
 
 app = typer.Typer()
@@ -17,19 +29,10 @@ app = typer.Typer()
 def review(
     run: Run,
     static: Annotated[Path, typer.Option("--static", metavar="OUT", help="The folder to write the pages to.")],
-    key: Annotated[
-        Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")
-    ] = None,
-    head: Annotated[
-        Path | None, typer.Option("--head", help="A signed tree head that you hold: the log must extend it.")
-    ] = None,
-    witness: Annotated[
-        list[Path] | None, typer.Option("--witness", help="A file with witnesses' keys, one a line; may be repeated.")
-    ] = None,
-    quorum: Annotated[
-        int | None,
-        typer.Option("--quorum", min=1, help="How many of the witnesses must have cosigned; all by default."),
-    ] = None,
+    key: KeyFile = None,
+    head: HeadFile = None,
+    witness: WitnessFiles = None,
+    quorum: QuorumOf = None,
     public: Annotated[
         bool, typer.Option("--public", help="Leave out what held-out items say: for who must not see it.")
     ] = False,
