@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from harness.errors import ConfigError
-from harness.quorum import Witnesses
+from harness.quorum import Approvers, Witnesses
 from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
 
@@ -126,6 +126,7 @@ class Config(Record):
     budgets: Budgets = Budgets()
     workers: Workers = Workers()
     witnesses: Witnesses | None = None
+    approvers: Approvers | None = None
 
     @model_validator(mode="after")
     def _gates_fit(self) -> Config:

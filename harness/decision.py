@@ -1,8 +1,8 @@
 """Verdicts of gates and rules in, a Decision out. Pure: no clock, no chance, no I/O.
 
 A candidate is promoted only where every gate passed **and** every rule of the decide
-stage held. Everything else is a rejection with its reasons. A hold waits for people;
-while no approver is configured nobody can answer it, so it ends as a rejection.
+stage held. Everything else is a rejection with its reasons. A hold waits for people; where there
+are none to ask, nobody can answer it, and it ends as a rejection.
 """
 
 from __future__ import annotations
@@ -28,6 +28,14 @@ class RuleLike(Protocol):
     @property
     def passed(self) -> bool | None:
         """True, False, or None where it could not be evaluated."""
+
+    @property
+    def otherwise(self) -> str:
+        """`deny` or `hold`."""
+
+    @property
+    def of_people(self) -> bool:
+        """Whether it reads the approvals."""
 
     @property
     def message(self) -> str:
@@ -74,8 +82,24 @@ def reject(code: Reason, text: str) -> Decision:
     return Decision(verdict="reject", reasons=[Why(code=code, text=plain(text))])
 
 
-def judged(judgement: JudgementLike) -> list[Why]:
-    """The reasons that a judgement gives against a proposal; empty only where it passed."""
+def answerable(judgement: JudgementLike) -> bool:
+    """Whether a quorum of people lets a held proposal go on: all that failed are rules which ask for them.
+
+    A rule that reads the approvals says itself which ones it asks for, and must be true.
+    """
+    failed = [rule for rule in judgement.verdicts if rule.passed is not True]
+    return judgement.outcome == "hold" and all(
+        rule.passed is False and rule.otherwise == "hold" and not rule.of_people for rule in failed
+    )
+
+
+def judged(judgement: JudgementLike, *, answered: bool = False) -> list[Why]:
+    """The reasons that a judgement gives against a proposal; empty only where it passed, or people let it go on.
+
+    `answered`: a quorum of people has approved, and their approvals are in the document that was judged.
+    """
+    if answered and answerable(judgement):
+        return []
     failed = [rule for rule in judgement.verdicts if rule.passed is not True]
     if judgement.outcome == "pass" and judgement.verdicts and not failed:
         return []
@@ -112,12 +136,24 @@ def gated(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str]) -> list[W
     ]
 
 
-def decide(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str], judgement: JudgementLike) -> Decision:
-    """Promote where all gates passed and all rules held; otherwise reject, with every reason."""
+def decide(
+    gates: Sequence[GateVerdict],
+    eval_kinds: Mapping[str, str],
+    judgement: JudgementLike,
+    *,
+    approvers: Sequence[str] = (),
+) -> Decision:
+    """Promote where all gates passed and all rules held; otherwise reject, with every reason.
+
+    `approvers` are those who let a held proposal go on, a quorum of them; none where it was not held here.
+    """
     against = gated(gates, eval_kinds)
     # Where a gate failed, the rule that demands passed gates fails too: one reason for one fact.
-    against = against or judged(judgement)
+    against = against or judged(judgement, answered=bool(approvers))
     if against:
         return Decision(verdict="reject", reasons=against)
     names = ", ".join(sorted({gate.name for gate in gates}))
-    return Decision(verdict="promote", reasons=[Why(code="passed", text=f"passed every gate ({names}) and every rule")])
+    text = f"passed every gate ({names}) and every rule"
+    if approvers:
+        text = f"passed every gate ({names}); {', '.join(approvers)} approved what the rules leave to people"
+    return Decision(verdict="promote", reasons=[Why(code="passed", text=text)])

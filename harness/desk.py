@@ -18,6 +18,7 @@ from harness.gates import GateSpec
 from harness.journal import Journal
 from harness.judge import Judge
 from harness.policy import PolicySet
+from harness.quorum import Approver
 from harness.records import Decision, Digest
 from harness.state import ProposalState, RunState
 from harness.vault import Vault, item_list
@@ -42,6 +43,7 @@ class Rooms:
     policies: PolicySet
     vault: Vault
     gates: list[GateSpec]
+    approvers: list[Approver]
     eval_kinds: dict[str, str]
     training: Path
     development: Path

@@ -79,6 +79,10 @@ class RunDisplay:
             ended = kind in ("promoted", "voided") or (kind == "decided" and proposal["verdict"] != "promote")
             if self._lines and ended:
                 self._console.print(Text.from_markup(_sentence(proposal, self._score(proposal))), soft_wrap=True)
+        if kind == "held" and proposal:
+            self.note(f"proposal {proposal['number']} waits for people")
+        if kind in ("approved", "refused"):
+            self.note(f"{kind} by {event.get('by', '')}")
         if kind == "predicted":
             self.note("answering held-out items")
         if kind == "staked":
@@ -223,6 +227,14 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
     )
     if summary["keys"]["meaning"]:
         console.print(Text(f"Keys: {summary['keys']['meaning']}"), soft_wrap=True)
+    for hold in summary["holds"]:
+        console.print(Text(f"Waiting for people: {held_line(hold)}"), soft_wrap=True)
+    if summary["holds"]:
+        number = summary["holds"][0]["number"]
+        console.print(
+            Text(f"To answer: lockgate approve {out} {number} --key KEY (or refuse); then lockgate resume {out}"),
+            soft_wrap=True,
+        )
     if summary["state"] == "halted":
         halted = summary["halted"]
         console.print(Text(f"The run is halted by the {halted['by']}: {plain(halted['reason'], 1000)}"), soft_wrap=True)
@@ -266,6 +278,17 @@ def standing(console: Console, summary: dict[str, Any]) -> None:
     console.print(
         f"Left: {left['promotions']} promotions, {left['proposals']} proposals, {left['wall_seconds']:.0f} s",
         soft_wrap=True,
+    )
+
+
+def held_line(hold: dict[str, Any]) -> str:
+    """A hold in a line: what asks for people, how many have agreed, and until when it waits."""
+    by = f" ({', '.join(hold['approved_by'])})" if hold["approved_by"] else ""
+    more = ", and a rule asks for more" if len(hold["approved_by"]) >= hold["require"] else ""
+    return plain(
+        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {', '.join(hold['rules'])}; "
+        f"{len(hold['approved_by'])} of {hold['require']} approvals{by}{more}, until {hold['expires'][:16]}Z",
+        2000,
     )
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, StringConstraints, ValidationError
 
 from harness.config import Config
 from harness.errors import AuditError
+from harness.quorum import Approver
 from harness.records import Candidate, Count, Decision, Digest, GateVerdict, Proposed, Record, first_problem
 
 
@@ -59,6 +60,8 @@ class Genesis(Entry):
     vault_minimum: Count
     """With fewer unspent items no test is begun."""
     vault_named: bool
+    approvers: list[Approver]
+    """Who may answer holds, as the subject's allowed_signers lists them; none where nobody can."""
     harness: str
 
 
@@ -93,6 +96,46 @@ class Screened(Entry):
     outcome: Literal["pass", "deny", "hold", "invalid"]
     failed: list[str]
     """The ids of the static rules that failed; the proposer may see them."""
+
+
+class Held(Entry):
+    """A proposal waits for people. Approvers sign the digest of this body (FORMAT §5.9): all that they agree to."""
+
+    origin: str
+    number: Count
+    stage: Literal["screen", "decide"]
+    incumbent: Digest
+    guard: Digest
+    policies: Digest
+    document: Digest
+    """What the rules were shown, as a blob."""
+    judgement: Digest
+    candidate: Digest | None = None
+    """None at the screen, where nothing is built yet."""
+    rules: list[str]
+    """The rules that ask for people, as policy/rule."""
+    expires: Time
+
+
+class Answered(Entry):
+    """What `approved` and `refused` say: who answered a hold, by an SSH signature over its digest and the verdict."""
+
+    number: Count
+    hold: Digest
+    by: str
+    key: str
+    """`TYPE BASE64`."""
+    reason: str
+    signature: str
+    """Base64 of the SSH signature (PROTOCOL.sshsig)."""
+
+
+class Approved(Answered):
+    """A person lets a held proposal go on."""
+
+
+class Refused(Answered):
+    """A person refuses a held proposal: one is enough."""
 
 
 class Built(Entry):
@@ -250,6 +293,9 @@ KINDS: dict[str, type[Entry]] = {
     "started": Started,
     "proposed": ProposedEntry,
     "screened": Screened,
+    "held": Held,
+    "approved": Approved,
+    "refused": Refused,
     "built": Built,
     "developed": Developed,
     "staked": Staked,
@@ -297,7 +343,7 @@ def subjects_of(entry: Entry) -> dict[str, str]:
     """What an entry is about, by digest: the subject of its statement (FORMAT §5.8). Empty: about its run."""
     if isinstance(entry, Authorised):
         return {"candidate": entry.candidate, "weights.safetensors": entry.weights}
-    for name in ("candidate", "baseline", "document", "evidence", "answers"):
+    for name in ("candidate", "baseline", "document", "evidence", "answers", "hold"):
         value = getattr(entry, name, None)
         if value is not None:
             return {name: value if isinstance(value, str) else value.digest}

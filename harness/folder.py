@@ -51,6 +51,8 @@ class RunFolder:
         self.socket = self.root / "supervisor.sock"
         self.halt = self.root / HALT
         self.witnesses = self.root / "witnesses.json"
+        self.approvals = self.root / "approvals"
+        """Where people leave their answers to holds, for the supervisor to take in."""
         self.subject_link = self.root / "subject.path"
         self._lock: int | None = None
 
@@ -97,12 +99,13 @@ class RunFolder:
 
 
 def guard_files(subject: Path, config: Config) -> dict[str, Digest]:
-    """The subject's files that guard a run, by digest: lockgate.yaml, guards.py, and what guards.py may import.
+    """The subject's files that guard a run, by digest: lockgate.yaml, guards.py and what it may import, approvers.
 
     These are all files that Python may import and proposals may not change, but for hidden folders and runs that
     lie below the subject, which grow while it is guarded.
     """
-    files = {"lockgate.yaml": digest_file(subject / "lockgate.yaml"), "guards.py": digest_file(subject / "guards.py")}
+    named = [*sorted(GUARDED), *([config.approvers.file] if config.approvers else [])]
+    files = {name: digest_file(subject / name) for name in named}
     mutable = {path for pattern in config.mutable for path in subject.glob(pattern)}
     for path in sorted(path for path in subject.rglob("*") if path.suffix in IMPORTED and path.is_file()):
         inner = path.relative_to(subject)

@@ -100,6 +100,7 @@ def make_genesis(
         vault_items=data["vault"],
         vault_minimum=rooms.vault.state.minimum,
         vault_named=rooms.config.vault.dir is not None,
+        approvers=rooms.approvers,
         harness=__version__,
     )
 

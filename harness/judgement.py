@@ -32,6 +32,8 @@ class RuleVerdict(Record):
     """file:line of the rule."""
     passed: bool | None
     otherwise: Literal["deny", "hold"]
+    of_people: bool = False
+    """It reads the approvals: a quorum does not answer it, it must come true."""
     require: str
     message: str
     values: dict[str, Any]
@@ -119,6 +121,7 @@ def _judge_rule(
         where=rule.where,
         passed=None if isinstance(result, Failed) else result,
         otherwise=rule.rule.otherwise,
+        of_people=rule.of_people,
         require=rule.rule.require,
         message=message,
         values={path: shown(_look_up(values, path)) for path in rule.require.reads},

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
 from harness.canonical import digest
@@ -164,6 +165,7 @@ def _open(
     if "ok" not in answer:
         place = answer.get("where") or str(subject / "guards.py")
         raise SubjectError(str(answer["message"]), where=place, remedy=answer.get("remedy"))
+    approvers = load_approvers(subject, config.approvers) if config.approvers else []
     evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)
     data = dict(answer["ok"])  # a copy: what is added to it is no part of the greeting
     gates = check_gates(config, data, subject)
@@ -210,6 +212,7 @@ def _open(
         policies=ground.policies,
         vault=vault,
         gates=gates,
+        approvers=approvers,
         eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
         training=training,
         development=development,

@@ -28,6 +28,8 @@ class CompiledRule:
     rule: Rule
     where: str
     require: Expression
+    of_people: bool
+    """It reads the approvals, itself or through variables."""
     message: Expression | None
     audit: dict[str, Expression]
 
@@ -74,6 +76,7 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         problems.append(Problem(where=located.where(path), message=message))
 
     variables = []
+    of_people = {"approvals"}
     for index, variable in enumerate(document.variables):
         here: YamlPath = ("variables", index)
         if not is_identifier(variable.name) or variable.name in environment:
@@ -83,6 +86,8 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         if expression:
             environment.declare(variable.name, expression)
             variables.append((variable.name, expression))
+            if expression.names & of_people:
+                of_people.add(variable.name)
     rules = []
     for index, rule in enumerate(document.rules):
         here = ("rules", index)
@@ -93,5 +98,6 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         audit = {name: compile_at(text, (*here, "audit", name)) for name, text in rule.audit.items()}
         if require:
             kept = {name: expression for name, expression in audit.items() if expression}
-            rules.append(CompiledRule(rule, located.where((*here, "id")), require, message, kept))
+            asks = bool(require.names & of_people)
+            rules.append(CompiledRule(rule, located.where((*here, "id")), require, asks, message, kept))
     return CompiledPolicy(policy, environment, tuple(variables), tuple(rules))

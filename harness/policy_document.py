@@ -119,6 +119,7 @@ class ScreenDocument(Record):
     code: CodeFacts
     incumbent: IncumbentFacts
     budgets: BudgetFacts
+    approvals: list[ApprovalFacts]
 
 
 class DecideDocument(ScreenDocument):
@@ -126,7 +127,6 @@ class DecideDocument(ScreenDocument):
 
     candidate: CandidateFacts
     gates: dict[str, GateFacts]
-    approvals: list[ApprovalFacts]
 
 
 DOCUMENTS: dict[Stage, type[Record]] = {"screen": ScreenDocument, "decide": DecideDocument}

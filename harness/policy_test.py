@@ -57,6 +57,7 @@ _SCREEN: dict[str, Any] = {
     },
     "incumbent": {"digest": _SHA, "version": 1, "parameters": 10_000, "bytes": 41_000},
     "budgets": {"promotions_left": 3, "proposals_left": 20, "wall_seconds_left": 600.0},
+    "approvals": [],
 }
 _DECIDE: dict[str, Any] = {
     **_SCREEN,

@@ -53,7 +53,7 @@ class Promotion(Desk):
                 guard=genesis.guard,
                 policies=genesis.policies,
                 evidence=found.measured.evidence,
-                approvals=[],
+                approvals=found.approvals,
                 nonce=secrets.token_hex(16),
                 expires=(datetime.now(UTC) + AUTHORISATION_LIFE).isoformat(timespec="seconds"),
             )

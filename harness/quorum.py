@@ -1,8 +1,8 @@
-"""Which witnesses a run asks, and how many of them it requires: the nouns of `witnesses` in `lockgate.yaml`.
+"""Who must agree, and how many of them: the nouns of `witnesses` and `approvers` in `lockgate.yaml`.
 
 This page knows the form of a witness's verifier key (signed-note §Verifier keys, type 0x04) and no cryptography, so
 that whoever reads a configuration needs no key. That the 32 bytes are a sound point is checked by
-`cosignature.WitnessVerifier`, before anything is asked.
+`cosignature.WitnessVerifier`, before anything is asked, and an approver's key by `approval.load_approvers`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.canonical import decode_base64
 from harness.errors import CanonicalError
 from harness.records import Record
 
-__all__ = ["WITNESS_TYPE", "Witness", "Witnesses", "witness_key"]
+__all__ = ["WITNESS_TYPE", "Approver", "Approvers", "Witness", "Witnesses", "witness_key"]
 
 WITNESS_TYPE = 0x04
 """tlog-cosignature §Format: the algorithm byte of an Ed25519 cosignature."""
@@ -87,3 +87,22 @@ class Witnesses(Record):
         if len({witness_key(each.key)[1] for each in self.of}) != len(self.of):
             raise ValueError("two witnesses have one key: they are one witness")
         return self
+
+
+class Approvers(Record):
+    """The people who answer holds: where they are listed, how many must agree, and for how long a hold waits."""
+
+    require: Annotated[int, Field(ge=1, le=256)]
+    file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")] = "approvers"
+    """In the subject's folder, in the format of OpenSSH's allowed_signers."""
+    hours: Annotated[float, Field(gt=0, le=8784)] = 72.0
+    """After which a hold that was not answered is a rejection."""
+
+
+class Approver(Record):
+    """One key that may answer holds: whose it is, and what policies call that person."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$")]
+    role: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+    key: Annotated[str, StringConstraints(max_length=3000)]
+    """`TYPE BASE64`, as allowed_signers has it."""

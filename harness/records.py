@@ -70,6 +70,7 @@ Reason = Literal[
     "gate-robustness",
     "inconclusive",
     "hold-unanswered",
+    "hold-refused",
     "vault-exhausted",
     "budget",
     "evaluator-failed",
@@ -100,7 +101,8 @@ REASONS: dict[str, str] = {
     "gate-alignment": "an alignment eval is not shown to hold",
     "gate-robustness": "a robustness eval is not shown to hold",
     "inconclusive": "the held-out items allowed did not suffice to show it",
-    "hold-unanswered": "a rule asks for people, and nobody answered",
+    "hold-unanswered": "a rule asks for people, and too few approved in time, or none can be asked",
+    "hold-refused": "a rule asks for people, and one of them refused",
     "vault-exhausted": "too few unspent held-out items are left to test anything",
     "budget": "a hard budget of the run is spent",
     "evaluator-failed": "the evaluator could not score it",
@@ -110,7 +112,7 @@ REASONS: dict[str, str] = {
 }
 """One line on each reason code, as README and the command line print it."""
 
-Verdict = Literal["promote", "reject", "hold"]
+Verdict = Literal["promote", "reject"]
 
 
 class Why(Record):

@@ -24,6 +24,7 @@ from harness.errors import AuditError
 from harness.folder import RunFolder
 from harness.gates import compile_gates
 from harness.genesis import evaluate
+from harness.holds import Hold
 from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
@@ -32,7 +33,7 @@ from harness.ledger import LedgerState
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.records import Decision, first_problem
-from harness.state import RunState
+from harness.state import ProposalState, RunState
 from harness.vault import blinded, item_list, order_of, shuffle_of
 from harness.views import items_used
 
@@ -107,16 +108,26 @@ def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState
 def _replay_proposal(
     state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge, genesis: Genesis
 ) -> int:
-    """One proposal: judge its documents again, check gates against evidence, decide again."""
+    """One proposal: judge its documents again, check gates against evidence and answers, decide again."""
     found = state.proposals[number]
     where = f"proposal {number}"
+    for hold in (*found.released, *([found.hold] if found.hold else [])):
+        _replay_hold(where, hold, blobs, policies, judge)
+    held = {hold.entry.stage: hold for hold in found.released}
     if found.screened is not None:
         again = _judge_again(judge, policies, "screen", found.screened.document, blobs)
         _same(where, "the screen's judgement", digest(canonical_bytes(again.json_value())), found.screened.judgement)
-        if found.decision is not None and judged(again):
-            _same(where, "the decision", found.decision.reasons, judged(again))
-    if found.measured is None or found.decision is None or found.judgement is None or found.document is None:
-        return int(found.decision is not None)
+        if "screen" in held:
+            _same(where, "the approvals shown", _approvals(blobs, found.screened.document), held["screen"].facts)
+        against = judged(again, answered="screen" in held)
+        if found.decision is not None and against and found.hold is None:
+            _same(where, "the decision", found.decision.reasons, against)
+    if found.decision is None:
+        return 0
+    if found.hold is not None:
+        return _replay_ended(where, found, blobs, policies, judge, genesis)
+    if found.measured is None or found.judgement is None or found.document is None:
+        return 1
     evidence: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
     from harness.statistics import TestResult
 
@@ -134,12 +145,58 @@ def _replay_proposal(
     )
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)
-    document, logged = _unsalted(blobs, found.document), _unsalted(blobs, found.judgement)
-    again = judge.decide(policies, "decide", document["proposal"]["kind"], document)
-    _same(where, "the judgement", canonical_bytes(again.json_value()), canonical_bytes(logged))
-    decision = decide(found.measured.gates, genesis.eval_kinds, again)
+    again = _judge_decided(where, "decide", found.document, found.judgement, blobs, policies, judge)
+    approvers = held["decide"].approvers if "decide" in held else []
+    if approvers:
+        _same(where, "the approvals shown", _approvals(blobs, found.document), held["decide"].facts)
+    decision = decide(found.measured.gates, genesis.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
+
+
+def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, judge: Judge) -> None:
+    """A hold follows from its document: nothing denies it, and the rules that it names ask for people."""
+    entry = hold.entry
+    again = _judge_decided(where, entry.stage, entry.document, entry.judgement, blobs, policies, judge)
+    _same(where, "why it was held", (again.outcome, again.failed), ("hold", entry.rules))
+
+
+def _replay_ended(
+    where: str, found: ProposalState, blobs: BlobStore, policies: PolicySet, judge: Judge, genesis: Genesis
+) -> int:
+    """A hold that ended in a rejection: refused, not answered in time, or answered while a rule denies."""
+    hold, decision, rule = found.hold, found.decision, genesis.config.approvers
+    if hold is None or decision is None or rule is None:
+        raise AuditError("a hold without approvers", where=where)
+    if found.document is not None and found.judgement is not None:
+        again = _judge_decided(where, hold.entry.stage, found.document, found.judgement, blobs, policies, judge)
+        _same(where, "the approvals shown", _approvals(blobs, found.document), hold.facts)
+        _same(where, "the decision", decision.reasons, judged(again, answered=True))
+    elif decision.reasons[0].code in ("hold-refused", "hold-unanswered"):
+        _same(where, "the decision", hold.ended(rule.require, hold.entry.expires, hold.entry.incumbent), decision)
+    return 1
+
+
+def _judge_decided(
+    where: str, stage: str, document: str, judgement: str, blobs: BlobStore, policies: PolicySet, judge: Judge
+) -> Judgement:
+    """Judge a document again, and compare with the judgement that was kept of it; both salted at the decide stage."""
+    read = _unsalted if stage == "decide" else _plain
+    shown, logged = read(blobs, document), read(blobs, judgement)
+    again = judge.decide(policies, stage, shown["proposal"]["kind"], shown)
+    _same(where, "the judgement", canonical_bytes(again.json_value()), canonical_bytes(logged))
+    return again
+
+
+def _approvals(blobs: BlobStore, document: str) -> Any:
+    return _plain(blobs, document).get("approvals")
+
+
+def _plain(blobs: BlobStore, name: str) -> dict[str, Any]:
+    value: Any = parse_json(blobs.get(name, max_bytes=MAX_BLOB), max_bytes=MAX_BLOB)
+    if not isinstance(value, dict):
+        raise AuditError("a blob that is no object", where=name, clause="§8.1")
+    return value
 
 
 def _unsalted(blobs: BlobStore, name: str) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def screen_document(
             "proposals_left": max(0, budgets.proposals - found.proposed.number + 1),
             "wall_seconds_left": max(0.0, budgets.wall_seconds - state.active_seconds),
         },
+        "approvals": [],
     }
 
 

@@ -82,7 +82,7 @@ def guarded_loop(
             if slots is not None:
                 connection.ask({"op": "submit", "generation": generation, "slots": slots})
             answer = connection.ask({"op": "settle", "generation": generation}, watcher.event)
-            if answer["halted"]:
+            if answer["halted"] or answer["held"]:
                 break
             generation += 1
         result = connection.ask({"op": "status"})

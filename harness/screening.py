@@ -6,9 +6,11 @@ from typing import Any
 
 from harness.canonical import canonical_bytes
 from harness.decision import judged, reject
-from harness.desk import Desk
+from harness.desk import Desk, Rooms
 from harness.entries import Decided, Screened
 from harness.errors import ProposalError
+from harness.holding import Holding, judged_document
+from harness.judgement import Judgement
 from harness.proposal import effective_change, parse_proposal, successor
 from harness.records import Decision, Digest
 from harness.rules import screen_document
@@ -18,12 +20,19 @@ from harness.workshop import sound_recipe
 class Screening(Desk):
     """The first stage of a proposal's life."""
 
+    def __init__(self, rooms: Rooms, holding: Holding) -> None:
+        """Ask people through `holding`, where the rules ask for them."""
+        super().__init__(rooms)
+        self._holding = holding
+
     def screen(self, number: int) -> None:
         """Parse the bytes, work out the effective change, judge it by the static rules."""
         rooms, state = self._rooms, self.state
         found = self._of(number)
-        if found.screened or found.decision:
+        if found.decision:
             return None
+        if found.screened:
+            return self._answer(number)
         if number > rooms.config.budgets.proposals:
             return self._reject(
                 number, reject("budget", f"the run may take {rooms.config.budgets.proposals} proposals")
@@ -60,7 +69,8 @@ class Screening(Desk):
             state, rooms.config, found, proposal.kind, base.digest, proposal.rationale, change, new_files
         )
         judgement = rooms.judge.decide(rooms.policies, "screen", proposal.kind, document)
-        reasons = judged(judgement)
+        asks = judgement.outcome == "hold" and self._holding.possible
+        reasons = [] if asks else judged(judgement)
         screened = Screened(
             number=number,
             base=base.digest,
@@ -81,6 +91,32 @@ class Screening(Desk):
             )
         else:
             self._journal.commit(screened)
+            if asks:
+                self._holding.hold(number, "screen", judgement, screened.document, screened.judgement)
+        return None
+
+    def _answer(self, number: int) -> None:
+        """Go on with a screen that asked for people: put on hold, waiting, answered."""
+        rooms, found = self._rooms, self._of(number)
+        screened = found.screened
+        if screened is None or screened.outcome != "hold":
+            return None
+        first = judged_document(rooms.blobs.get(screened.document))
+        if found.hold is None:  # cut between the two entries
+            judgement = Judgement.parse(judged_document(rooms.blobs.get(screened.judgement)))
+            return self._holding.hold(number, "screen", judgement, screened.document, screened.judgement)
+        answer = self._holding.answer(number, "screen", first, first["proposal"]["kind"])
+        if answer is None:
+            return None
+        if not isinstance(answer, Judgement):
+            return self._reject(number, answer)
+        kept = rooms.blobs.put(canonical_bytes(answer.json_value()))
+        shown = rooms.blobs.put(canonical_bytes({**first, "approvals": found.hold.facts}))
+        if reasons := judged(answer, answered=True):
+            decision = Decision(verdict="reject", reasons=reasons)
+            return self._reject(number, decision, judgement=kept, document=shown)
+        update = {"outcome": "pass", "judgement": kept, "document": shown, "failed": []}
+        self._journal.commit(screened.model_copy(update=update))
         return None
 
     def _twin(self, number: int, recipe: dict[str, Any], source: Digest) -> int | None:

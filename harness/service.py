@@ -239,12 +239,12 @@ class Service:
                 else:
                     waiting.cancel()
             try:
-                await work
+                held = await work
             except Halt:
                 self.halt("the kill-switch file is there")
-                await self._send(writer, {"ok": {"generation": generation, "halted": True}})
+                await self._send(writer, {"ok": {"generation": generation, "halted": True, "held": []}})
             else:
-                await self._send(writer, {"ok": {"generation": generation, "halted": False}})
+                await self._send(writer, {"ok": {"generation": generation, "halted": False, "held": held}})
         finally:
             self._watchers.discard(queue)
 

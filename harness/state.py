@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Final
 
 from harness.entries import (
+    Approved,
     Authorised,
     Built,
     Decided,
@@ -27,12 +28,14 @@ from harness.entries import (
     Entry,
     Genesis,
     Halted,
+    Held,
     Intended,
     KeyRotated,
     Measured,
     Predicted,
     Promoted,
     ProposedEntry,
+    Refused,
     Resumed,
     RolledBack,
     Screened,
@@ -41,7 +44,8 @@ from harness.entries import (
     Voided,
     Watched,
 )
-from harness.errors import KeyFileError, StateError
+from harness.errors import AuditError, KeyFileError, StateError
+from harness.holds import Hold, expired
 from harness.keys import Verifier
 from harness.ledger import gamma
 from harness.pages import Numbered
@@ -71,6 +75,15 @@ class ProposalState:
     """`promoted` or `voided`, once an authorisation has come to an end."""
     epoch: int = 1
     """The epoch in which it was proposed."""
+    hold: Hold | None = None
+    """The hold that is open, or that ended in its rejection."""
+    released: tuple[Hold, ...] = ()
+    """Holds that people have let it go on from."""
+
+    @property
+    def approvals(self) -> list[Digest]:
+        """The approvals by which it went on, in the order of the log: what an authorisation names."""
+        return [digest for hold in self.released for digest, _ in hold.approvals]
 
     @property
     def stage(self) -> str:
@@ -98,6 +111,8 @@ class RunState:
     answers: dict[tuple[Digest, int, int, int], Digest] = field(default_factory=dict)
     """(candidate, epoch, offset, cap) → answers to that prefix of the vault."""
     open_stake: int | None = None
+    held: frozenset[int] = frozenset()
+    """The proposals that wait for people. Nothing is staked while there are any."""
     authorised: dict[int, Authorised] = field(default_factory=dict)
     """Authorisations not yet used, by entry index."""
     intent: Intended | None = None
@@ -195,14 +210,36 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
 
     def undecided(number: int) -> ProposalState:
         found = proposal(number)
-        if found.decision is not None and found.decision.verdict != "hold":
+        if found.decision is not None:
             raise illegal(f"proposal {number} is decided already")
         return found
+
+    def free(number: int) -> ProposalState:
+        found = undecided(number)
+        if found.hold is not None:
+            raise illegal(f"proposal {number} is held: people have not answered")
+        return found
+
+    def let_go(number: int) -> dict[str, object]:
+        # What becomes of a proposal that people let go on: the hold moves to those that are behind it.
+        found = undecided(number)
+        if found.hold is None:
+            raise illegal(f"proposal {number} is not held")
+        rule = state._genesis().config.approvers  # noqa: SLF001 - the fold is the state's own machine
+        why = found.hold.why_not(rule.require if rule else 1, entry.time, state.incumbent.digest)
+        if why is not None:
+            raise illegal(f"people have not let it go on: {why}")
+        return {"hold": None, "released": (*found.released, found.hold)}
 
     match entry:
         case Genesis():
             if state.keys and entry.origin != state.keys[-1].name:
                 raise illegal("the origin is not the log's")
+            rule = entry.config.approvers
+            if len({each.name for each in entry.approvers}) < (rule.require if rule else 0) or (
+                entry.approvers and rule is None
+            ):
+                raise illegal("fewer approvers than must agree, or some without a rule")
             return replace(state, genesis=entry, versions={BASELINE: entry.baseline})
         case Started():
             check_ledger(entry.ledger_size, entry.ledger_root)
@@ -214,21 +251,44 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 state, proposals=state.proposals.with_value(entry.number, ProposalState(entry, epoch=state.epoch))
             )
         case Screened():
-            if undecided(entry.number).screened:
+            before = undecided(entry.number).screened
+            if before is None:
+                return with_proposal(entry.number, screened=entry)
+            hold = proposal(entry.number).hold
+            if hold is None or hold.entry.stage != "screen":
                 raise illegal(f"proposal {entry.number} is screened already")
-            return with_proposal(entry.number, screened=entry)
-        case Built():
+            same = ("base", "recipe", "source", "change")
+            if any(getattr(entry, name) != getattr(before, name) for name in same) or entry.outcome != "pass":
+                raise illegal("the second decision on a held screen is another change, or not 'pass'")
+            changes = let_go(entry.number)
+            return replace(with_proposal(entry.number, screened=entry, **changes), held=state.held - {entry.number})
+        case Held():
+            _check_hold(state, free(entry.number), entry, illegal)
+            return replace(with_proposal(entry.number, hold=Hold.of(entry)), held=state.held | {entry.number})
+        case Approved() | Refused():
             found = undecided(entry.number)
+            if found.hold is None:
+                raise illegal(f"proposal {entry.number} is not held")
+            try:
+                approvers = state._genesis().approvers  # noqa: SLF001 - the fold is the state's own machine
+                hold = found.hold.with_answer(entry, approvers, found.proposed.proposer)
+            except AuditError as error:
+                raise illegal(str(error)) from error
+            return with_proposal(entry.number, hold=hold)
+        case Built():
+            found = free(entry.number)
             if found.built or found.screened is None or found.screened.outcome != "pass":
                 raise illegal(f"proposal {entry.number} did not pass the screen, or is built already")
             return with_proposal(entry.number, built=entry)
         case Developed():
-            found = undecided(entry.number)
+            found = free(entry.number)
             if found.developed or found.built is None:
                 raise illegal(f"proposal {entry.number} is not built, or is developed already")
             return with_proposal(entry.number, developed=entry)
         case Staked():
-            found = undecided(entry.number)
+            found = free(entry.number)
+            if state.held:
+                raise illegal("a hold is open: nothing is tested on the vault meanwhile")
             if found.staked or found.developed is None or state.open_stake is not None:
                 raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
             if entry.epoch != state.epoch or entry.incumbent != state.incumbent.digest:
@@ -251,7 +311,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("these items were answered already")
             return replace(state, answers={**state.answers, key: entry.answers})
         case Measured():
-            found = undecided(entry.number)
+            found = free(entry.number)
             if state.open_stake != entry.number or found.staked is None:
                 raise illegal(f"proposal {entry.number} has no open stake")
             if not entry.gates or entry.passed != all(gate.verdict == "pass" for gate in entry.gates):
@@ -267,12 +327,18 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("a promotion without a passed measurement")
             if not promotes and not entry.decision.reasons:
                 raise illegal("a rejection without a reason")
+            changes = let_go(entry.number) if promotes and found.hold is not None else {}
             closed = None if state.open_stake == entry.number else state.open_stake
             return replace(
                 with_proposal(
-                    entry.number, decision=entry.decision, judgement=entry.judgement, document=entry.document
+                    entry.number,
+                    decision=entry.decision,
+                    judgement=entry.judgement,
+                    document=entry.document,
+                    **changes,
                 ),
                 open_stake=closed,
+                held=state.held - {entry.number},
             )
         case Authorised():
             found = proposal(entry.number)
@@ -303,8 +369,8 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
                 raise illegal("other weights than those decided on")
             if state.promotions >= genesis.config.budgets.promotions:
                 raise illegal("the budget of promotions is spent")
-            if entry.approvals:
-                raise illegal("approvals, of which the log has none")
+            if entry.approvals != found.approvals:
+                raise illegal("other approvals than those by which it went on")
             if entry.nonce in state.nonces:
                 raise illegal("its nonce was used before")
             return replace(
@@ -326,7 +392,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
             if staked is None or staked.epoch != state.epoch:
                 # Incumbents may return by rollback; an epoch never does, and with it no version number is given twice.
                 raise illegal("the epoch of its test has ended")
-            if entry.time and _expired(entry.time, authorised.expires):
+            if entry.time and expired(entry.time, authorised.expires):
                 raise illegal("the authorisation has expired")
             return replace(state, intent=entry)
         case Intended():
@@ -430,12 +496,38 @@ _CLAUSES = {
             ["Voided"],
             ["Halted", "Resumed"],
             ["KeyRotated"],
+            ["Held", "Approved", "Refused"],
         ),
         start=1,
     )
     for name in names
 }
 """The clause of audits/FORMAT.md that each kind of entry is under."""
+
+
+def _check_hold(state: RunState, found: ProposalState, entry: Held, illegal: Callable[[str], StateError]) -> None:
+    """A hold stands behind a screen that asks for people, or behind gates that passed, and names what is there."""
+    genesis = state._genesis()  # noqa: SLF001 - the fold is the state's own machine
+    if genesis.config.approvers is None:
+        raise illegal("the run has no approvers")
+    if (entry.origin, entry.guard, entry.policies) != (genesis.origin, genesis.guard, genesis.policies):
+        raise illegal("another log, guard or policies than this run's")
+    if entry.incumbent != state.incumbent.digest:
+        raise illegal("another incumbent than the live one")
+    if not entry.rules or expired(entry.time, entry.expires):
+        raise illegal("no rule that asks for people, or expired at once")
+    screened, built = found.screened, found.built
+    if entry.stage == "screen":
+        if screened is None or screened.outcome != "hold" or entry.candidate is not None:
+            raise illegal("its screen does not ask for people")
+        if (screened.document, screened.judgement) != (entry.document, entry.judgement):
+            raise illegal("another document or judgement than the screen's")
+    elif found.measured is None or not found.measured.passed or built is None:
+        raise illegal("its gates have not passed")
+    elif entry.candidate != built.candidate.digest:
+        raise illegal("another candidate than the one measured")
+    elif any(hold.entry.stage == "decide" for hold in found.released):
+        raise illegal("people have answered this already")
 
 
 def _check_alpha(state: RunState, entry: Staked, illegal: Callable[[str], StateError]) -> None:
@@ -466,14 +558,6 @@ def _rotated(
     if new.name != old.name or new.key in {key.key for key in (*keys, old)}:
         raise illegal("the new key bears another name, or was in force before")
     return (*keys, new)
-
-
-def _expired(time: str, expires: str) -> bool:
-    """Whether an instant is not before another; what cannot be compared has expired."""
-    try:
-        return datetime.fromisoformat(time) >= datetime.fromisoformat(expires)
-    except (ValueError, TypeError):
-        return True
 
 
 def _seconds(before: str, after: str) -> float:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from harness.canonical import canonical_bytes, parse_json
+from harness.canonical import canonical_bytes
 from harness.decision import decide, reject
 from harness.desk import Desk, Halt, Rooms, finished
 from harness.entries import Built, Decided, Developed, ProposedEntry
@@ -31,6 +31,8 @@ from harness.errors import (
     StatisticsError,
     StoppingError,
 )
+from harness.holding import Holding, judged_document
+from harness.judgement import Judgement
 from harness.promotion import Promotion
 from harness.records import Digest, Reason
 from harness.rules import decide_document
@@ -59,7 +61,8 @@ class Supervisor(Desk):
     def __init__(self, rooms: Rooms) -> None:
         """Take over the rooms; `recover` must be called before anything else."""
         super().__init__(rooms)
-        self._screening = Screening(rooms)
+        self._holding = Holding(rooms)
+        self._screening = Screening(rooms, self._holding)
         self._trial = Trial(rooms)
         self._promotion = Promotion(rooms)
         self._pool = ThreadPoolExecutor(rooms.workers, thread_name_prefix="slot")
@@ -93,8 +96,12 @@ class Supervisor(Desk):
         slots = self.state.generation(generation)
         return bool(slots) and all(finished(slot) for slot in slots)
 
-    def settle(self, generation: int) -> None:
-        """Bring every slot of a generation to its end. Raises Halt where the run is halted meanwhile."""
+    def settle(self, generation: int) -> list[int]:
+        """Bring every slot of a generation to its end; returns those that wait for people: then all others wait, too.
+
+        Raises Halt where the run is halted meanwhile.
+        """
+        self._holding.take_in()
         numbers = [slot.proposed.number for slot in self.state.generation(generation)]
         for number in numbers:
             self._check_halt()
@@ -103,8 +110,11 @@ class Supervisor(Desk):
         list(self._pool.map(lambda number: self._guarded(number, self._prepare), numbers))
         for number in numbers:
             self._check_halt()
+            if self.state.held - {number}:
+                break  # tests run in order, and none while people are asked
             self._guarded(number, self._conclude)
         self.show_witnesses()
+        return sorted(self.state.held)
 
     def _guarded(self, number: int, step: Callable[[int], None]) -> None:
         """Run one step of one proposal; whatever fails on its account is a rejection with its reason.
@@ -134,7 +144,7 @@ class Supervisor(Desk):
         """Build the candidate and measure it on the development items, each in a sandbox of its own."""
         rooms = self._rooms
         found = self._of(number)
-        if found.screened is None or found.decision:
+        if found.screened is None or found.screened.outcome != "pass" or found.decision:
             return None
         self._check_halt()
         left = self._seconds_left()
@@ -176,6 +186,8 @@ class Supervisor(Desk):
             return None
         if found.staked is not None and found.staked.epoch != self.state.epoch:
             return self._reject(number, reject("interrupted", "a rollback ended the epoch of its test"))
+        if found.hold is not None and found.hold.entry.stage == "screen":
+            return None
         if found.built is None or found.developed is None:
             return self._reject(number, reject("interrupted", "it was not built"))
         if found.measured is None:
@@ -194,23 +206,40 @@ class Supervisor(Desk):
         return None
 
     def _decide(self, number: int) -> None:
+        """Judge what was measured and decide; or ask people, and decide when they have answered."""
         rooms = self._rooms
         found = self._of(number)
         if found.measured is None or found.screened is None:
-            return
+            return None
         evidence = rooms.blobs.get(found.measured.evidence)
-        screened = parse_json(rooms.blobs.get(found.screened.document))
-        if not isinstance(screened, dict):
-            raise StateError("the screen's document is malformed")
-        document = decide_document(screened, self.state, rooms.config, found, evidence)
-        judgement = rooms.judge.decide(rooms.policies, "decide", document["proposal"]["kind"], document)
-        decision = decide(found.measured.gates, rooms.eval_kinds, judgement)
+        if found.hold is None:
+            screened = judged_document(rooms.blobs.get(found.screened.document))
+            document = decide_document(screened, self.state, rooms.config, found, evidence)
+            judgement = rooms.judge.decide(rooms.policies, "decide", document["proposal"]["kind"], document)
+            if judgement.outcome == "hold" and found.measured.passed and self._holding.possible:
+                shown, kept = self._salted(document), self._salted(judgement.json_value())
+                return self._holding.hold(number, "decide", judgement, shown, kept)
+            approvers = list[str]()
+        else:
+            pending = rooms.vault.state.pending
+            if pending is None or pending.key != self._key(number):
+                return self._reject(number, reject("interrupted", "another run has used the vault while it was held"))
+            document = judged_document(rooms.blobs.get(found.hold.entry.document))
+            answer = self._holding.answer(number, "decide", document, document["proposal"]["kind"])
+            if answer is None:
+                return None
+            if not isinstance(answer, Judgement):
+                return self._reject(number, answer)
+            judgement, document = answer, {**document, "approvals": found.hold.facts}
+            approvers = found.hold.approvers
+        decision = decide(found.measured.gates, rooms.eval_kinds, judgement, approvers=approvers)
         kept, shown = self._salted(judgement.json_value()), self._salted(document)
         if decision.verdict == "promote":
             self._journal.commit(Decided(number=number, decision=decision, judgement=kept, document=shown))
             self._promotion.promote(number)
         else:
             self._reject(number, decision, judgement=kept, document=shown)
+        return None
 
     def _salted(self, value: dict[str, Any]) -> Digest:
         """Keep what holds scores as a blob whose digest, which is public, confirms no guess (FORMAT §8.3)."""

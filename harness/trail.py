@@ -44,6 +44,11 @@ def told(entry: Entry) -> str:
             return f"no. {body.number} by {body.proposer}{' (scripted)' if body.scripted else ''}{name}"
         case "screened":
             return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
+        case "held":
+            return f"no. {body.number} waits for people ({body.stage}): {', '.join(body.rules)}, until {body.expires}"
+        case "approved" | "refused":
+            why = f": {body.reason}" if body.reason else ""
+            return f"no. {body.number}: {kind_of(entry)} by {body.by}{why}"
         case "built":
             made, took = body.candidate, f"{body.steps} steps, {body.seconds:.1f} s"
             return f"no. {body.number}: candidate {short(made.digest)}, {made.parameters:,} parameters, {took}"

@@ -51,6 +51,7 @@ def summary(state: RunState) -> dict[str, Any]:
         "promoted": promoted,
         "rejected": dict(sorted(rejected.items())),
         "voided": sum(p.outcome == "voided" for p in state.proposals.values()),
+        "holds": [hold_view(state, number) for number in sorted(state.held)],
         "undecided": sum(p.decision is None for p in state.proposals.values()),
         "epoch": state.epoch,
         "live": version_view(state, state.live),
@@ -74,9 +75,32 @@ def _rest(state: RunState) -> str:
         return "a swap is open: a supervisor will finish it"
     if state.halted is not None:
         return "halted"
+    if state.held:
+        return "awaiting approval"
     if any(p.decision is None for p in state.proposals.values()):
         return "in a generation"
     return "at rest"
+
+
+def hold_view(state: RunState, number: int) -> dict[str, Any]:
+    """What waits for people: which proposal, at which stage, for which rules, until when, and who has answered."""
+    found, genesis = state.proposals[number], state.genesis
+    hold = found.hold
+    if hold is None or genesis is None or genesis.config.approvers is None:
+        raise StateError(f"proposal {number} is not held")
+    return {
+        "number": number,
+        "proposer": found.proposed.proposer,
+        "hold": hold.digest,
+        "stage": hold.entry.stage,
+        "rules": hold.entry.rules,
+        "candidate": hold.entry.candidate,
+        "expires": hold.entry.expires,
+        "approved_by": [approver.name for _, approver in hold.approvals],
+        "refused_by": hold.refused.by if hold.refused else None,
+        "require": genesis.config.approvers.require,
+        "approvers": sorted({f"{each.name} ({each.role})" for each in genesis.approvers}),
+    }
 
 
 def version_view(state: RunState, version: int) -> dict[str, Any]:
@@ -109,7 +133,8 @@ def proposal_view(found: ProposalState) -> dict[str, Any]:
         "scripted": found.proposed.scripted,
         "label": found.proposed.label,
         "stage": found.stage,
-        "verdict": found.outcome or verdict,
+        "verdict": found.outcome or verdict or ("hold" if found.hold else None),
+        "approved_by": [approver.name for hold in found.released for _, approver in hold.approvals],
         "reasons": [] if decision is None else [why.json_value() for why in decision.reasons],
         "candidate": found.built.candidate.digest if found.built else None,
         "parameters": found.built.candidate.parameters if found.built else None,
@@ -214,8 +239,7 @@ def next_generation(state: RunState) -> int:
     """The generation to propose for, or to finish: the last one while a slot of it is undecided, else the next."""
     last = max((p.proposed.generation for p in state.proposals.values()), default=0)
     open_slots = any(
-        p.decision is None or p.decision.verdict == "hold" or (p.decision.verdict == "promote" and p.outcome is None)
-        for p in state.proposals.values()
+        p.decision is None or (p.decision.verdict == "promote" and p.outcome is None) for p in state.proposals.values()
     )
     return last if open_slots else last + 1
 

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from harness.passphrase import Passphrase, PassphraseSource
 
-REJECTED, AUDIT_FAILED, UNPROVEN, STALE = 3, 5, 6, 7
+REJECTED, AWAITING, AUDIT_FAILED, UNPROVEN, STALE = 3, 4, 5, 6, 7
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.commands.common import (
+    AWAITING,
     Generations,
     Json,
     Out,
@@ -118,6 +119,8 @@ def _loop(
         print_json(result)
     else:
         closing(console, result, out)
+    if result["holds"]:
+        raise typer.Exit(AWAITING)
 
 
 @app.command()

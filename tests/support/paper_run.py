@@ -94,7 +94,7 @@ def story(paper: Paper) -> list[Item]:
         policies=digest(b"policies"), policy_sources=blob("policies"), eval_kinds={"accuracy": "capability", "parity": "alignment"},
         baseline=base.json_value(), development={"accuracy": 0.5, "parity": 0.5}, answers=blob("answers of base"),
         data=digest(b"data"), training=digest(b"training"), vault_commitment=digest(b"vault"), vault_items=5000,
-        vault_minimum=200, vault_named=False, harness="0.1.0",
+        vault_minimum=200, vault_named=False, approvers=[], harness="0.1.0",
     )  # fmt: skip
     add("started", nonce="n", isolation="zygote", device="cpu", ledger_size=1, ledger_root="00" * 32)
 

@@ -68,6 +68,7 @@ GENESIS = e.Genesis(
     vault_items=5000,
     vault_minimum=200,
     vault_named=False,
+    approvers=[],
     harness="0.1.0",
 )
 

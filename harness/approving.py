@@ -1,0 +1,102 @@
+"""What a person does about a hold: see what waits, sign an answer with an SSH key, leave it for the supervisor.
+
+The answer is signed by `ssh-keygen -Y sign`, so that keys in agents and on hardware tokens work as they do elsewhere;
+where the key is on another machine, the bytes to sign go there and the signature comes back. Nothing of the run's own
+keys is needed: who may answer is settled by the log, and the supervisor takes in only what verifies.
+"""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.approval import NAMESPACE, Answer, Said, answered_by, message
+from harness.canonical import canonical_bytes, digest
+from harness.durable import make_directory, write_durably
+from harness.errors import AuditError, ConfigError, KeyFileError
+from harness.folder import RunFolder
+from harness.holds import Hold
+from harness.sshsig import dearmour
+from harness.state import RunState
+from harness.views import hold_view
+
+
+def open_hold(state: RunState, number: int) -> Hold:
+    """The open hold of a proposal; ConfigError says what waits instead."""
+    found = state.proposals.get(number)
+    if found is None or found.hold is None:
+        waiting = ", ".join(map(str, sorted(state.held)))
+        raise ConfigError(
+            f"proposal {number} does not wait for people",
+            remedy=f"waiting: {waiting}"
+            if waiting
+            else "nothing is on hold: `lockgate status` says where the run stands",
+        )
+    return found.hold
+
+
+def to_sign(state: RunState, number: int, verdict: Said, reason: str) -> bytes:
+    """The bytes that `ssh-keygen -Y sign -n lockgate-approval` is to sign."""
+    return message(open_hold(state, number).digest, verdict, checked(reason))
+
+
+def checked(reason: str) -> str:
+    """A reason that fits an entry; ConfigError."""
+    if len(reason) > 1000 or (reason and not reason.isprintable()):
+        raise ConfigError("a reason is one line of at most 1,000 characters", where="--reason")
+    return reason
+
+
+def sign(key: Path, data: bytes) -> bytes:
+    """Sign with an SSH key; asks for its passphrase or a touch as ssh-keygen does. KeyFileError.
+
+    `key` is a private key, or the public half of one that an agent or a hardware token holds.
+    """
+    command = ["ssh-keygen", "-Y", "sign", "-n", NAMESPACE, "-f", str(key)]
+    try:
+        done = subprocess.run(command, input=data, capture_output=True, check=False)
+    except OSError as error:
+        raise KeyFileError(
+            f"ssh-keygen cannot be run: {error.strerror}", remedy="install OpenSSH, or sign elsewhere: see --message"
+        ) from error
+    if done.returncode:
+        told = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise KeyFileError(f"ssh-keygen did not sign: {told[-1] if told else 'no reason given'}", where=str(key))
+    return done.stdout
+
+
+def leave(
+    folder: RunFolder, state: RunState, number: int, verdict: Said, reason: str, armoured: bytes
+) -> dict[str, Any]:
+    """Check a signed answer as the supervisor will, and leave it in the run's `approvals/`; returns what it comes to.
+
+    ConfigError for a signature that does not count: nothing is left then.
+    """
+    hold = open_hold(state, number)
+    genesis = state.genesis
+    approvers = genesis.approvers if genesis else []
+    try:
+        signature = base64.b64encode(dearmour(armoured.decode("ascii", "replace"))).decode()
+        approver = answered_by(hold.digest, verdict, checked(reason), signature, approvers)
+    except AuditError as error:
+        listed = ", ".join(sorted({each.name for each in approvers}))
+        raise ConfigError(error.message, remedy=error.remedy or f"approvers of this run: {listed}") from error
+    if approver.name == state.proposals[number].proposed.proposer:
+        raise ConfigError(f"{approver.name} cannot answer their own proposal")
+    if {approver.name, approver.key} & hold.answered:
+        raise ConfigError(f"{approver.name} has answered already")
+    answer = Answer(hold=hold.digest, verdict=verdict, reason=reason, signature=signature)
+    data = canonical_bytes(answer.json_value())
+    try:
+        make_directory(folder.approvals)
+        path = folder.approvals / f"{digest(data)[7:23]}.json"
+        write_durably(path, data, mode=0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be written: {error.strerror}",
+            where=str(folder.approvals),
+            remedy="whoever owns the run lets approvers write into this folder, or takes the signature: see --message",
+        ) from error
+    return {**hold_view(state, number), "answer": verdict, "by": approver.name, "file": str(path)}

@@ -1,0 +1,132 @@
+"""Holds at work: a proposal is put on hold, answers are taken in, and a second decision follows.
+
+People leave signed answers in the run's `approvals/` (see `approving`), whether a supervisor is at work or not; it
+takes them in, an entry each, whenever it goes on. What does not count is put aside, with the reason beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.approval import Answer, answered_by
+from harness.canonical import parse_json
+from harness.decision import answerable
+from harness.desk import Desk
+from harness.durable import sync_directory, write_durably
+from harness.entries import Approved, Held, Refused
+from harness.errors import AuditError, StateError
+from harness.judgement import Judgement
+from harness.records import Decision, Digest
+
+MAX_ANSWER = 1 << 15
+ASIDE = ".rejected"
+"""What an answer that does not count is renamed by; the reason lies beside it, with `.why` at its end."""
+
+
+class Holding(Desk):
+    """The people's side of the supervisor."""
+
+    def hold(self, number: int, stage: Literal["screen", "decide"], judgement: Judgement, *kept: Digest) -> None:
+        """Let a proposal wait for people; `kept` are the document that was judged and the judgement, as blobs."""
+        rooms, state, found = self._rooms, self.state, self._of(number)
+        rule, genesis = rooms.config.approvers, state.genesis
+        if rule is None or genesis is None:
+            raise StateError("nobody can answer a hold: the run has no approvers")
+        document, judged = kept
+        expires = datetime.now(UTC) + timedelta(hours=rule.hours)
+        self._journal.commit(
+            Held(
+                origin=genesis.origin,
+                number=number,
+                stage=stage,
+                incumbent=state.incumbent.digest,
+                guard=genesis.guard,
+                policies=genesis.policies,
+                document=document,
+                judgement=judged,
+                candidate=found.built.candidate.digest if stage == "decide" and found.built else None,
+                rules=judgement.failed,
+                expires=expires.isoformat(timespec="milliseconds"),
+            )
+        )
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anybody to ask."""
+        return self._rooms.config.approvers is not None
+
+    def answer(self, number: int, stage: str, document: dict[str, Any], kind: str) -> Judgement | Decision | None:
+        """What people's answers come to: a judgement that lets it go on, a rejection, or None while it waits.
+
+        `document` is what was judged; it is judged again with the approvals in it.
+        """
+        hold = self._of(number).hold
+        if hold is None:
+            return None
+        require = self._rooms.config.approvers.require if self._rooms.config.approvers else 1
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        against = hold.ended(require, now, self.state.incumbent.digest)
+        if against is not None or hold.why_not(require, now, self.state.incumbent.digest) is not None:
+            return against
+        judgement = self._rooms.judge.decide(self._rooms.policies, stage, kind, {**document, "approvals": hold.facts})
+        # A rule that speaks of approvals may ask for more of them, or for other people: then it goes on waiting.
+        return None if judgement.outcome == "hold" and not answerable(judgement) else judgement
+
+    def take_in(self) -> None:
+        """Enter every answer that lies in `approvals/`; one that does not count is put aside, with the reason."""
+        folder = self._rooms.folder.approvals
+        if not folder.is_dir():
+            return
+        for path in sorted(folder.glob("*.json")):
+            try:
+                answer = Answer.read(_bytes(path))
+                self._enter(answer)
+            except (AuditError, StateError) as error:
+                path.rename(path.with_suffix(ASIDE))
+                write_durably(path.with_suffix(f"{ASIDE}.why"), f"{error}\n".encode(), mode=0o644)
+            else:
+                path.unlink()
+        sync_directory(folder)
+
+    def _enter(self, answer: Answer) -> None:
+        held = {hold.digest: n for n in self.state.held if (hold := self._of(n).hold)}
+        number = held.get(answer.hold)
+        if number is None:
+            raise AuditError("no open hold of this run has this digest: it may have been decided, or begun anew")
+        parts = (answer.hold, answer.verdict, answer.reason, answer.signature)
+        approver = answered_by(*parts, self._rooms.approvers)
+        kind = Approved if answer.verdict == "approve" else Refused
+        self._journal.commit(
+            kind(
+                number=number,
+                hold=answer.hold,
+                by=approver.name,
+                key=approver.key,
+                reason=answer.reason,
+                signature=answer.signature,
+            )
+        )
+
+
+def judged_document(data: bytes) -> dict[str, Any]:
+    """A document that was judged, from its blob, without the salt; StateError."""
+    value = parse_json(data, max_bytes=16 << 20)
+    if not isinstance(value, dict):
+        raise StateError("a document that was judged is no object")
+    return {name: each for name, each in value.items() if name != "salt"}
+
+
+def _bytes(path: Path) -> bytes:
+    """A small regular file: whoever may write into the folder may also put a link or a pipe there."""
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_ANSWER:
+                return file.read(MAX_ANSWER)
+    except OSError as error:
+        raise AuditError(f"cannot be read: {error.strerror}", where=str(path)) from error
+    raise AuditError("not a small regular file", where=str(path))

@@ -1,0 +1,102 @@
+"""A hold: a proposal that waits for people, and what their answers come to. Pure: no clock, no I/O.
+
+Answers count once for each person and once for each key, before the hold expires, never from whom the proposal came.
+One refusal ends it. The hold lets its proposal go on only while what it was about still stands: the incumbent has not
+moved, and neither guard nor policies have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from harness.approval import Said, answered_by
+from harness.canonical import digest_json
+from harness.decision import reject
+from harness.entries import Approved, Held, Refused
+from harness.errors import AuditError
+from harness.quorum import Approver
+from harness.records import Decision, Digest
+
+
+@dataclass(frozen=True)
+class Hold:
+    """One hold with the answers that it has so far."""
+
+    entry: Held
+    digest: Digest
+    """Of the body: what approvers sign."""
+    approvals: tuple[tuple[Digest, Approver], ...] = ()
+    """The digest of each approval's body, and whose it is, in the order of the log."""
+    refused: Refused | None = None
+
+    @classmethod
+    def of(cls, entry: Held) -> Hold:
+        """Open a hold."""
+        return cls(entry, digest_json(entry.json_value()))
+
+    @property
+    def facts(self) -> list[dict[str, str]]:
+        """The approvals as rules read them."""
+        return [{"by": approver.name, "role": approver.role} for _, approver in self.approvals]
+
+    @property
+    def approvers(self) -> list[str]:
+        """The names of those who approved."""
+        return [approver.name for _, approver in self.approvals]
+
+    @property
+    def answered(self) -> set[str]:
+        """Names and keys that have answered."""
+        found = {word for _, approver in self.approvals for word in (approver.name, approver.key)}
+        return found | ({self.refused.by, self.refused.key} if self.refused else set())
+
+    def with_answer(self, entry: Approved | Refused, approvers: Sequence[Approver], proposer: str) -> Hold:
+        """The hold with one answer more; AuditError where that does not count."""
+        if entry.hold != self.digest:
+            raise AuditError("an answer to another hold")
+        said: Said = "approve" if isinstance(entry, Approved) else "refuse"
+        approver = answered_by(entry.hold, said, entry.reason, entry.signature, approvers)
+        if (approver.name, approver.key) != (entry.by, entry.key):
+            raise AuditError("the signature is not that of whom the entry names")
+        if approver.name == proposer:
+            raise AuditError(f"{approver.name} answers their own proposal")
+        if {approver.name, approver.key} & self.answered:
+            raise AuditError(f"{approver.name} has answered already")
+        if expired(entry.time, self.entry.expires):
+            raise AuditError("the hold has expired")
+        if isinstance(entry, Refused):
+            return replace(self, refused=entry)
+        return replace(self, approvals=(*self.approvals, (digest_json(entry.json_value()), approver)))
+
+    def why_not(self, require: int, time: str, incumbent: Digest) -> str | None:
+        """Why the proposal may not go on at `time`; None where people have let it."""
+        if self.refused is not None:
+            return f"{self.refused.by} refused" + (f": {self.refused.reason}" if self.refused.reason else "")
+        if self.entry.incumbent != incumbent:
+            return "the incumbent has moved since it was held"
+        if expired(time, self.entry.expires):
+            return f"{len(self.approvals)} of {require} approvals were there when it expired at {self.entry.expires}"
+        if len(self.approvals) < require:
+            return f"{len(self.approvals)} of {require} approvals"
+        return None
+
+    def ended(self, require: int, time: str, incumbent: Digest) -> Decision | None:
+        """The rejection that it has come to by `time`; None while it waits, or where people have let it go on."""
+        why = self.why_not(require, time, incumbent)
+        if why is None:
+            return None
+        if self.refused is not None:
+            return reject("hold-refused", why)
+        if self.entry.incumbent != incumbent:
+            return reject("interrupted", why)
+        return reject("hold-unanswered", why) if expired(time, self.entry.expires) else None
+
+
+def expired(time: str, expires: str) -> bool:
+    """Whether an instant is not before another; what cannot be compared has expired."""
+    try:
+        return datetime.fromisoformat(time) >= datetime.fromisoformat(expires)
+    except (ValueError, TypeError):
+        return True
