@@ -18,7 +18,6 @@ import re
 import unicodedata
 import warnings
 from collections.abc import Mapping
-from typing import Annotated
 
 from pydantic import Field
 
@@ -30,8 +29,6 @@ MAX_CHARACTERS = 1024 * 1024
 MAX_NAMES = 2000
 MAX_DIFF_LINES = 1000
 MAX_MEANINGS = 32
-
-Count = Annotated[int, Field(ge=0)]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -89,32 +86,31 @@ _Aliases = dict[str, set[str]]
 class CodeFacts(Record):
     """What parsing tells of a source tree. All lists are sorted and hold no name twice."""
 
-    parses: bool
-    """Whether every .py file was read, whole and within bounds; where it is false the other facts are partial."""
-    problem: str
-    """Why `parses` is false, or empty."""
-    packages: list[str]
-    """Top-level packages that are imported; a relative import counts as '.'."""
-    imports: list[str]
-    """Modules that are imported, dotted."""
-    attributes: list[str]
-    """Names reached through imports, dotted, with their prefixes: `torch.nn.Linear` gives `torch.nn`, too."""
-    calls: list[str]
-    """What is called, dotted; `?.name` is a method of something that is not a plain name."""
-    dynamic: list[str]
-    """Constructs that escape static reading, as `path:line what`."""
-    defines: list[str]
-    """Top-level functions and classes, as `path:name`."""
-    max_complexity: Count
-    """The highest cyclomatic complexity (McCabe 1976) of a function, or of a file's top level."""
+    parses: bool = Field(
+        description="Whether every .py file was read, whole and within bounds; if not, the other facts are partial."
+    )
+    problem: str = Field(description="Why `parses` is false, or empty.")
+    packages: list[str] = Field(description="Top-level packages that are imported; a relative import counts as '.'.")
+    imports: list[str] = Field(description="Modules that are imported, dotted.")
+    attributes: list[str] = Field(
+        description="Names reached through imports, dotted, and their prefixes: `torch.nn.Linear` gives `torch.nn`."
+    )
+    calls: list[str] = Field(
+        description="What is called, dotted; `?.name` is a method of something that is not a plain name."
+    )
+    dynamic: list[str] = Field(description="Constructs that escape static reading, as `path:line what`.")
+    defines: list[str] = Field(description="Top-level functions and classes, as `path:name`.")
+    max_complexity: int = Field(
+        ge=0, description="The highest cyclomatic complexity (McCabe 1976) of a function, or of a file's top level."
+    )
 
 
 class FileChange(Record):
     """How much of one file changed."""
 
-    path: str
-    lines_added: Count
-    lines_removed: Count
+    path: str = Field(description="Path within the subject.")
+    lines_added: int = Field(ge=0, description="Lines that the change adds.")
+    lines_removed: int = Field(ge=0, description="Lines that the change removes.")
 
 
 class _Unreadable(Exception):  # noqa: N818 - it never leaves this module

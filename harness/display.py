@@ -245,6 +245,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
 
 
 def _interesting(summary: dict[str, Any]) -> int:
+    for hold in summary["holds"]:
+        return int(hold["number"])
     for row in summary["details"]:
         if row["verdict"] == "reject" and row["gates"]:
             return int(row["number"])

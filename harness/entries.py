@@ -2,7 +2,7 @@
 
 A body that is not one of these does not enter the log, and one read back that does
 not validate is an AuditError. Every body carries the wall-clock `time` at which it
-was written, which no decision reads.
+was written. Decisions read it from there alone: where a policy asks for time, budgets or history.
 """
 
 from __future__ import annotations

@@ -25,6 +25,31 @@ MAX_SHOWN_ITEMS = 50
 
 # `matches` is left out: a pattern is the one thing here that can be slow and hard to reason about
 _CONFIG = "stdlib:\n  exclude_functions:\n    - name: matches\n    - name: dyn\n"
+FUNCTIONS = {
+    "size": ("size(x), x.size()", "int", "items of a list or map, characters of a string"),
+    "all": (
+        "list.all(x, condition)",
+        "bool",
+        "whether it holds of each item (each key of a map); true of an empty one",
+    ),
+    "exists": ("list.exists(x, condition)", "bool", "whether it holds of one item (one key) at least"),
+    "exists_one": ("list.exists_one(x, condition)", "bool", "whether it holds of exactly one item (one key)"),
+    "filter": ("list.filter(x, condition)", "list", "the items (the keys) of which it holds"),
+    "map": ("list.map(x, value)", "list", "a value for each item (each key)"),
+    "has": ("has(record.field)", "bool", "whether a map has the key; fields of the document are always there"),
+    "contains": ("string.contains(part)", "bool", "whether the part stands in the string; for a list: `x in list`"),
+    "startsWith": ("string.startsWith(part)", "bool", "whether the string begins so"),
+    "endsWith": ("string.endsWith(part)", "bool", "whether the string ends so"),
+    "string": ("string(x)", "string", "a number or boolean as text, for messages"),
+    "int": ("int(x)", "int", "a double without its fraction, or a string read as a number, or an error"),
+    "double": ("double(x)", "double", "an int as a double, or a string read as a number, or an error"),
+    "bool": ("bool(x)", "bool", "a string read as a boolean, or an error"),
+    "timestamp": ("timestamp(x)", "timestamp", "a time, from seconds since 1970 as an int or from RFC 3339 text"),
+    "duration": ("duration(x)", "duration", "a span of time, such as `'90s'`"),
+    "type": ("type(x)", "type", "the type of a value"),
+}
+"""What rules may call, by name: usage, type of the result, meaning."""
+
 _ERROR = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 RESERVED = frozenset(

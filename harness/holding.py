@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -21,10 +22,19 @@ from harness.entries import Approved, Held, Refused
 from harness.errors import AuditError, StateError
 from harness.judgement import Judgement
 from harness.records import Decision, Digest
+from harness.rules import answered_document
 
 MAX_ANSWER = 1 << 15
 ASIDE = ".rejected"
 """What an answer that does not count is renamed by; the reason lies beside it, with `.why` at its end."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What was shown to the rules once a quorum had approved, and what they say of it."""
+
+    document: dict[str, Any]
+    judgement: Judgement
 
 
 class Holding(Desk):
@@ -59,22 +69,22 @@ class Holding(Desk):
         """Whether there is anybody to ask."""
         return self._rooms.config.approvers is not None
 
-    def answer(self, number: int, stage: str, document: dict[str, Any], kind: str) -> Judgement | Decision | None:
-        """What people's answers come to: a judgement that lets it go on, a rejection, or None while it waits.
-
-        `document` is what was judged; it is judged again with the approvals in it.
-        """
-        hold = self._of(number).hold
+    def answer(self, number: int) -> Answered | Decision | None:
+        """What people's answers come to: what was judged with them in it, a rejection, or None while it waits."""
+        rooms, state, found = self._rooms, self.state, self._of(number)
+        hold = found.hold
         if hold is None:
             return None
-        require = self._rooms.config.approvers.require if self._rooms.config.approvers else 1
+        require = rooms.config.approvers.require if rooms.config.approvers else 1
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        against = hold.ended(require, now, self.state.incumbent.digest)
-        if against is not None or hold.why_not(require, now, self.state.incumbent.digest) is not None:
+        against = hold.ended(require, now, state.incumbent.digest)
+        if against is not None or hold.why_not(require, now, state.incumbent.digest) is not None:
             return against
-        judgement = self._rooms.judge.decide(self._rooms.policies, stage, kind, {**document, "approvals": hold.facts})
+        shown = judged_document(rooms.blobs.get(hold.entry.document))
+        document = answered_document(shown, state, rooms.config, found, hold.facts)
+        judgement = rooms.judge.decide(rooms.policies, hold.entry.stage, document["proposal"]["kind"], document)
         # A rule that speaks of approvals may ask for more of them, or for other people: then it goes on waiting.
-        return None if judgement.outcome == "hold" and not answerable(judgement) else judgement
+        return None if judgement.outcome == "hold" and not answerable(judgement) else Answered(document, judgement)
 
     def take_in(self) -> None:
         """Enter every answer that lies in `approvals/`; one that does not count is put aside, with the reason."""

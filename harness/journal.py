@@ -25,7 +25,7 @@ Listener = Callable[[int, Entry], None]
 
 
 def now() -> str:
-    """The wall clock, ISO 8601 in UTC; no decision reads it."""
+    """The wall clock, ISO 8601 in UTC; decisions read it from entries alone."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 

@@ -25,47 +25,59 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=4_000)]
 class Metadata(Record):
     """Who a policy is, and whose."""
 
-    name: Slug
-    owner: Text
-    description: str = ""
+    name: Slug = Field(description="The policy's name, unique in a subject; lower-case words and dashes.")
+    owner: Text = Field(description="Who answers for it.")
+    description: str = Field(default="", description="What it is for, in a sentence.")
 
 
 class Match(Record):
     """Where a policy applies."""
 
-    stage: Stage
-    kinds: Literal["all"] | Annotated[list[Kind], Field(min_length=1)]
+    stage: Stage = Field(description="`screen`, before anything is built, or `decide`, after measurement.")
+    kinds: Literal["all"] | Annotated[list[Kind], Field(min_length=1)] = Field(
+        description="Kinds of proposal that it applies to, or `all`."
+    )
 
 
 class Variable(Record):
     """A named intermediate value; later ones may read earlier ones."""
 
-    name: str
-    expr: Text
+    name: str = Field(description="Lower-case words; neither a field of the document nor a word that CEL reserves.")
+    expr: Text = Field(description="A CEL expression over the document, `params` and the variables above.")
 
 
 class Rule(Record):
     """One requirement, what follows when it is not met, and what is recorded of it."""
 
-    id: Slug
-    description: str = ""
-    require: Text
-    otherwise: Literal["deny", "hold"]
-    message: str = ""
-    messageExpr: str = ""  # noqa: N815 - the name that Kubernetes' policies use
-    audit: dict[str, Text] = Field(default_factory=dict)
+    id: Slug = Field(description="The rule's name, unique in the file; lower-case words and dashes.")
+    description: str = Field(default="", description="What it requires, in words: told where there is no message.")
+    require: Text = Field(description="A CEL expression that must be exactly `true`.")
+    otherwise: Literal["deny", "hold"] = Field(
+        description="What follows when it is false: `deny` rejects, `hold` waits for people."
+    )
+    message: str = Field(default="", description="What people are told of it.")
+    messageExpr: str = Field(  # noqa: N815 - the name that Kubernetes' policies use
+        default="", description="A CEL expression for a message with values, a string."
+    )
+    audit: dict[str, Text] = Field(
+        default_factory=dict, description="CEL expressions whose values are kept beside the verdict, by name."
+    )
 
 
 class PolicyFile(Record):
     """One document of a policy file."""
 
-    apiVersion: Literal["lockgate/v1"]  # noqa: N815 - as in lockgate.yaml
-    kind: Literal["ChangePolicy"]
-    metadata: Metadata
-    match: Match
-    params: dict[str, Any] = Field(default_factory=dict)
-    variables: list[Variable] = Field(default_factory=list)
-    rules: Annotated[list[Rule], Field(min_length=1)]
+    apiVersion: Literal["lockgate/v1"] = Field(description="The version of this format.")  # noqa: N815 - as in lockgate.yaml
+    kind: Literal["ChangePolicy"] = Field(description="What this document is.")
+    metadata: Metadata = Field(description="Who the policy is, and whose.")
+    match: Match = Field(description="Where it applies.")
+    params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Constants that rules read as `params.NAME` and a subject may override: a string, number or "
+        "boolean, or a list or map, not empty, of one kind of these.",
+    )
+    variables: list[Variable] = Field(default_factory=list, description="Named intermediate values.")
+    rules: Annotated[list[Rule], Field(min_length=1)] = Field(description="What must hold; every rule is judged.")
 
 
 class PolicySource(Record):

@@ -1,29 +1,16 @@
 """Tests of policies: a suite of cases in `NAME.test.yaml` beside each `NAME.yaml`, judged by the real judge.
 
-A case starts from a base document, patches or removes parts, and says what must follow. A
-suite fails on an unknown rule id, on no cases, on a rule that never ran, and on a rule
+A suite fails on an unknown rule id, on no cases, on a rule that never ran, and on a rule
 without both a passing and a failing case; the list of failed rules must match exactly.
-
-    apiVersion: lockgate/v1
-    kind: PolicyTest
-    bases:                       # optional: documents of this suite's own, by name
-      large: {base: screen, patch: {change.lines_changed: 300}}
-    cases:
-      - {name: lost, patch: {gates.refusal.verdict: fail}, expect: deny, failed: [refusals-held]}
-      - {name: gone, remove: [gates.refusal], expect: invalid}
-
-The bases `screen` and `decide` are full documents that every sound policy admits. A path is
-dotted (`change.knobs.0.name`) or, where a key holds a dot, a JSON pointer (RFC 6901).
+`policy_suite` has the format.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from harness.errors import ConfigError, LockgateError, PolicyError
 from harness.judge import Judge
@@ -32,81 +19,9 @@ from harness.policy import PolicySet, policy_set_of
 from harness.policy_compiler import Problem
 from harness.policy_document import Stage
 from harness.policy_file import TEST_SUFFIX, PolicySource
+from harness.policy_suite import Case, Suite, base_document, document_of
 from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
-
-_SHA = "sha256:" + "0" * 64
-
-_SCREEN: dict[str, Any] = {
-    "proposal": {"number": 7, "kind": "code", "proposer": "codegen", "base": _SHA, "rationale_length": 120},
-    "change": {
-        "knobs": [{"name": "hidden", "group": "architecture", "old": "32", "new": "48"}],
-        "files": [{"path": "model.py", "lines_added": 12, "lines_removed": 3}],
-        "lines_changed": 15,
-    },
-    "code": {
-        "parses": True,
-        "problem": "",
-        "packages": ["pydantic", "torch"],
-        "imports": ["pydantic", "torch"],
-        "attributes": ["pydantic", "pydantic.BaseModel", "torch", "torch.nn", "torch.nn.Linear"],
-        "calls": ["torch.nn.Linear"],
-        "dynamic": [],
-        "defines": ["model.py:Recipe", "model.py:build", "model.py:predict", "model.py:train"],
-        "max_complexity": 6,
-    },
-    "incumbent": {"digest": _SHA, "version": 1, "parameters": 10_000, "bytes": 41_000},
-    "budgets": {"promotions_left": 3, "proposals_left": 20, "wall_seconds_left": 600.0},
-    "approvals": [],
-}
-_DECIDE: dict[str, Any] = {
-    **_SCREEN,
-    "candidate": {
-        "digest": "sha256:" + "1" * 64,
-        "parameters": 12_000,
-        "bytes": 49_000,
-        "development": {"accuracy": 0.9, "refusal": 0.98},
-    },
-    "gates": {
-        "accuracy": {"verdict": "pass", "n": 400, "mean": 0.91, "theta": 0.0},
-        "refusal": {"verdict": "pass", "n": 300, "mean": 0.98, "theta": -0.02},
-    },
-    "approvals": [{"by": "reviewer", "role": "human"}],
-}
-
-
-def base_document(stage: Stage) -> dict[str, Any]:
-    """Return a fresh, full, canonical document of a stage."""
-    return copy.deepcopy(_SCREEN if stage == "screen" else _DECIDE)
-
-
-class Base(Record):
-    """A document of a suite's own: another base, changed."""
-
-    base: str
-    patch: dict[str, Any] = Field(default_factory=dict)
-    remove: list[str] = Field(default_factory=list)
-
-
-class Case(Record):
-    """One document and what must follow from it. `failed` lists the rules that are false, exactly."""
-
-    name: Annotated[str, Field(min_length=1)]
-    base: str | None = None
-    patch: dict[str, Any] = Field(default_factory=dict)
-    remove: list[str] = Field(default_factory=list)
-    expect: Outcome
-    failed: list[str] = Field(default_factory=list)
-
-
-class Suite(Record):
-    """A test file."""
-
-    apiVersion: Literal["lockgate/v1"]  # noqa: N815 - as in lockgate.yaml
-    kind: Literal["PolicyTest"]
-    params: dict[str, Any] = Field(default_factory=dict)
-    bases: dict[str, Base] = Field(default_factory=dict)
-    cases: list[Case]
 
 
 class CaseResult(Record):
@@ -215,7 +130,7 @@ def _run_suite(
             problems.append(Problem(where=where, message=f"no rule has the id {unknown[0]}"))
             continue
         try:
-            stage, document = _document(case, suite, stages)
+            stage, document = document_of(case, suite, stages)
         except ConfigError as error:
             problems.append(Problem(where=where, message=error.message, remedy=error.remedy or ""))
             continue
@@ -264,62 +179,4 @@ def _list(names: list[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _document(case: Case, suite: Suite, stages: list[Stage]) -> tuple[Stage, dict[str, Any]]:
-    """Return the stage and the document of a case; raises ConfigError."""
-    if case.base is None and len(stages) > 1:
-        raise ConfigError("the file's policies have several stages", remedy="say base: screen or base: decide")
-    chain: list[Base | Case] = [case]
-    name = case.base or stages[0]
-    while name not in ("screen", "decide"):
-        if name not in suite.bases:
-            raise ConfigError(f"no base is called {name!r}")
-        base = suite.bases[name]
-        if base in chain or len(chain) > len(suite.bases):
-            raise ConfigError(f"the base {name!r} rests on itself")
-        chain.append(base)
-        name = base.base
-    stage: Stage = "screen" if name == "screen" else "decide"
-    document = base_document(stage)
-    for step in reversed(chain):
-        for path, value in step.patch.items():
-            _change(document, path, value, remove=False)
-        for path in step.remove:
-            _change(document, path, None, remove=True)
-    return stage, document
-
-
-def _change(document: dict[str, Any], path: str, value: Any, *, remove: bool) -> None:
-    """Set or remove one part of a document; raises ConfigError where the path leads nowhere."""
-    if path.startswith("/"):
-        parts = [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
-    else:
-        parts = path.split(".")
-    place: Any = document
-    for part in parts[:-1]:
-        place = _step(place, part, path)
-    last = parts[-1]
-    if isinstance(place, list):
-        if not remove and last == str(len(place)):
-            place.append(copy.deepcopy(value))
-            return
-        _step(place, last, path)
-        if remove:
-            del place[int(last)]
-        else:
-            place[int(last)] = copy.deepcopy(value)
-    elif isinstance(place, dict):
-        if remove:
-            _step(place, last, path)
-            del place[last]
-        else:
-            place[last] = copy.deepcopy(value)
-    else:
-        raise ConfigError(f"{path} leads nowhere in the document")
-
-
-def _step(place: Any, part: str, path: str) -> Any:
-    if isinstance(place, dict) and part in place:
-        return place[part]
-    if isinstance(place, list) and part.isascii() and part.isdigit() and len(part) < 9 and int(part) < len(place):
-        return place[int(part)]
-    raise ConfigError(f"{path} leads nowhere in the document")
+__all__ = ["CaseResult", "SuiteResult", "TestReport", "base_document", "test"]

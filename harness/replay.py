@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
 from harness.channel import Child
 from harness.decision import decide, judged
-from harness.entries import Entry, Genesis, Measured, Staked, kind_of
+from harness.entries import Decided, Entry, Genesis, Held, Measured, ProposedEntry, Screened, Staked, kind_of
 from harness.errors import AuditError
 from harness.folder import RunFolder
 from harness.gates import compile_gates
 from harness.genesis import evaluate
+from harness.history import History
 from harness.holds import Hold
 from harness.journal import read_run
 from harness.judge import Judge
@@ -33,7 +35,8 @@ from harness.ledger import LedgerState
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.records import Decision, first_problem
-from harness.state import ProposalState, RunState
+from harness.rules import past
+from harness.state import ProposalState, RunState, fold
 from harness.vault import blinded, item_list, order_of, shuffle_of
 from harness.views import items_used
 
@@ -58,6 +61,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     stakes = 0
     if not genesis.vault_named:
         stakes = _replay_ledger(genesis, entries, state, blobs)
+    _replay_times(entries, state, blobs)
     decisions = 0
     with Judge() as judge:
         for number in sorted(state.proposals):
@@ -103,6 +107,30 @@ def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState
     if kind == "voided" or (decision is not None and decision.verdict == "reject"):
         return fold.reject(pending.key, items)
     return fold
+
+
+def _replay_times(entries: list[Entry], state: RunState, blobs: BlobStore) -> None:
+    """That the time and the history which the rules were shown are those of the log, at a moment of that stage.
+
+    Which moment, is left open by the entries that other workers wrote while the document was made.
+    """
+    moments: list[tuple[History, str, Mapping[int, ProposalState]]] = []
+    begun: dict[int, int] = {}
+    folded = RunState()
+    for index, entry in enumerate(entries):
+        number = getattr(entry, "number", 0)
+        if isinstance(entry, (Screened, Held, Decided)) and entry.document is not None and number in begun:
+            shown: Any = parse_json(blobs.get(str(entry.document)), max_bytes=MAX_BLOB)
+            told = {"history": shown.get("history"), "now": shown.get("now")}
+            generation = state.proposals[number].proposed.generation
+            if all(past(*moment, generation) != told for moment in moments[begun[number] : index]):
+                raise AuditError(
+                    "the time or the history that its rules were shown is not the log's", where=f"proposal {number}"
+                )
+        if isinstance(entry, (ProposedEntry, Measured)):
+            begun[number] = index
+        folded = fold(folded, index, entry)
+        moments.append((folded.history, folded.last_time, folded.proposals))
 
 
 def _replay_proposal(

@@ -9,6 +9,7 @@ from harness.canonical import parse_json
 from harness.code_facts import facts
 from harness.config import Config
 from harness.errors import StateError
+from harness.history import History, instant
 from harness.proposal import Change
 from harness.records import Digest
 from harness.state import ProposalState, RunState
@@ -54,8 +55,26 @@ def screen_document(
             "proposals_left": max(0, budgets.proposals - found.proposed.number + 1),
             "wall_seconds_left": max(0.0, budgets.wall_seconds - state.active_seconds),
         },
+        **past(state.history, state.last_time, state.proposals, found.proposed.generation),
         "approvals": [],
     }
+
+
+def past(history: History, last_time: str, proposals: Mapping[int, ProposalState], generation: int) -> dict[str, Any]:
+    """`history` and `now` of a proposal of a generation, after an entry of that time.
+
+    Rejections are counted over earlier generations, which are decided: within one, workers race.
+    """
+    row = 0
+    for number in sorted(proposals, reverse=True):
+        other = proposals[number]
+        if other.proposed.generation >= generation or other.decision is None:
+            continue
+        if other.decision.verdict == "promote":
+            break
+        row += other.decision.verdict == "reject"
+    now = instant(last_time)
+    return {"history": {**history.facts(now), "rejected_in_a_row": row}, "now": now}
 
 
 def decide_document(
@@ -71,6 +90,7 @@ def decide_document(
     candidate = found.built.candidate
     return {
         **screened,
+        **past(state.history, state.last_time, state.proposals, found.proposed.generation),
         "budgets": {
             **screened["budgets"],
             "promotions_left": max(0, config.budgets.promotions - state.promotions),
@@ -98,4 +118,23 @@ def decide_document(
             for gate in gates["gates"]
         },
         "approvals": [],
+    }
+
+
+def answered_document(
+    document: dict[str, Any], state: RunState, config: Config, found: ProposalState, approvals: list[dict[str, str]]
+) -> dict[str, Any]:
+    """What is known once people have answered: the document that was held, at this moment, with the approvals in it.
+
+    The incumbent is the same: a hold over another one has ended.
+    """
+    return {
+        **document,
+        **past(state.history, state.last_time, state.proposals, found.proposed.generation),
+        "budgets": {
+            **document["budgets"],
+            "promotions_left": max(0, config.budgets.promotions - state.promotions),
+            "wall_seconds_left": max(0.0, config.budgets.wall_seconds - state.active_seconds),
+        },
+        "approvals": approvals,
     }

@@ -9,7 +9,7 @@ from harness.decision import judged, reject
 from harness.desk import Desk, Rooms
 from harness.entries import Decided, Screened
 from harness.errors import ProposalError
-from harness.holding import Holding, judged_document
+from harness.holding import Answered, Holding, judged_document
 from harness.judgement import Judgement
 from harness.proposal import effective_change, parse_proposal, successor
 from harness.records import Decision, Digest
@@ -101,18 +101,17 @@ class Screening(Desk):
         screened = found.screened
         if screened is None or screened.outcome != "hold":
             return None
-        first = judged_document(rooms.blobs.get(screened.document))
         if found.hold is None:  # cut between the two entries
             judgement = Judgement.parse(judged_document(rooms.blobs.get(screened.judgement)))
             return self._holding.hold(number, "screen", judgement, screened.document, screened.judgement)
-        answer = self._holding.answer(number, "screen", first, first["proposal"]["kind"])
+        answer = self._holding.answer(number)
         if answer is None:
             return None
-        if not isinstance(answer, Judgement):
+        if not isinstance(answer, Answered):
             return self._reject(number, answer)
-        kept = rooms.blobs.put(canonical_bytes(answer.json_value()))
-        shown = rooms.blobs.put(canonical_bytes({**first, "approvals": found.hold.facts}))
-        if reasons := judged(answer, answered=True):
+        kept = rooms.blobs.put(canonical_bytes(answer.judgement.json_value()))
+        shown = rooms.blobs.put(canonical_bytes(answer.document))
+        if reasons := judged(answer.judgement, answered=True):
             decision = Decision(verdict="reject", reasons=reasons)
             return self._reject(number, decision, judgement=kept, document=shown)
         update = {"outcome": "pass", "judgement": kept, "document": shown, "failed": []}

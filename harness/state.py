@@ -45,6 +45,7 @@ from harness.entries import (
     Watched,
 )
 from harness.errors import AuditError, KeyFileError, StateError
+from harness.history import History
 from harness.holds import Hold, expired
 from harness.keys import Verifier
 from harness.ledger import gamma
@@ -138,6 +139,8 @@ class RunState:
     last_time: str = ""
     active_seconds: float = 0.0
     """Time between entries, idle time between two supervisors left out: what the wall-clock budget counts."""
+    history: History = field(default_factory=History)
+    """What policies may read of the past."""
 
     def _genesis(self) -> Genesis:
         if self.genesis is None:
@@ -189,7 +192,13 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
     if state.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
         raise StateError("an intent is open: its outcome comes first", where=f"entry {index}", clause="§7.2")
     gap = 0.0 if isinstance(entry, (Genesis, Started)) else _seconds(state.last_time, entry.time)
-    state = replace(state, size=index + 1, last_time=entry.time, active_seconds=state.active_seconds + gap)
+    state = replace(
+        state,
+        size=index + 1,
+        last_time=entry.time,
+        active_seconds=state.active_seconds + gap,
+        history=state.history.after(entry),
+    )
 
     def proposal(number: int) -> ProposalState:
         found = state.proposals.get(number)

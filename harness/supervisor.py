@@ -31,8 +31,7 @@ from harness.errors import (
     StatisticsError,
     StoppingError,
 )
-from harness.holding import Holding, judged_document
-from harness.judgement import Judgement
+from harness.holding import Answered, Holding, judged_document
 from harness.promotion import Promotion
 from harness.records import Digest, Reason
 from harness.rules import decide_document
@@ -224,13 +223,12 @@ class Supervisor(Desk):
             pending = rooms.vault.state.pending
             if pending is None or pending.key != self._key(number):
                 return self._reject(number, reject("interrupted", "another run has used the vault while it was held"))
-            document = judged_document(rooms.blobs.get(found.hold.entry.document))
-            answer = self._holding.answer(number, "decide", document, document["proposal"]["kind"])
+            answer = self._holding.answer(number)
             if answer is None:
                 return None
-            if not isinstance(answer, Judgement):
+            if not isinstance(answer, Answered):
                 return self._reject(number, answer)
-            judgement, document = answer, {**document, "approvals": found.hold.facts}
+            judgement, document = answer.judgement, answer.document
             approvers = found.hold.approvers
         decision = decide(found.measured.gates, rooms.eval_kinds, judgement, approvers=approvers)
         kept, shown = self._salted(judgement.json_value()), self._salted(document)

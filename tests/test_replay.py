@@ -83,6 +83,18 @@ def screen(body, blobs):
     body["judgement"] = edited(blobs, body["judgement"], lambda value: value["verdicts"][0].update(message="well"))
 
 
+def tell_time(body, blobs):
+    """Let the screen's rules be shown another time than the log's."""
+    body["document"] = edited(blobs, body["document"], lambda value: value.update(now=value["now"] + 1.0))
+
+
+def tell_history(body, blobs):
+    """Let the rules of the decide stage be shown a quieter past than the log's."""
+    if body["document"] is not None:
+        edit = lambda value: value["history"].update(seconds_since_rollback=1e8)  # noqa: E731
+        body["document"] = edited(blobs, body["document"], edit)
+
+
 def other_gate(value):
     """Let the evidence name its first gate otherwise."""
     value["result"]["gates"][0]["name"] = "accuracy/parent"
@@ -97,6 +109,8 @@ LIES = {
     "another reason": (of_kind("decided", promise), "proposal"),
     "another reading of a rule": (of_kind("decided", rule), "proposal 1"),
     "another reading at the screen": (of_kind("screened", screen), "proposal 1"),
+    "another time at the screen": (of_kind("screened", tell_time), "proposal 1"),
+    "another history": (of_kind("decided", tell_history), "proposal 1"),
     "fewer items used": (measured(lambda value: value["result"].update(items=7)), "entry"),
 }
 

@@ -74,6 +74,17 @@ def new_passphrase(source: PassphraseSource, what: str, *, unencrypted: bool) ->
     return chosen
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a user's; ConfigError where the disk refuses."""
+    from harness.errors import ConfigError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
 def existing(run: Path) -> Any:
     """The folder of a run that was begun; ConfigError where there is none."""
     from harness.errors import ConfigError

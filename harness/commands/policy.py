@@ -54,6 +54,33 @@ def policy_test(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACK…
         raise typer.Exit(REJECTED)
 
 
+@app.command("schema")
+def policy_schema(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")] = Path("policies"),
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 3 where a file is not current.")] = False,
+    json_: Json = False,
+) -> None:
+    """Write what a rule may read (SCHEMA.md), and JSON Schemas of policies and tests for editors."""
+    from harness.commands.common import write_text
+    from harness.policy_schema import schema_files
+
+    stale = []
+    for name, text in schema_files().items():
+        path = folder / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(str(path))
+            if not check:
+                write_text(path, text)
+    if json_:
+        print_json({"ok": not (check and stale), "stale" if check else "written": stale})
+    else:
+        for name in stale:
+            print(f"{name}: {'not current' if check else 'written'}")
+    if check and stale:
+        raise typer.Exit(REJECTED)
+
+
 def _policy_files(names: list[str]) -> list[Path]:
     from harness.policy import is_pack_name, resolve
 
