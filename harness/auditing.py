@@ -20,16 +20,16 @@ from typing import Any
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
-from harness.entries import Authorised, Entry, Genesis, Intended, kind_of
+from harness.entries import Entry, kind_of
 from harness.errors import AuditError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
-from harness.journal import Step, follow
+from harness.journal import Step, verify
 from harness.keys import Verifier, VerifierChain
 from harness.live import FILES, check_version, live_version
 from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head
+from harness.order import Order
 from harness.records import Candidate
-from harness.state import RunState
 
 MAX_BLOB = 16 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -76,26 +76,24 @@ def verify_run(
     if not log_only:
         _need_folder(folder.blobs, "§8.1")
     blobs = _Blobs(folder)
-    permissions = _Permissions()
-    state = RunState()
+    state = Order()
     with _clause("§4.2"):
-        for step in follow(reader, chain):
+        for step in verify(reader, chain):
             if not log_only:
                 blobs.check(step)
-            permissions.note(step)
             state = step.state
-    if state.genesis is None:
+    if state.terms is None:
         raise AuditError("the log is empty: no genesis", where="entry 0", clause="§7.1")
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
     if not log_only:
-        _check_models(folder, reader, state, permissions.of_versions)
+        _check_models(folder, reader, state)
     fresh = _fresh(reader, state, freshness)
     return _report(reader, state, fresh, blobs.count, trusted=trusted is not None, log_only=log_only)
 
 
 def _report(
-    reader: LogReader, state: RunState, fresh: str, blobs: int, *, trusted: bool, log_only: bool
+    reader: LogReader, state: Order, fresh: str, blobs: int, *, trusted: bool, log_only: bool
 ) -> dict[str, Any]:
     size, shown = reader.size, fresh.startswith("fresh")
     verdict = "valid and fresh" if shown else f"valid at size {size}, freshness unproven"
@@ -168,7 +166,7 @@ def _check_head(reader: LogReader, freshness: Freshness, keys: Sequence[Verifier
         raise AuditError(error.message, where=error.where, clause="§11.1") from error
 
 
-def _fresh(reader: LogReader, state: RunState, freshness: Freshness) -> str:
+def _fresh(reader: LogReader, state: Order, freshness: Freshness) -> str:
     """Why the log is fresh, beginning with `fresh`; or why that is not shown; or nothing, where it was not asked."""
     now = time.time()
     if freshness.witnesses:
@@ -195,7 +193,7 @@ class _Blobs:
         self._seen: dict[str, None] = {}
         self.count = 0
 
-    def check(self, step: Step) -> None:
+    def check(self, step: Step[Order]) -> None:
         """Every blob that an entry names is there, byte for byte (FORMAT §8); AuditError names the entry."""
         for name in sorted(blob_digests(step.entry)):
             self._one(name, step)
@@ -203,7 +201,7 @@ class _Blobs:
             for name in self._manifest(source, step):
                 self._one(name, step)
 
-    def _one(self, name: str, step: Step) -> None:
+    def _one(self, name: str, step: Step[Order]) -> None:
         if name in self._seen:
             return
         try:
@@ -216,7 +214,7 @@ class _Blobs:
         if len(self._seen) > 4096:
             self._seen.pop(next(iter(self._seen)))
 
-    def _manifest(self, source: str, step: Step) -> list[str]:
+    def _manifest(self, source: str, step: Step[Order]) -> list[str]:
         try:
             manifest = parse_json(self._store.get(source, max_bytes=MAX_BLOB), max_bytes=MAX_BLOB)
         except LockgateError as error:
@@ -232,28 +230,8 @@ def _sources(entry: Entry) -> set[str]:
     return set() if candidate is None or isinstance(candidate, str) else {candidate.source}
 
 
-class _Permissions:
-    """Which entry, in which bytes and by which key, allowed each version: the one that its intent names."""
-
-    def __init__(self) -> None:
-        self._unused: dict[int, tuple[int, bytes, Verifier]] = {}
-        self.of_versions: dict[int, tuple[int, bytes, Verifier]] = {}
-
-    def note(self, step: Step) -> None:
-        """Take one entry in."""
-        entry, here = step.entry, (step.index, step.raw, step.signer)
-        if isinstance(entry, Genesis):
-            self.of_versions[0] = here
-        elif isinstance(entry, Authorised):
-            self._unused = {index: kept for index, kept in self._unused.items() if index in step.state.authorised}
-            self._unused[step.index] = here
-        elif isinstance(entry, Intended) and entry.authorisation is not None:
-            self.of_versions[entry.version] = self._unused[entry.authorisation]
-
-
-def _check_models(
-    folder: RunFolder, reader: LogReader, state: RunState, permissions: dict[int, tuple[int, bytes, Verifier]]
-) -> None:
+def _check_models(folder: RunFolder, reader: LogReader, state: Order) -> None:
+    """Every version's folder is what was authorised, and the link names the live one (FORMAT §9); AuditError."""
     try:
         live = live_version(folder.root)
     except PromotionError as error:
@@ -263,14 +241,14 @@ def _check_models(
         message = f"version {live} is live, the log says {state.live}"
         raise AuditError(message, where=str(folder.root / "current"), clause="§9.4")
     _need_folder(folder.models, "§9.1")
-    for version, candidate in _shown(state, live).items():
+    for version, (candidate, index) in _shown(state, live).items():
         place = folder.models / str(version)
         _check_listing(place)
         try:
             check_version(folder.root, version, candidate)
         except PromotionError as error:
             raise AuditError(error.message, where=error.where, clause="§9.2", remedy=error.remedy) from error
-        index, raw, signer = permissions[version]
+        raw = next(reader.read(index, index + 1))
         if _small(place / "candidate.json", "§9.2") != canonical_bytes(candidate.json_value()):
             raise AuditError("candidate.json is not the record in the log", where=str(place), clause="§9.2")
         if _small(place / "authorisation.json", "§9.3") != raw:
@@ -279,22 +257,22 @@ def _check_models(
             proof = LogProof.parse(_small(place / "authorisation.proof", "§9.3"))
             if proof.index != index:
                 raise AuditError(f"the proof is of entry {proof.index}")  # noqa: TRY301 - one way out
-            reader.check_extends(proof.verify(raw, state.keys, origin=signer.name))
+            reader.check_extends(proof.verify(raw, state.keys, origin=reader.origin))
         except AuditError as error:
             raise AuditError(f"authorisation.proof: {error}", where=str(place), clause="§9.3") from error
         _check_quorum(proof.head, state, place)
 
 
-def _shown(state: RunState, live: int | None) -> dict[int, Candidate]:
-    """The versions whose folders must hold: those that were promoted, and one that a cut swap has made live (§9.4)."""
+def _shown(state: Order, live: int | None) -> dict[int, tuple[Candidate, int]]:
+    """The versions whose folders must hold, with the entry that allowed each: those promoted, and a cut swap (§9.4)."""
+    shown = {version: (candidate, state.allowed_by[version]) for version, candidate in state.versions.items()}
     intent = state.intent
-    if intent is None or intent.action != "promote" or live != intent.version:
-        return state.versions
-    authorised = state.authorised.get(intent.authorisation if intent.authorisation is not None else -1)
-    built = None if authorised is None else state.proposals[authorised.number].built
-    if built is None:
+    if intent is None or intent.action != "promote" or intent.authorisation is None or live != intent.version:
+        return shown
+    found = state.open[state.authorised[intent.authorisation].number]
+    if found.built is None:
         raise AuditError("an open intent without a candidate", clause="§7.11")
-    return {**state.versions, intent.version: built.candidate}
+    return {**shown, intent.version: (found.built, intent.authorisation)}
 
 
 def _need_folder(place: Path, clause: str) -> None:
@@ -303,14 +281,14 @@ def _need_folder(place: Path, clause: str) -> None:
         raise AuditError("no folder, or a link to one", where=str(place), clause=clause)
 
 
-def _check_quorum(head: bytes, state: RunState, place: Path) -> None:
+def _check_quorum(head: bytes, state: Order, place: Path) -> None:
     """Where the run requires witnesses, as many of them have cosigned what allowed a version (FORMAT §10.3)."""
-    rule = None if state.genesis is None else state.genesis.config.witnesses
-    if rule is None:
+    terms = state.terms
+    if terms is None or not terms.required:
         return
-    signed = len(cosignatures(head, [WitnessVerifier.parse(each.key) for each in rule.of]))
-    if signed < rule.require:
-        message = f"{signed} of the {rule.require} witnesses that the run requires have cosigned its authorisation"
+    signed = len(cosignatures(head, [WitnessVerifier.parse(key) for key in terms.witnesses]))
+    if signed < terms.required:
+        message = f"{signed} of the {terms.required} witnesses that the run requires have cosigned its authorisation"
         raise AuditError(message, where=str(place), clause="§10.3")
 
 

@@ -154,7 +154,7 @@ class Desk:
 
     def _halting(self) -> bool:
         """Looked at before every decision and right before the swap: the log's halt, or the kill-switch file."""
-        return self.state.halted is not None or os.path.lexists(self._rooms.folder.halt)
+        return self.state.halted or os.path.lexists(self._rooms.folder.halt)
 
     def _check_halt(self) -> None:
         if self._halting():

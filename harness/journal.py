@@ -2,7 +2,8 @@
 
 `commit` folds first (an illegal entry never reaches the disk), signs, appends durably, and
 only then shows the new state. Entries given together are one group under one tree head.
-`follow` is the same for readers: every entry verified, folded and handed on, none kept.
+`follow` is the same for readers: every entry verified, folded and handed on, none kept. `verify` folds the order alone,
+without the record, so that what it holds does not grow with the log; and it can go on from where it ended before.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Generic
 
 from harness.auditlog import AuditLog, LogReader
 from harness.entries import Entry, KeyRotated, kind_of, read_entry, subjects_of
 from harness.envelope import seal, unseal
 from harness.errors import AuditError, StoppingError
 from harness.keys import Signer, Verifier
+from harness.legality import advance
 from harness.notes import open_note
+from harness.order import Order, Some
 from harness.state import RunState, fold
 
 Listener = Callable[[int, Entry], None]
@@ -53,7 +57,7 @@ class Journal:
         self.lock = threading.RLock()
         self._frozen = False
         self.state = RunState(keys=(chain[0] if chain else signer.verifier,))
-        for step in _steps(log.read(), self.state):
+        for step in _steps(log.read(), self.state, fold):
             self.state = step.state
         if self.state.keys[-1] != signer.verifier:
             raise AuditError("the signing key is not the one in force", remedy="restore the newer key", clause="§5.4")
@@ -119,25 +123,39 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Step(Generic[Some]):
     """One entry as a reader meets it, verified and legal; `state` is the one after it."""
 
     index: int
     raw: bytes
     entry: Entry
     signer: Verifier
-    state: RunState
+    state: Some
 
 
-def follow(log: Path | LogReader, chain: Verifier | Sequence[Verifier]) -> Iterator[Step]:
+def follow(log: Path | LogReader, chain: Verifier | Sequence[Verifier]) -> Iterator[Step[RunState]]:
     """Verify and fold a run's log, an entry at a time. AuditError, StateError, with entry and clause.
 
     `chain` is the log's keys, the oldest first (FORMAT §2.2); those that the log never puts in force are ignored.
     """
     keys = (chain,) if isinstance(chain, Verifier) else tuple(chain)
     reader = log if isinstance(log, LogReader) else LogReader.open(log, keys)
-    state = RunState(keys=keys[:1])
-    for step in _steps(reader.read(), state):
+    return _checked(reader, keys, RunState(keys=keys[:1]), fold)
+
+
+def verify(reader: LogReader, chain: Sequence[Verifier], since: Order | None = None) -> Iterator[Step[Order]]:
+    """The same for whoever keeps no record: what is held of the log is its order. AuditError, StateError.
+
+    `since` is the order of the log's first entries, as an earlier verification left it: they are not read again.
+    """
+    keys = tuple(chain)
+    return _checked(reader, keys, Order(keys=keys[:1]) if since is None else since, advance)
+
+
+def _checked(
+    reader: LogReader, keys: tuple[Verifier, ...], state: Some, fold: Callable[[Some, int, Entry], Some]
+) -> Iterator[Step[Some]]:
+    for step in _steps(reader.read(state.size), state, fold):
         state = step.state
         yield step
     if state.keys != keys[: len(state.keys)]:
@@ -148,8 +166,8 @@ def follow(log: Path | LogReader, chain: Verifier | Sequence[Verifier]) -> Itera
         raise AuditError("the key is not the log's: another name", clause="§3.2")
 
 
-def _steps(entries: Iterator[bytes], state: RunState) -> Iterator[Step]:
-    for index, raw in enumerate(entries):
+def _steps(entries: Iterator[bytes], state: Some, fold: Callable[[Some, int, Entry], Some]) -> Iterator[Step[Some]]:
+    for index, raw in enumerate(entries, state.size):
         signer = state.keys[-1]
         try:
             sealed = unseal(raw, signer)

@@ -37,7 +37,7 @@ def halt(folder: RunFolder, reason: str, source: PassphraseSource) -> dict[str, 
             # A supervisor holds the lock but does not listen yet, or any more, or the key does not open.
             return {"halted": True, "logged": False, "why": str(error)}
         try:
-            if journal.state.halted is None:
+            if not journal.state.halted:
                 journal.commit(Halted(by="operator", reason=reason))
         finally:
             journal.close()

@@ -12,12 +12,12 @@ _BITS = 7
 
 
 class Numbered(Mapping[int, Value], Generic[Value]):
-    """Number → value in pages of 128: a copy with one value more copies one page and the list of pages."""
+    """Number → value in pages of 128: a copy with one value more or less copies one page and the list of pages."""
 
     __slots__ = ("_length", "_pages")
 
     def __init__(self, pages: dict[int, dict[int, Value]] | None = None, length: int = 0) -> None:
-        """Begin empty; the arguments are for `with_value`."""
+        """Begin empty; the arguments are for `with_value` and `without`."""
         self._pages = pages or {}
         self._length = length
 
@@ -26,6 +26,13 @@ class Numbered(Mapping[int, Value], Generic[Value]):
         old = self._pages.get(number >> _BITS, {})
         pages = {**self._pages, number >> _BITS: {**old, number: value}}
         return Numbered(pages, self._length + (number not in old))
+
+    def without(self, number: int) -> Numbered[Value]:
+        """A copy without `number`; KeyError."""
+        page = dict(self._pages[number >> _BITS])
+        del page[number]
+        rest = {key: kept for key, kept in self._pages.items() if key != number >> _BITS}
+        return Numbered({**rest, number >> _BITS: page} if page else rest, self._length - 1)
 
     def __getitem__(self, number: int) -> Value:
         """The value of a number; KeyError."""

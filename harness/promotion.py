@@ -94,7 +94,7 @@ class Promotion(Desk):
             self._witnesses.require()
         except AuditError as error:
             with self._journal.lock:
-                if self.state.halted is None:
+                if not self.state.halted:
                     self._journal.commit(Halted(by="supervisor", reason=str(error)[:1000]))
             raise Halt from error
 

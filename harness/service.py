@@ -252,14 +252,14 @@ class Service:
         """Log a halt, once; in force from this entry on."""
         journal = self._opened.rooms.journal
         with journal.lock:
-            if journal.state.halted is None:
+            if not journal.state.halted:
                 journal.commit(Halted(by="operator", reason=reason))
 
     def _resume(self) -> None:
         rooms = self._opened.rooms
         rooms.folder.halt.unlink(missing_ok=True)
         with rooms.journal.lock:
-            if rooms.journal.state.halted is not None:
+            if rooms.journal.state.halted:
                 rooms.journal.commit(Resumed(by="operator"))
 
     async def _send(self, writer: asyncio.StreamWriter, message: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ class Supervisor(Desk):
         and no candidate is to blame. So do errors after the decision, which is not taken back. An error that nobody
         foresaw rejects too: otherwise one proposal could stop a run for good, at every restart.
         """
-        if self.state.halted is None and finished(self._of(number)):
+        if not self.state.halted and finished(self._of(number)):
             return
         try:
             step(number)

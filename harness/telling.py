@@ -79,7 +79,7 @@ class Notebook:
     """Version → the proposal that it came from."""
     _live: int = 0
 
-    def take(self, step: Step) -> None:
+    def take(self, step: Step[RunState]) -> None:
         """Note one entry, verified and legal."""
         entry = step.entry
         line = Line(

@@ -45,7 +45,7 @@ def summary(state: RunState) -> dict[str, Any]:
         "seed": genesis.seed,
         "entries": state.size,
         "state": _rest(state),
-        "halted": None if state.halted is None else {"by": state.halted.by, "reason": state.halted.reason},
+        "halted": None if state.halt is None else {"by": state.halt.by, "reason": state.halt.reason},
         "generation": max((p.proposed.generation for p in state.proposals.values()), default=0),
         "proposals": len(state.proposals),
         "promoted": promoted,
@@ -73,7 +73,7 @@ def summary(state: RunState) -> dict[str, Any]:
 def _rest(state: RunState) -> str:
     if state.intent is not None:
         return "a swap is open: a supervisor will finish it"
-    if state.halted is not None:
+    if state.halted:
         return "halted"
     if state.held:
         return "awaiting approval"

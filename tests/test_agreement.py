@@ -114,6 +114,15 @@ def look(value, path):
     return value
 
 
+def there(value, path):
+    """Tell whether anything stands at a path: an edit before this one may have removed it."""
+    try:
+        look(value, path)
+    except (KeyError, TypeError, IndexError):
+        return False
+    return True
+
+
 EDITS = [
     "value", "value", "sibling", "sibling", "near", "near", "remove", "add", "drop", "repeat", "swap", "move", "insert", "insert", "kind", "subject",
     "signer", "statement", "envelope", "time", "cut",
@@ -125,7 +134,8 @@ def edit(draw, story):
     what = draw(st.sampled_from(EDITS))
     at = draw(st.integers(0, len(story) - 1))
     item = story[at] = copy.deepcopy(story[at])
-    paths = [path for path in leaves(item["body"]) if path] + (CONFIG if item["kind"] == "genesis" else [])
+    paths = [path for path in leaves(item["body"]) if path]
+    paths += [path for path in CONFIG if item["kind"] == "genesis" and there(item["body"], path)]
     path = draw(st.sampled_from(paths)) if paths else ()
     if what in ("value", "sibling", "near") and path:
         if what == "value":

@@ -174,9 +174,9 @@ def test_without_its_quorum_nothing_goes_live_and_nothing_is_lost(rig, scene, co
     """The run halts, says who is missing, and goes on from there when they are back: nothing is tested again."""
     state = stopped(rig, scene, copy, after=after)
     assert state.live == live_version(copy) == 1
-    assert state.halted.by == "supervisor"
-    assert "of 2 required witnesses have cosigned" in state.halted.reason
-    assert "b: it cannot be asked" in state.halted.reason
+    assert state.halt.by == "supervisor"
+    assert "of 2 required witnesses have cosigned" in state.halt.reason
+    assert "b: it cannot be asked" in state.halt.reason
     assert kinds(copy).count("authorised") == (1 if after is None else 2)
     again = resumed(rig, scene, copy)
     assert again.live == live_version(copy) == 2
@@ -207,7 +207,7 @@ def test_a_witness_that_lies_does_not_count(rig, scene, copy):
         finally:
             opened.close()
         assert opened.supervisor.state.live == 1
-        assert "no cosignature by the key that is configured" in opened.supervisor.state.halted.reason
+        assert "no cosignature by the key that is configured" in opened.supervisor.state.halt.reason
 
 
 def test_a_run_put_back_is_refused(rig, scene, copy, tmp_path):
@@ -224,7 +224,7 @@ def test_a_run_put_back_is_refused(rig, scene, copy, tmp_path):
         finally:
             again.close()
     assert live_version(backup) == 1
-    assert "history was rewritten" in again.supervisor.state.halted.reason
+    assert "history was rewritten" in again.supervisor.state.halt.reason
 
 
 def test_one_forgetful_witness_does_not_hide_it(rig, scene, copy, tmp_path):
@@ -243,7 +243,7 @@ def test_one_forgetful_witness_does_not_hide_it(rig, scene, copy, tmp_path):
                 generation(again, 2, BETTER_YET)
         finally:
             again.close()
-    assert "1 of 2 required" in again.supervisor.state.halted.reason
+    assert "1 of 2 required" in again.supervisor.state.halt.reason
 
 
 def test_a_rollback_needs_no_witness(rig, scene, copy):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import trails
 from hypothesis import given
@@ -10,6 +12,8 @@ from trails import Trail, sha
 
 from harness import entries as e
 from harness.errors import StateError
+from harness.legality import advance
+from harness.order import Order
 from harness.state import BASELINE, RunState, fold
 
 TIMES = ("", "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:07+00:00", "2026-01-01T00:00:00", "yesterday")
@@ -494,11 +498,34 @@ def check(trail):
     assert {version: found.digest for version, found in state.versions.items()} == versions
     assert state.open_stake == open_stake
     assert set(state.authorised) == set(permits) - used
-    assert (state.intent is None, state.halted is not None) == (intent is None, halt)
-    again = RunState()
+    assert (state.intent is None, state.halted) == (intent is None, halt)
+    again, order = RunState(), Order()
     for index, entry in enumerate(entries):
-        again = fold(again, index, entry)
+        again, order = fold(again, index, entry), advance(order, index, entry)
     assert again == state
+    assert asdict_shallow(state) == asdict_shallow(order)
+    ended = {"promoted", "voided"}
+    going_on = {
+        number for number, found in state.proposals.items()
+        if found.outcome not in ended and (found.decision is None or found.decision.verdict != "reject")
+    }  # fmt: skip
+    assert set(order.open) == going_on
+
+
+def asdict_shallow(order):
+    """Give the parts of an order by name."""
+    return {part.name: getattr(order, part.name) for part in fields(Order)}
+
+
+def test_of_what_has_come_to_its_end_no_order_is_kept():
+    """A thousand proposals that were denied leave a number behind, and nothing of themselves; a reader's record stays."""
+    trail = Trail().begin()
+    before = asdict_shallow(trail.state)
+    for number in range(1, 1001):
+        trail.add(trails.proposed(number), trails.screened(number, "deny"), trails.decided(number, "reject"))
+    after = asdict_shallow(trail.state)
+    assert {name for name in before if before[name] != after[name]} == {"size", "proposed"}
+    assert len(trail.state.proposals) == 1000
 
 
 @given(st.data())

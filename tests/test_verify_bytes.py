@@ -24,7 +24,7 @@ from paper_run import NEW, OLD, ORIGIN
 from harness import auditing
 from harness.errors import AuditError, StateError
 from harness.folder import RunFolder
-from harness.journal import follow
+from harness.journal import verify
 from harness.keys import VerifierChain
 from harness.logreader import LogReader
 from harness.notes import TreeHead, sign_head
@@ -85,10 +85,8 @@ class Run:
         """Keep what the partial checks begin with."""
         folder, v = RunFolder(self.root), two.verifier
         chain = VerifierChain.load(folder.public_key)
-        self.reader, self.permissions = LogReader.open(folder.log, chain), auditing._Permissions()
-        self.steps = list(follow(self.reader, chain))
-        for step in self.steps:
-            self.permissions.note(step)
+        self.reader = LogReader.open(folder.log, chain)
+        self.steps = list(verify(self.reader, chain))
         keys = v.parse_keys((self.root / "keys/log.pub").read_text())
         (_, size, root), _ = v.open_head((self.root / "log/checkpoint").read_bytes(), keys, "§3.1")
         self.tiles_root = root
@@ -135,9 +133,7 @@ class Run:
         """Ask both for the models alone."""
         return self._both(
             lambda _: two.verifier.check_models(self.root, self.state, self.tiles),
-            lambda: auditing._check_models(
-                RunFolder(self.root), self.reader, self.steps[-1].state, self.permissions.of_versions
-            ),
+            lambda: auditing._check_models(RunFolder(self.root), self.reader, self.steps[-1].state),
         )
 
     @staticmethod

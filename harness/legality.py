@@ -1,0 +1,449 @@
+"""Which entry may follow which (audits/FORMAT.md §7).
+
+`advance` takes the order of the log so far and one entry, and returns the order after it, or raises StateError where
+the entry is illegal: the supervisor at work, recovery after a crash, `status` and the auditor all run this same
+machine. It does no I/O and reads no clock. Each refusal names its clause.
+
+What is legal, in short: genesis first and once; a proposal's stages in their order; a stake before its measurement,
+one at a time; an authorisation only after a decision to promote over the incumbent of the moment, used at most once;
+an intent before every swap and its outcome right after; no authorisation and no intent to promote while halted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from harness.entries import (
+    Approved,
+    Authorised,
+    Built,
+    Decided,
+    Developed,
+    Entry,
+    Genesis,
+    Halted,
+    Held,
+    Intended,
+    KeyRotated,
+    Measured,
+    Predicted,
+    Promoted,
+    ProposedEntry,
+    Refused,
+    Resumed,
+    RolledBack,
+    Screened,
+    Staked,
+    Started,
+    Voided,
+    Watched,
+)
+from harness.errors import AuditError, KeyFileError, StateError
+from harness.holds import Hold, expired
+from harness.keys import Verifier
+from harness.ledger import gamma
+from harness.order import BASELINE, Measurement, Open, Order, Some, Stake, Terms
+
+
+def advance(order: Some, index: int, entry: Entry) -> Some:
+    """The order after `entry`, which stands at `index`; StateError where it may not stand there."""
+    clause = CLAUSES.get(type(entry))
+
+    def illegal(why: str) -> StateError:
+        return StateError(f"{type(entry).__name__}: {why}", where=f"entry {index}", clause=clause)
+
+    if index != order.size:
+        raise illegal(f"expected entry {order.size}")
+    if (order.terms is None) != isinstance(entry, Genesis):
+        raise StateError("genesis comes first, and once", where=f"entry {index}", clause="§7.1")
+    if order.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
+        raise StateError("an intent is open: its outcome comes first", where=f"entry {index}", clause="§7.2")
+    return replace(order, size=index + 1, last_time=entry.time, **_changes(order, index, entry, illegal))
+
+
+Illegal = Callable[[str], StateError]
+
+
+def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[str, Any]:
+    """What an entry changes, once it has been found legal."""
+    match entry:
+        case Genesis():
+            if order.keys and entry.origin != order.keys[-1].name:
+                raise illegal("the origin is not the log's")
+            people = entry.config.approvers
+            if len({each.name for each in entry.approvers}) < (people.require if people else 0):
+                raise illegal("fewer approvers than must agree")
+            if entry.approvers and people is None:
+                raise illegal("approvers, of which the configuration knows nothing")
+            return {
+                "terms": Terms.of(entry),
+                "versions": {BASELINE: entry.baseline},
+                "allowed_by": {BASELINE: index},
+            }
+        case Started():
+            return {"ledger": _grown(order, entry, index)}
+        case ProposedEntry():
+            if entry.number != order.proposed + 1:
+                raise illegal(f"expected number {order.proposed + 1}")
+            return {"proposed": entry.number, "open": order.open.with_value(entry.number, Open(entry.proposer))}
+        case Held() | Approved() | Refused():
+            return _hold(order, entry, illegal)
+        case Screened() | Built() | Developed():
+            return _stage(order, entry, illegal)
+        case Staked() | Predicted() | Measured() | Decided():
+            return _test(order, index, entry, illegal)
+        case Authorised():
+            return _authorised(order, index, entry, illegal)
+        case Intended():
+            _check_promotion(order, entry, illegal) if entry.action == "promote" else _check_return(
+                order, entry, illegal
+            )
+            return {"intent": entry}
+        case Promoted() | RolledBack() | Voided():
+            return _outcome(order, entry, illegal)
+        case Watched():
+            if entry.version != order.live or entry.candidate != order.incumbent.digest or not order.unwatched:
+                raise illegal("no promotion waits for its smoke test")
+            if entry.ok != (entry.answers == entry.expected):
+                raise illegal("'ok' does not follow from the answers")
+            return {"unwatched": False}
+        case Halted():
+            return {"halted": True}
+        case Resumed():
+            if not order.halted:
+                raise illegal("the run is not halted")
+            return {"halted": False}
+        case KeyRotated():
+            return {"keys": _rotated(order.keys, entry, illegal)}
+    raise illegal("unknown kind of entry")
+
+
+CLAUSES: dict[type[Entry], str] = {
+    kind: f"§7.{number}"
+    for number, kinds in enumerate[Sequence[type[Entry]]](
+        (
+            [Genesis],
+            [],  # an open intent
+            [Started],
+            [ProposedEntry],
+            [Screened, Built, Developed],
+            [Staked],
+            [Predicted],
+            [Measured],
+            [Decided],
+            [Authorised],
+            [Intended],
+            [Promoted, RolledBack],
+            [Watched],
+            [Voided],
+            [Halted, Resumed],
+            [KeyRotated],
+            [Held, Approved, Refused],
+        ),
+        start=1,
+    )
+    for kind in kinds
+}
+"""The clause of audits/FORMAT.md that each kind of entry is under."""
+
+
+def _proposal(order: Order, number: int, illegal: Illegal) -> Open:
+    """What is known of a proposal that has not come to its end."""
+    found = order.open.get(number)
+    if found is None:
+        known = "has come to its end" if 1 <= number <= order.proposed else "is unknown"
+        raise illegal(f"proposal {number} {known}")
+    return found
+
+
+def _undecided(order: Order, number: int, illegal: Illegal) -> Open:
+    """The same, of one that is not decided."""
+    found = _proposal(order, number, illegal)
+    if found.verdict is not None:
+        raise illegal(f"proposal {number} is decided already")
+    return found
+
+
+def _free(order: Order, number: int, illegal: Illegal) -> Open:
+    """The same, of one that does not wait for people."""
+    found = _undecided(order, number, illegal)
+    if found.hold is not None:
+        raise illegal(f"proposal {number} is held: people have not answered")
+    return found
+
+
+def _with(order: Order, number: int, found: Open) -> dict[str, Any]:
+    return {"open": order.open.with_value(number, found)}
+
+
+def _terms(order: Order) -> Terms:
+    if order.terms is None:
+        raise StateError("the log has no genesis", where="entry 0")
+    return order.terms
+
+
+def _grown(order: Order, entry: Started | Staked, index: int) -> tuple[int, str]:
+    """The vault's ledger as an entry names it: spent error comes back from no backup."""
+    size, root = order.ledger or (-1, "")
+    if entry.ledger_size < size or (entry.ledger_size == size and entry.ledger_root != root):
+        raise StateError("the vault's ledger has shrunk or changed", where=f"entry {index}", clause="§7.3")
+    return entry.ledger_size, entry.ledger_root
+
+
+def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) -> dict[str, Any]:
+    """A proposal goes on: screened, built, developed, each once, but for a screen that people have answered."""
+    found = _undecided(order, entry.number, illegal)
+    if isinstance(entry, Screened) and found.hold is not None and found.screened is not None:
+        same = ("base", "recipe", "source", "change")
+        if any(getattr(entry, name) != getattr(found.screened, name) for name in same) or entry.outcome != "pass":
+            raise illegal("the second screen of a held proposal is of another change, or not `pass`")
+        return _with(order, entry.number, replace(_released(order, found, "screen", entry, illegal), screened=entry))
+    found = _free(order, entry.number, illegal)
+    match entry:
+        case Screened():
+            if found.screened:
+                raise illegal(f"proposal {entry.number} is screened already")
+            found = replace(found, screened=entry)
+        case Built():
+            if found.built or found.screened is None or found.screened.outcome != "pass":
+                raise illegal(f"proposal {entry.number} did not pass the screen, or is built already")
+            found = replace(found, built=entry.candidate)
+        case Developed():
+            if found.developed or found.built is None:
+                raise illegal(f"proposal {entry.number} is not built, or is developed already")
+            found = replace(found, developed=True)
+    return _with(order, entry.number, found)
+
+
+def _hold(order: Order, entry: Held | Approved | Refused, illegal: Illegal) -> dict[str, Any]:
+    """A proposal waits for people, and they answer."""
+    if isinstance(entry, Held):
+        found = _free(order, entry.number, illegal)
+        _check_hold(order, found, entry, illegal)
+        return _with(order, entry.number, replace(found, hold=Hold.of(entry)))
+    found = _undecided(order, entry.number, illegal)
+    if found.hold is None:
+        raise illegal(f"proposal {entry.number} is not held")
+    try:
+        answered = found.hold.with_answer(entry, _terms(order).approvers, found.proposer)
+    except AuditError as error:
+        raise illegal(str(error)) from error
+    return _with(order, entry.number, replace(found, hold=answered))
+
+
+def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> None:
+    """A hold stands behind a screen that asks for people, or behind gates that passed, and names what is there."""
+    terms, screened = _terms(order), found.screened
+    if not terms.agree:
+        raise illegal("the run has no approvers")
+    if (entry.origin, entry.guard, entry.policies) != (terms.origin, terms.guard, terms.policies):
+        raise illegal("another log, guard or policies than this run's")
+    if entry.incumbent != order.incumbent.digest:
+        raise illegal("another incumbent than the live one")
+    if not entry.rules or expired(entry.time, entry.expires):
+        raise illegal("no rule that asks for people, or expired at once")
+    if entry.stage == "screen":
+        if screened is None or screened.outcome != "hold" or entry.candidate is not None:
+            raise illegal("its screen does not ask for people")
+        if (screened.document, screened.judgement) != (entry.document, entry.judgement):
+            raise illegal("another document or judgement than the screen's")
+    elif found.measured is None or not found.measured.passed or found.built is None:
+        raise illegal("its gates have not passed")
+    elif entry.candidate != found.built.digest:
+        raise illegal("another candidate than the one measured")
+    elif any(hold.entry.stage == "decide" for hold in found.released):
+        raise illegal("people have answered this already")
+
+
+def _released(order: Order, found: Open, stage: str, entry: Screened | Decided, illegal: Illegal) -> Open:
+    """A held proposal that people have let go on."""
+    if found.hold is None or found.hold.entry.stage != stage:
+        raise illegal(f"proposal {entry.number} is not held at this stage")
+    why = found.hold.why_not(_terms(order).agree, entry.time, order.incumbent.digest)
+    if why is not None:
+        raise illegal(f"people have not let it go on: {why}")
+    return replace(found, hold=None, released=(*found.released, found.hold))
+
+
+def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decided, illegal: Illegal) -> dict[str, Any]:
+    """A test from its stake to the decision."""
+    if isinstance(entry, Predicted):
+        if entry.epoch != order.epoch:
+            raise illegal("answers to another epoch's items")
+        key = (entry.candidate, entry.offset, entry.cap)
+        if key in order.answered:
+            raise illegal("these items were answered already")
+        return {"answered": order.answered | {key}}
+    find = _undecided if isinstance(entry, Decided) else _free
+    found = find(order, entry.number, illegal)
+    closed = None if order.open_stake == entry.number else order.open_stake
+    match entry:
+        case Staked():
+            if order.held:
+                raise illegal("a hold is open: nothing is tested on the vault meanwhile")
+            if found.staked or not found.developed or order.open_stake is not None:
+                raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
+            if entry.epoch != order.epoch or entry.incumbent != order.incumbent.digest:
+                raise illegal("the stake is of another epoch or over another incumbent")
+            ledger = _grown(order, entry, index)
+            _check_alpha(order, entry, illegal)
+            return {
+                **_with(order, entry.number, replace(found, staked=Stake(entry.epoch, entry.incumbent))),
+                "open_stake": entry.number,
+                "tests": order.tests + 1,
+                "alphas": order.alphas + entry.alpha,
+                "ledger": ledger,
+            }
+        case Measured():
+            if order.open_stake != entry.number or found.staked is None:
+                raise illegal(f"proposal {entry.number} has no open stake")
+            if not entry.gates or entry.passed != all(gate.verdict == "pass" for gate in entry.gates):
+                raise illegal("'passed' does not follow from the gates")
+            if tuple(sorted((gate.eval, gate.kind) for gate in entry.gates)) != _terms(order).gates:
+                raise illegal("other gates than those of the configuration")
+            found = replace(found, measured=Measurement(entry.passed, entry.evidence))
+            return {**_with(order, entry.number, found), "open_stake": None}
+        case Decided():
+            verdict = entry.decision.verdict
+            if verdict == "promote" and (found.measured is None or not found.measured.passed):
+                raise illegal("a promotion without a passed measurement")
+            if verdict != "promote" and not entry.decision.reasons:
+                raise illegal("a rejection without a reason")
+            if verdict == "reject":
+                return {"open": order.open.without(entry.number), "open_stake": closed}
+            if found.hold is not None:
+                found = _released(order, found, "decide", entry, illegal)
+            return {**_with(order, entry.number, replace(found, verdict=verdict)), "open_stake": closed}
+
+
+def _check_alpha(order: Order, entry: Staked, illegal: Illegal) -> None:
+    """What a stake may spend: by the ledger's rule where the vault is this run's own, and never more than delta."""
+    terms = _terms(order)
+    if entry.alpha <= 0 or order.alphas + entry.alpha > terms.delta:
+        raise illegal("more is staked than the budget of error allows")
+    if terms.vault_named:
+        return  # other runs stake there, too
+    rule = terms.delta * gamma(entry.epoch) * gamma(max(entry.test, 1))
+    if entry.test != order.tests + 1 or not math.isclose(entry.alpha, rule, rel_tol=1e-12):
+        raise illegal(f"the ledger's rule gives test {order.tests + 1} of the epoch {rule!r}")
+
+
+def _authorised(order: Order, index: int, entry: Authorised, illegal: Illegal) -> dict[str, Any]:
+    """A proposal may be made live, once."""
+    found, terms = _proposal(order, entry.number, illegal), _terms(order)
+    if found.verdict != "promote" or found.authorisation is not None:
+        raise illegal(f"proposal {entry.number} was not decided to be promoted, or is authorised already")
+    if found.staked is None or found.staked.epoch != order.epoch:
+        raise illegal("the epoch of its test has ended")
+    if order.halted:
+        raise illegal("the run is halted")
+    if found.built is None or entry.candidate != found.built.digest:
+        raise illegal("another candidate than the one decided on")
+    if found.measured is None or entry.evidence != found.measured.evidence:
+        raise illegal("other evidence than the one decided on")
+    if entry.guard != terms.guard or entry.policies != terms.policies:
+        raise illegal("another guard than this run's")
+    if not entry.incumbent == order.incumbent.digest == found.staked.incumbent:
+        raise illegal("the incumbent has moved")
+    if entry.version != len(order.versions):
+        raise illegal(f"expected version {len(order.versions)}")
+    if entry.weights != found.built.weights:
+        raise illegal("other weights than those decided on")
+    if order.promotions >= terms.promotions:
+        raise illegal("the budget of promotions is spent")
+    if entry.approvals != found.approvals:
+        raise illegal("other approvals than those by which it went on")
+    if entry.nonce in order.nonces:
+        raise illegal("its nonce was used before")
+    return {
+        **_with(order, entry.number, replace(found, authorisation=index)),
+        "authorised": {**order.authorised, index: entry},
+        "nonces": (*order.nonces, entry.nonce),
+    }
+
+
+def _check_promotion(order: Order, entry: Intended, illegal: Illegal) -> None:
+    """An intent to promote uses an authorisation that still holds."""
+    permit = order.authorised.get(-1 if entry.authorisation is None else entry.authorisation)
+    if permit is None:
+        raise illegal("no unused authorisation stands behind it")
+    if order.halted:
+        raise illegal("the run is halted")
+    if (permit.version, permit.candidate) != (entry.version, entry.candidate):
+        raise illegal("another version than the one authorised")
+    if permit.incumbent != order.incumbent.digest:
+        raise illegal("the incumbent has moved")
+    staked = _proposal(order, permit.number, illegal).staked
+    if staked is None or staked.epoch != order.epoch:
+        # Incumbents may return by rollback; an epoch never does, and with it no version number is given twice.
+        raise illegal("the epoch of its test has ended")
+    if entry.time and expired(entry.time, permit.expires):
+        raise illegal("the authorisation has expired")
+
+
+def _check_return(order: Order, entry: Intended, illegal: Illegal) -> None:
+    """An intent to roll back names an earlier version."""
+    target = order.versions.get(entry.version)
+    if target is None or target.digest != entry.candidate:
+        raise illegal(f"version {entry.version} was never live")
+    if entry.version == order.live:
+        raise illegal(f"version {entry.version} is live already")
+    if entry.authorisation is not None:
+        raise illegal("a rollback uses no authorisation")
+
+
+def _outcome(order: Order, entry: Promoted | RolledBack | Voided, illegal: Illegal) -> dict[str, Any]:
+    """The swap was made, or came to nothing."""
+    intent = order.intent
+    ended: dict[str, Any] = {"intent": None, "epoch": order.epoch + 1, "tests": 0, "answered": frozenset()}
+    match entry:
+        case Promoted():
+            if intent is None or intent.action != "promote" or intent.authorisation is None:
+                raise illegal("no intent to promote is open")
+            index, permit = intent.authorisation, order.authorised[intent.authorisation]
+            if (permit.number, permit.version, permit.candidate) != (entry.number, entry.version, entry.candidate):
+                raise illegal("another version than the one intended")
+            found = _proposal(order, entry.number, illegal)
+            if found.built is None:
+                raise illegal("nothing was built")
+            return {
+                **ended,
+                "open": order.open.without(entry.number),
+                "versions": {**order.versions, entry.version: found.built},
+                "allowed_by": {**order.allowed_by, entry.version: index},
+                "live": entry.version,
+                "authorised": {key: value for key, value in order.authorised.items() if key != index},
+                "unwatched": True,
+            }
+        case RolledBack():
+            if intent is None or intent.action != "rollback":
+                raise illegal("no intent to roll back is open")
+            if (intent.version, intent.candidate) != (entry.version, entry.candidate):
+                raise illegal("another version than the one intended")
+            return {**ended, "live": entry.version, "open_stake": None, "unwatched": False}
+        case Voided():
+            found = _proposal(order, entry.number, illegal)
+            if found.verdict != "promote":
+                raise illegal(f"proposal {entry.number} was not decided to be promoted")
+            if intent is not None and (found.authorisation is None or intent.authorisation != found.authorisation):
+                raise illegal("another intent is open")
+            rest = {key: value for key, value in order.authorised.items() if key != found.authorisation}
+            return {"open": order.open.without(entry.number), "authorised": rest, "intent": None}
+
+
+def _rotated(keys: tuple[Verifier, ...], entry: KeyRotated, illegal: Illegal) -> tuple[Verifier, ...]:
+    """The keys after a rotation. That both have signed it is the envelope's to check."""
+    try:
+        old, new = Verifier.parse(entry.old), Verifier.parse(entry.new)
+    except KeyFileError as error:
+        raise illegal(str(error)) from error
+    if entry.old.endswith("\n") or entry.new.endswith("\n"):
+        raise illegal("a key is a line without its newline")
+    if keys and old != keys[-1]:
+        raise illegal("`old` is not the key in force")
+    if new.name != old.name or new.key in {key.key for key in (*keys, old)}:
+        raise illegal("the new key bears another name, or was in force before")
+    return (*keys, new)

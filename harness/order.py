@@ -1,0 +1,183 @@
+"""What the rules of a log's order (audits/FORMAT.md §7) ask of the log so far: where `legality` stands.
+
+Of a proposal that came to its end (rejected, promoted, voided) nothing is kept: no rule asks for more than that there
+was one, which its number tells. So an `Order` grows with what was promoted and what is under way, and not with the
+log. What a supervisor or a reader wants to know beyond that is the record in `state`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol, Self, TypeVar
+
+from harness.entries import Genesis, Screened
+from harness.holds import Hold
+from harness.keys import Verifier
+from harness.pages import Numbered
+from harness.quorum import Approver
+from harness.records import Candidate, Digest
+
+BASELINE: Final = 0
+"""The version number of the baseline: `models/0`."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What genesis lays down for all that follows."""
+
+    origin: str
+    guard: Digest
+    policies: Digest
+    delta: float
+    promotions: int
+    """The most that there may be."""
+    gates: tuple[tuple[str, str], ...]
+    """(eval, kind) of each, sorted."""
+    vault_named: bool
+    required: int
+    """How many of the witnesses must have cosigned what authorises a version."""
+    witnesses: tuple[str, ...]
+    """Their verifier keys, a line each."""
+    agree: int
+    """How many approvers must let a held proposal go on; 0 where nobody is asked."""
+    approvers: tuple[Approver, ...]
+
+    @classmethod
+    def of(cls, entry: Genesis) -> Self:
+        """Read them from genesis."""
+        config, rule, people = entry.config, entry.config.witnesses, entry.config.approvers
+        return cls(
+            origin=entry.origin,
+            guard=entry.guard,
+            policies=entry.policies,
+            delta=config.ledger.delta,
+            promotions=config.budgets.promotions,
+            gates=tuple(sorted((gate.eval, gate.kind) for gate in config.gates)),
+            vault_named=entry.vault_named,
+            required=0 if rule is None else rule.require,
+            witnesses=() if rule is None else tuple(each.key for each in rule.of),
+            agree=0 if people is None else people.require,
+            approvers=tuple(entry.approvers),
+        )
+
+
+class Stake(NamedTuple):
+    """Over what a test was begun."""
+
+    epoch: int
+    incumbent: Digest
+
+
+class Measurement(NamedTuple):
+    """What a test has shown."""
+
+    passed: bool
+    evidence: Digest
+
+
+@dataclass(frozen=True)
+class Open:
+    """A proposal that has not come to its end."""
+
+    proposer: str = ""
+    screened: Screened | None = None
+    """The screen, the second one where people were asked."""
+    built: Candidate | None = None
+    developed: bool = False
+    staked: Stake | None = None
+    measured: Measurement | None = None
+    verdict: str | None = None
+    authorisation: int | None = None
+    """The index of its authorisation."""
+    hold: Hold | None = None
+    released: tuple[Hold, ...] = ()
+    """The holds from which people have let it go on."""
+
+    @property
+    def approvals(self) -> list[Digest]:
+        """The approvals by which it went on, in the order of the log."""
+        return [digest for hold in self.released for digest, _ in hold.approvals]
+
+
+class Permit(Protocol):
+    """What is asked of an authorisation before it is used."""
+
+    @property
+    def number(self) -> int: ...  # noqa: D102 - as in `Authorised`
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def incumbent(self) -> Digest: ...  # noqa: D102
+    @property
+    def candidate(self) -> Digest: ...  # noqa: D102
+    @property
+    def expires(self) -> str: ...  # noqa: D102
+
+
+class Swap(Protocol):
+    """What is asked of an open intent."""
+
+    @property
+    def action(self) -> str: ...  # noqa: D102 - as in `Intended`
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def candidate(self) -> Digest: ...  # noqa: D102
+    @property
+    def authorisation(self) -> int | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the rules ask of the log so far."""
+
+    size: int = 0
+    keys: tuple[Verifier, ...] = ()
+    """The log's keys, the oldest first; the last one is in force. Empty where the reader does not say."""
+    terms: Terms | None = None
+    ledger: tuple[int, str] | None = None
+    """Size and root of the vault's ledger when this log last spoke of it: it may only have grown since."""
+    proposed: int = 0
+    """How many proposals there have been."""
+    open: Numbered[Open] = field(default_factory=Numbered)
+    """Those that have not come to their end, by number."""
+    versions: dict[int, Candidate] = field(default_factory=dict)
+    allowed_by: dict[int, int] = field(default_factory=dict)
+    """Version → the index of the entry that allowed it."""
+    live: int = BASELINE
+    epoch: int = 1
+    answered: frozenset[tuple[Digest, int, int]] = frozenset()
+    """(candidate, offset, cap) of the answers in this epoch."""
+    open_stake: int | None = None
+    tests: int = 0
+    """Stakes of this epoch."""
+    alphas: float = 0.0
+    """The sum of all stakes."""
+    authorised: Mapping[int, Permit] = field(default_factory=dict)
+    """Authorisations not yet used, by entry index."""
+    nonces: tuple[str, ...] = ()
+    """Of all authorisations."""
+    intent: Swap | None = None
+    unwatched: bool = False
+    """A promotion whose smoke test has not been logged."""
+    halted: bool = False
+    last_time: str = ""
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The proposals that wait for people. Nothing is staked while there are any."""
+        return frozenset(number for number, found in self.open.items() if found.hold is not None)
+
+    @property
+    def incumbent(self) -> Candidate:
+        """The candidate that is live."""
+        return self.versions[self.live]
+
+    @property
+    def promotions(self) -> int:
+        """How many promotions there have been, undone ones too."""
+        return len(self.versions) - 1
+
+
+Some = TypeVar("Some", bound=Order)
