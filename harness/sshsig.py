@@ -90,7 +90,7 @@ class SshKey:
     def _public(self) -> ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         try:
             public = load_ssh_public_key(self.line.encode())
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, NotImplementedError) as error:  # the last: a compressed point
             raise KeyFileError(f"not a sound public key: {error}"[:200]) from error
         if not isinstance(public, ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
             raise KeyFileError("a key of a kind that is not read")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import people
 import pytest
 import trails
 from hypothesis import given
@@ -74,7 +75,133 @@ def returned():
     return trail.promote(1).roll_back(0)
 
 
-ILLEGAL = {
+DAY = "2026-01-02T00:00:00Z"
+ANN, BEN, CAT = trails.PEOPLE
+
+
+def asked(stage="decide", *approvers, **changes):
+    """Give a trail in which proposal 1 waits for people, of whom some have approved."""
+    trail = Trail().begin(trails.ASKING)
+    if stage == "decide":
+        trail.develop(1).measure(1)
+    else:
+        trail.add(trails.proposed(1), trails.screened(1, "hold"))
+    return trail.add(trails.held(1, trail.state, stage, **changes)).answer(1, *approvers)
+
+
+def at(time, entry):
+    """Give an entry of a time."""
+    return entry.model_copy(update={"time": time})
+
+
+def passed():
+    """Give a trail of a run with approvers, in which a candidate passed its gates."""
+    return Trail().begin(trails.ASKING).develop(1).measure(1)
+
+
+def answer(trail, person, verdict="approve", **changes):
+    """Answer the open hold of proposal 1, or one like it."""
+    return person.answer(trail.state.proposals[1].hold, verdict, **changes)
+
+
+STRANGER = people.Person("dan")
+HOLDS = {
+    "a hold where nobody can answer": (
+        lambda: Trail().begin().develop(1).measure(1),
+        lambda t: trails.held(1, t.state),
+    ),
+    "a hold of what has not passed": (
+        lambda: Trail().begin(trails.ASKING).develop(1).measure(1, "pass", "fail"),
+        lambda t: trails.held(1, t.state),
+    ),
+    "a hold of what was not measured": (
+        lambda: Trail().begin(trails.ASKING).develop(1),
+        lambda t: trails.held(1, t.state),
+    ),
+    "a hold of what was decided": (lambda: passed().add(trails.decided(1)), lambda t: trails.held(1, t.state)),
+    "a second hold": (asked, lambda t: trails.held(1, t.state)),
+    "a hold after people let it go on from one like it": (
+        lambda: asked("decide", ANN, BEN).add(at(DAY, trails.decided(1))),
+        lambda t: trails.held(1, t.state),
+    ),
+    "a hold without a rule": (passed, lambda t: trails.held(1, t.state, rules=[])),
+    "a hold that has expired": (passed, lambda t: trails.held(1, t.state, expires="2026-01-01T00:00:00Z")),
+    "a hold of another log": (passed, lambda t: trails.held(1, t.state, origin="another")),
+    "a hold under another guard": (passed, lambda t: trails.held(1, t.state, guard=sha("weaker"))),
+    "a hold under other policies": (passed, lambda t: trails.held(1, t.state, policies=sha("weaker"))),
+    "a hold over another incumbent": (passed, lambda t: trails.held(1, t.state, incumbent=sha("x"))),
+    "a hold of another candidate": (passed, lambda t: trails.held(1, t.state, candidate=sha("x"))),
+    "a hold of the screen that asks for nobody": (
+        lambda: Trail().begin(trails.ASKING).add(trails.proposed(1), trails.screened(1)),
+        lambda t: trails.held(1, t.state, "screen"),
+    ),
+    "a hold of another screen": (
+        lambda: Trail().begin(trails.ASKING).add(trails.proposed(1), trails.screened(1, "hold")),
+        lambda t: trails.held(1, t.state, "screen", document=sha("x")),
+    ),
+    "a hold of a screen with a candidate": (
+        lambda: Trail().begin(trails.ASKING).add(trails.proposed(1), trails.screened(1, "hold")),
+        lambda t: trails.held(1, t.state, "screen", candidate=sha("x")),
+    ),
+    "an answer where nothing is held": (
+        passed,
+        lambda _: ANN.answer(asked().state.proposals[1].hold),
+    ),
+    "an answer to another hold": (
+        asked,
+        lambda _: ANN.answer(asked(expires="2998-01-01T00:00:00Z").state.proposals[1].hold),
+    ),
+    "an answer by a stranger": (asked, lambda t: answer(t, STRANGER)),
+    "an answer in another's name": (asked, lambda t: answer(t, ANN, by=BEN.name)),
+    "an answer with another's key": (asked, lambda t: answer(t, ANN, key=BEN.key.line)),
+    "an approval made of a refusal": (
+        asked,
+        lambda t: e.Approved(**answer(t, ANN, "refuse").json_value()),
+    ),
+    "an approval for another reason": (asked, lambda t: answer(t, ANN, reason="because").model_copy(update={"reason": ""})),
+    "a second answer of one person": (lambda: asked("decide", ANN), lambda t: answer(t, ANN)),
+    "a refusal by who has approved": (lambda: asked("decide", ANN), lambda t: answer(t, ANN, "refuse")),
+    "an answer after the end": (asked, lambda t: answer(t, ANN, time="2999-01-03T00:00:00Z")),
+    "an answer without a time": (asked, lambda t: answer(t, ANN, time="")),
+    "a promotion that people have not answered": (asked, lambda _: at(DAY, trails.decided(1))),
+    "a promotion with too few approvals": (lambda: asked("decide", ANN), lambda _: at(DAY, trails.decided(1))),
+    "a promotion that somebody refused": (
+        lambda: asked("decide", ANN, BEN).answer(1, CAT, verdict="refuse"),
+        lambda _: at(DAY, trails.decided(1)),
+    ),
+    "a promotion after the hold has expired": (
+        lambda: asked("decide", ANN, BEN),
+        lambda _: at("2999-01-03T00:00:00Z", trails.decided(1)),
+    ),
+    "going on from a screen with too few approvals": (
+        lambda: asked("screen", ANN),
+        lambda _: at(DAY, trails.screened(1)),
+    ),
+    "going on with another change": (
+        lambda: asked("screen", ANN, BEN),
+        lambda _: at(DAY, trails.screened(1).model_copy(update={"source": sha("x")})),
+    ),
+    "going on to another hold": (
+        lambda: asked("screen", ANN, BEN),
+        lambda _: at(DAY, trails.screened(1, "hold")),
+    ),
+    "building while people are asked": (lambda: asked("screen", ANN, BEN), lambda _: trails.built(1)),
+    "a stake while another is held": (
+        lambda: (
+            (t := Trail().begin(trails.ASKING).develop(1).develop(2).measure(1)).add(trails.held(1, t.state))
+        ),
+        lambda t: trails.staked(2, t.state),
+    ),
+    "authorising without the approvals": (
+        lambda: asked("decide", ANN, BEN).add(at(DAY, trails.decided(1))),
+        lambda t: trails.authorised(1, t.state, approvals=[]),
+    ),
+    "authorising with one approval twice": (
+        lambda: asked("decide", ANN, BEN).add(at(DAY, trails.decided(1))),
+        lambda t: trails.authorised(1, t.state, approvals=t.state.proposals[1].approvals[:1] * 2),
+    ),
+}  # fmt: skip
+ILLEGAL = HOLDS | {
     "anything before genesis": (Trail, lambda _: trails.proposed(1)),
     "a second genesis": (at_rest, lambda _: trails.GENESIS),
     "a number left out": (at_rest, lambda _: trails.proposed(3)),
@@ -185,7 +312,7 @@ ILLEGAL = {
         lambda t: trails.authorised(1, t.state),
     ),
     "authorising what is held": (
-        lambda: Trail().begin().develop(1).measure(1).add(trails.decided(1, "hold", "hold-unanswered")),
+        lambda: asked("decide", ANN, BEN),
         lambda t: trails.authorised(1, t.state),
     ),
     "authorising twice": (authorised, lambda t: trails.authorised(1, t.state)),
@@ -284,6 +411,57 @@ def test_what_may_not_stand_there_is_refused(case):
     assert error.value.where == f"entry {trail.state.size}"
 
 
+def test_people_let_a_held_proposal_go_on():
+    """With a quorum of approvals, at either stage, a held proposal goes on; its authorisation names all of them."""
+    trail = asked("screen", ANN, BEN).add(at(DAY, trails.screened(1)), trails.built(1), trails.developed(1)).measure(1)
+    trail.add(trails.held(1, trail.state)).answer(1, BEN, CAT).add(at(DAY, trails.decided(1)))
+    approvals = trail.state.proposals[1].approvals
+    trail.promote(1)
+    assert (trail.state.live, len(set(approvals)), trail.state.held) == (1, 4, frozenset())
+    assert next(each for each in trail.entries if isinstance(each, e.Authorised)).approvals == approvals
+
+
+def test_a_rejection_ends_a_hold():
+    """A held proposal may be rejected at any time, and nothing is held any more; another may then be tested."""
+    for stage in ("screen", "decide"):
+        trail = asked(stage, ANN).add(trails.decided(1, "reject", "hold-unanswered")).develop(2).measure(2)
+        assert trail.state.held == frozenset()
+        assert trail.state.proposals[1].hold.approvers == [ANN.name]
+
+
+def test_one_key_is_one_person():
+    """A key that is listed under two names answers once: the second name's answer is refused."""
+    twice = [*trails.ASKING.approvers, ANN.approver.model_copy(update={"name": "ann-again"})]
+    trail = Trail().begin(trails.ASKING.model_copy(update={"approvers": twice})).develop(1).measure(1)
+    trail.add(trails.held(1, trail.state)).answer(1, ANN)
+    with pytest.raises(StateError):
+        trail.add(answer(trail, ANN, by="ann-again"))
+
+
+def test_nobody_answers_their_own_proposal():
+    """Whoever proposed a change cannot approve it: the proposer of these trails, were it a person, is refused."""
+    own = people.Person("scripted")
+    genesis = trails.ASKING.model_copy(update={"approvers": [*trails.ASKING.approvers, own.approver]})
+    trail = Trail().begin(genesis).develop(1).measure(1)
+    trail.add(trails.held(1, trail.state))
+    with pytest.raises(StateError, match="own proposal"):
+        trail.add(answer(trail, own))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"approvers": trails.ASKING.approvers[:1]}, "fewer"),
+        ({"approvers": [trails.ASKING.approvers[0]] * 2}, "fewer"),
+        ({"config": trails.CONFIG}, "nothing"),
+    ],
+)
+def test_a_genesis_has_as_many_people_as_must_agree(changes, why):
+    """A genesis with fewer people than must agree, or with people whom its configuration does not ask, is refused."""
+    with pytest.raises(StateError, match=why):
+        Trail().begin(trails.ASKING.model_copy(update=changes))
+
+
 def test_an_entry_out_of_place_is_refused():
     """An entry folded under another index than the next is refused."""
     trail = at_rest()
@@ -360,18 +538,28 @@ KINDS = [
     "resumed",
     "started",
     "predicted",
+    "held",
+    "approved",
+    "refused",
 ]
 
 
 def entry_of(kind, number, version, state, draw):
     """Make an entry of a kind that fits the state more or less."""
-    verdict = draw(st.sampled_from(("promote", "promote", "reject", "hold")))
+    verdict = draw(st.sampled_from(("promote", "promote", "reject")))
     name = state.intent.candidate if state.intent else sha(f"candidate {number}")
     match kind:
         case "proposed":
             return trails.proposed(number)
         case "screened":
-            return trails.screened(number, draw(st.sampled_from(("pass", "pass", "pass", "deny"))))
+            return trails.screened(number, draw(st.sampled_from(("pass", "pass", "pass", "deny", "hold"))))
+        case "held":
+            return trails.held(number, state, draw(st.sampled_from(("decide", "screen"))))
+        case "approved" | "refused":
+            found = state.proposals.get(number)
+            hold = found.hold if found and found.hold else asked().state.proposals[1].hold
+            person = draw(st.sampled_from((*trails.PEOPLE, STRANGER)))
+            return person.answer(hold, "approve" if kind == "approved" else "refuse")
         case "built":
             return trails.built(number, draw(st.sampled_from((number, number, 1, "baseline"))))
         case "developed":
@@ -417,6 +605,9 @@ def entry_of(kind, number, version, state, draw):
             return e.Predicted(candidate=name, epoch=state.epoch, offset=0, cap=10, answers=sha("answers"))
 
 
+SCREENED = {"pass": "built", "hold": "held"}
+
+
 def natural(state):
     """Name the entry that an honest supervisor would write next, and for which proposal."""
     if state.intent is not None:
@@ -426,9 +617,14 @@ def natural(state):
     if state.unwatched:
         return "watched", 1
     for number, found in state.proposals.items():
+        if number in state.held:
+            ready = len(found.hold.approvals) >= 2
+            return (
+                "approved" if not ready else "screened" if found.hold.entry.stage == "screen" else "decided"
+            ), number
         steps = {
             "proposed": "screened",
-            "screened": "built" if found.screened and found.screened.outcome == "pass" else "decided",
+            "screened": SCREENED.get(found.screened.outcome if found.screened else "", "decided"),
             "built": "developed",
             "developed": "staked",
             "staked": "measured",
@@ -454,10 +650,20 @@ def check(trail):
         False,
         None,
     )
-    decided, permits = {}, {}
+    decided, permits, holds = {}, {}, {}
     for index, entry in enumerate(entries):
         match e.kind_of(entry):
+            case "held":
+                assert entry.number not in holds
+                holds[entry.number] = []
+            case "approved":
+                holds[entry.number].append((entry.by, entry.key))
+            case "refused":
+                holds[entry.number] += [None]
+            case "screened" if entry.number in holds:
+                assert_released(holds.pop(entry.number))
             case "staked":
+                assert not holds
                 assert open_stake is None
                 open_stake = entry.number
             case "measured":
@@ -466,6 +672,9 @@ def check(trail):
                 decided[entry.number] = entry.passed
             case "decided":
                 assert entry.decision.verdict != "promote" or decided[entry.number]
+                if entry.number in holds and entry.decision.verdict == "promote":
+                    assert_released(holds[entry.number])
+                holds.pop(entry.number, None)
                 open_stake = None if open_stake == entry.number else open_stake
             case "authorised":
                 assert not halt
@@ -512,6 +721,13 @@ def check(trail):
     assert set(order.open) == going_on
 
 
+def assert_released(answers):
+    """Require of the answers to a hold from which a proposal went on that they are a quorum, and nobody refused."""
+    assert None not in answers
+    assert len({name for name, _ in answers}) == len({key for _, key in answers}) == len(answers) >= 2
+    assert {name for name, _ in answers} <= {person.name for person in trails.PEOPLE}
+
+
 def asdict_shallow(order):
     """Give the parts of an order by name."""
     return {part.name: getattr(order, part.name) for part in fields(Order)}
@@ -531,7 +747,7 @@ def test_of_what_has_come_to_its_end_no_order_is_kept():
 @given(st.data())
 def test_no_order_of_entries_breaks_the_rules(data):
     """Whatever is tried: only StateError, one live model that was authorised over its incumbent, each permit used once."""
-    trail = Trail().begin()
+    trail = Trail().begin(trails.ASKING)
     for _ in range(data.draw(st.integers(5, 60), label="steps")):
         kind, number = natural(trail.state)
         if data.draw(st.integers(0, 3)) == 0:
@@ -541,7 +757,9 @@ def test_no_order_of_entries_breaks_the_rules(data):
         entry = entry_of(kind, number, version, trail.state, data.draw)
         before = trail.state
         try:
-            trail.add(entry.model_copy(update={"time": data.draw(st.sampled_from(TIMES))}))
+            # What people sign has its time, and what they are asked has, too.
+            timed = isinstance(entry, (e.Held, e.Answered))
+            trail.add(entry if timed else at(data.draw(st.sampled_from(TIMES)), entry))
         except StateError:
             assert trail.state is before
     check(trail)

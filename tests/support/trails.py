@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+import people
+
 from harness import entries as e
 from harness.config import parse_config
 from harness.keys import Signer
@@ -23,6 +25,8 @@ gates:
 proposers: {scripted: 2}
 """
 CONFIG = parse_config(CONFIG_TEXT)
+PEOPLE = (people.ANN, people.BEN, people.CAT)
+WITH_PEOPLE = parse_config(f"{CONFIG_TEXT}approvers: {{require: 2}}\n")
 EVAL_KINDS = {"accuracy": "capability", "parity": "alignment"}
 
 
@@ -73,6 +77,10 @@ GENESIS = e.Genesis(
 )
 
 
+ASKING = GENESIS.model_copy(update={"config": WITH_PEOPLE, "approvers": [each.approver for each in PEOPLE]})
+"""A genesis of a run in which two of three people answer holds."""
+
+
 def started(nonce: str) -> e.Started:
     """Start a supervisor."""
     return e.Started(nonce=nonce, isolation="zygote", device="cpu", ledger_size=1, ledger_root="00" * 32)
@@ -104,6 +112,27 @@ def screened(number: int, outcome: str = "pass") -> e.Screened:
         outcome=outcome,
         failed=[] if outcome == "pass" else ["pack/rule"],
     )
+
+
+def held(number: int, state: RunState, stage: str = "decide", **changes: object) -> e.Held:
+    """Let it wait for people."""
+    found = state.proposals.get(number)
+    made = found.built.candidate.digest if found and found.built else None
+    fields = {
+        "origin": GENESIS.origin,
+        "number": number,
+        "stage": stage,
+        "incumbent": state.incumbent.digest,
+        "guard": GENESIS.guard,
+        "policies": GENESIS.policies,
+        "document": sha("screen document" if stage == "screen" else "decide document"),
+        "judgement": sha("screen judgement" if stage == "screen" else "decide judgement"),
+        "candidate": made if stage == "decide" else None,
+        "rules": ["pack/rule"],
+        "expires": "2999-01-03T00:00:00Z",
+        "time": "2026-01-01T00:00:00Z",
+    }
+    return e.Held(**{**fields, **changes})
 
 
 def built(number: int, name: object = None) -> e.Built:
@@ -173,7 +202,7 @@ def authorised(number: int, state: RunState, **changes: object) -> e.Authorised:
         "policies": GENESIS.policies,
         "weights": found.built.candidate.weights if found and found.built else sha("nothing"),
         "evidence": sha(f"evidence {number}"),
-        "approvals": [],
+        "approvals": found.approvals if found else [],
         "nonce": f"{len(state.nonces):032x}",
         "expires": "2030-01-01T00:00:00+00:00",
     }
@@ -215,9 +244,15 @@ class Trail:
             self.entries.append(entry)
         return self
 
-    def begin(self) -> Trail:
+    def begin(self, genesis: e.Genesis = GENESIS) -> Trail:
         """Write genesis and a start."""
-        return self.add(GENESIS, started("00"))
+        return self.add(genesis, started("00"))
+
+    def answer(self, number: int, *people: people.Person, verdict: str = "approve") -> Trail:
+        """Let people answer a hold."""
+        for person in people:
+            self.add(person.answer(self.state.proposals[number].hold, verdict))
+        return self
 
     def develop(self, number: int, generation: int = 1, index: int = 0) -> Trail:
         """Bring a new proposal as far as development."""
@@ -251,10 +286,25 @@ ROTATION = e.KeyRotated(old=KEYS[0].verifier.vkey, new=KEYS[1].verifier.vkey, re
 
 def samples() -> list[e.Entry]:
     """Give one entry of every kind, each with every field set."""
-    trail = Trail().begin().develop(1).measure(1).promote(1)
+    trail = Trail().begin(ASKING).develop(1).measure(1)
+    trail.add(held(1, trail.state)).answer(1, *PEOPLE[:2])
+    trail.add(decided(1).model_copy(update={"time": "2026-01-02T00:00:00Z"})).promote(1)
     trail.roll_back(0).add(e.Halted(by="operator", reason="a test"), e.Resumed(by="operator"))
     answers = e.Predicted(
         candidate=sha("candidate 1"), epoch=3, offset=0, cap=1000, answers=sha("held-out answers"), number=1
     )
     trail.add(answers).develop(2).measure(2).add(decided(2), e.Voided(number=2, reason="a test"))
-    return trail.entries
+    trail.add(proposed(3), screened(3, "hold")).add(held(3, trail.state, "screen"))
+    return trail.answer(3, PEOPLE[2], verdict="refuse").add(decided(3, "reject", "hold-refused")).entries
+
+
+def answered_again(entry: e.Entry, state: RunState) -> e.Entry:
+    """Give an entry that speaks of a hold anew for the holds of this state, whose times are others."""
+    match entry:
+        case e.Approved() | e.Refused():
+            person = next(each for each in PEOPLE if each.name == entry.by)
+            verdict = "approve" if isinstance(entry, e.Approved) else "refuse"
+            return person.answer(state.proposals[entry.number].hold, verdict)
+        case e.Authorised():
+            return entry.model_copy(update={"approvals": state.proposals[entry.number].approvals})
+    return entry
