@@ -95,7 +95,7 @@ class Approvers(Record):
     require: Annotated[int, Field(ge=1, le=256)]
     file: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")] = "approvers"
     """In the subject's folder, in the format of OpenSSH's allowed_signers."""
-    hours: Annotated[float, Field(gt=0, le=8784)] = 72.0
+    hours: Annotated[float, Field(ge=0.001, le=8784)] = 72.0
     """After which a hold that was not answered is a rejection."""
 
 
