@@ -34,11 +34,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Never
+from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+SAFE = 2**53 - 1  # the integers that a double holds exactly
 ENTRY, NOTE, BLOB = 65_535, 1 << 16, 16 << 20  # the most bytes of an entry, a note, and a blob that is parsed
 DAY, AHEAD = 86_400, 300  # §11.2, §11.3
 
@@ -66,7 +67,6 @@ NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
-STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def sha256(data: bytes) -> str:
@@ -90,19 +90,18 @@ def unbase64(text: str, clause: str) -> bytes:
 
 
 def strict_json(data: bytes, limit: int, clause: str) -> Any:
-    """Read I-JSON (§1.2): bounded in bytes, then in depth, before the parser recurses."""
+    """Read I-JSON (§1.2): at most so many bytes, 32 deep; the parser's own recursion ends in an error."""
     if len(data) > limit:
         raise Invalid(clause, f"{len(data)} bytes of JSON, where at most {limit} are read")
     try:
         text = data.decode()
-        if text.count("{") + text.count("[") > 32:
-            check_depth(text)
         try:
             value, end = DECODER.scan_once(text, 0)
         except StopIteration:
             end = None
         if end != len(text):  # blanks around it, or no JSON
             value = DECODER.decode(text)
+        need(text.count("{") + text.count("[") <= 32 or depth(value) <= 32, clause, "nested too deeply")
         if "\\u" in text:  # only an escape can smuggle in a lone surrogate
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
@@ -112,13 +111,9 @@ def strict_json(data: bytes, limit: int, clause: str) -> Any:
     return value
 
 
-def check_depth(text: str) -> None:
-    """At most 32 deep; brackets in strings do not count."""
-    depth = 0
-    for character in STRING.sub("", text):
-        depth += (character in "[{") - (character in "]}")
-        if depth > 32:
-            raise ValueError("nested too deeply")
+def depth(value: Any) -> int:
+    inner = value.values() if type(value) is dict else value if type(value) is list else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
 
 
 def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -129,9 +124,10 @@ def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def integer(text: str) -> int:
-    if len(text) > 17 or not text.isascii() or abs(int(text)) > 2**53 - 1:
+    value = int(text)
+    if value > SAFE or value < -SAFE or not text.isascii():
         raise ValueError("an integer beyond 2^53 - 1")
-    return int(text)
+    return value
 
 
 def real(text: str) -> float:
@@ -140,11 +136,7 @@ def real(text: str) -> float:
     return value
 
 
-def constant(text: str) -> Never:
-    raise ValueError(f"{text} is no JSON number")
-
-
-DECODER = json.JSONDecoder(parse_int=integer, parse_float=real, parse_constant=constant, object_pairs_hook=members)
+DECODER = json.JSONDecoder(parse_int=integer, parse_float=real, parse_constant=integer, object_pairs_hook=members)
 
 
 def canonical(value: Any) -> str:
@@ -406,12 +398,13 @@ class Tiles:
     def entries(self, index: int) -> list[bytes]:
         """The entries below tile 0/`index`, each under its hash."""
         tile = self.tile(0, index)
-        data, at, found, sha = self._file(None, index, len(tile) // 32), 0, [], hashlib.sha256
-        for place in range(len(tile) // 32):
+        data, at, found = self._file(None, index, len(tile) // 32), 0, list[bytes]()
+        for place in range(0, len(tile), 32):
             start, at = at + 2, at + 2 + int.from_bytes(data[at : at + 2], "big")
-            found.append(data[start:at])
-            if at > len(data) or sha(b"\x00" + found[-1]).digest() != tile[place * 32 : place * 32 + 32]:
-                raise Invalid("§4.2", "not the entry under the tree head", index * 256 + place)
+            entry = data[start:at]
+            if at > len(data) or hashlib.sha256(b"\x00" + entry).digest() != tile[place : place + 32]:
+                raise Invalid("§4.2", "not the entry under the tree head", index * 256 + place // 32)
+            found.append(entry)
         need(at == len(data), "§4.2", f"bytes after the last entry of bundle {index}")
         return found
 
@@ -463,9 +456,9 @@ def unsealed(raw: bytes, key: bytes) -> tuple[bytes, list[bytes]]:
     middle = between(key)
     with contextlib.suppress(ValueError):
         payload, sig = map(binascii.a2b_base64, raw[12:-4].partition(middle)[::2])
-        again = (binascii.b2a_base64(part, newline=False) for part in (payload, sig))
-        if raw == b'{"payload":"%b%b%b"}]}' % (next(again), middle, next(again)):
-            return payload, [sig]  # nothing else stands in it, for it would be written so again; parsing costs more
+        again = binascii.b2a_base64(payload, newline=False), middle, binascii.b2a_base64(sig, newline=False)
+        if raw == b'{"payload":"%b%b%b"}]}' % again:  # as writers write it, so nothing else is in it
+            return payload, [sig]
     envelope = strict_json(raw, ENTRY, "§5.1")
     if misfit("envelope", envelope) is not None or not 1 <= len(envelope["signatures"]) <= 2:
         raise Invalid("§5.1", f"not a DSSE envelope over {PAYLOAD}")
@@ -644,11 +637,9 @@ def beginning(keys: list[Key]) -> State:
 
 def proposal(s: State, body: dict[str, Any], clause: str, *verdicts: str | None) -> dict[str, Any]:
     """What is known of a proposal that has not come to its end, and whose last decision is one of these."""
-    found: dict[str, Any] | None = s["open"].get(str(body["number"]))
-    if found is None:
-        known = "has come to its end" if 1 <= body["number"] <= s["count"] else "is unknown"
-        raise Invalid(clause, f"proposal {body['number']} {known}")
-    need(found["verdict"] in (verdicts or (None, "hold")), clause, "the last decision of the proposal is another")
+    found: dict[str, Any] = s["open"].get(str(body["number"]))
+    need(found, clause, f"proposal {body['number']} is unknown, or has come to its end")
+    need(found["verdict"] in verdicts, clause, "the last decision of the proposal is another")
     return found
 
 
@@ -682,161 +673,156 @@ def spend(s: State, body: dict[str, Any]) -> None:
     s["ledger"] = [body["ledger_size"], body["ledger_root"]]
 
 
-def outcome(s: State, body: dict[str, Any], action: str) -> State:
-    """The open intent, which this is the outcome of; it ends the epoch."""
-    intent: State = s["intent"] or {"action": None}
-    need(intent["action"] == action, "§7.12", f"no intent to {action} is open")
-    same = (intent["version"], intent["candidate"]) == (body["version"], body["candidate"])
-    need(same, "§7.12", "another version than the one intended")
-    s["intent"], s["epoch"], s["tests"], s["answered"] = None, s["epoch"] + 1, 0, {}
-    return intent
+CLAUSES = {
+    "genesis": "§7.1", "started": "§7.3", "proposed": "§7.4", "screened": "§7.5", "built": "§7.5", "developed": "§7.5",
+    "staked": "§7.6", "predicted": "§7.7", "measured": "§7.8", "decided": "§7.9", "authorised": "§7.10",
+    "intended": "§7.11", "promoted": "§7.12", "rolled-back": "§7.12", "watched": "§7.13", "voided": "§7.14",
+    "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16",
+}  # fmt: skip
+STAGES = ("screened", "built", "developed", "staked", "measured")
 
 
 def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
     """Let one entry change the state, or refuse it where it stands."""
-    index, intent = s["size"], s["intent"]
+    index, intent, run, clause = s["size"], s["intent"], s["genesis"], CLAUSES[kind]
     need((kind == "genesis") == (index == 0), "§7.1", "genesis is entry 0, and no other")
-    stands = not intent or kind in ("promoted", "rolled-back", "voided", "started", "halted")
-    need(stands, "§7.2", "an intent is open: its outcome comes first")
+    if intent and kind not in ("promoted", "rolled-back", "voided", "started", "halted"):
+        raise Invalid("§7.2", "an intent is open: its outcome comes first")
+    found: dict[str, Any] = {}
+    if kind in STAGES or kind == "decided":
+        found = proposal(s, body, clause, None, "hold")
+    elif kind in ("authorised", "voided"):
+        found = proposal(s, body, clause, "promote")
+
+    def must(holds: object, problem: str) -> None:
+        if not holds:
+            raise Invalid(clause, problem)
+
     match kind:
         case "genesis":
             s["genesis"] = configured(body["config"])
             s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies", "vault_named")}
-            need(body["origin"] == parse_key(s["keys"][0])[0], "§7.1", "the origin is not the log's")
+            must(body["origin"] == parse_key(s["keys"][0])[0], "the origin is not the log's")
             s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
         case "started":
             spend(s, body)
         case "proposed":
-            need(body["number"] == s["count"] + 1, "§7.4", f"expected number {s['count'] + 1}")
+            must(body["number"] == s["count"] + 1, "a number that is not the next")
             s["count"] += 1
-            fresh = dict.fromkeys(("screened", "built", "developed", "staked", "measured", "verdict", "permit"))
+            fresh = dict.fromkeys((*STAGES, "verdict", "permit"))
             s["open"][str(body["number"])] = {**fresh, "ended": False}
         case "screened":
-            found = proposal(s, body, "§7.5")
-            need(found["screened"] is None, "§7.5", "screened already")
+            must(not found["screened"], "screened already")
             found["screened"] = body["outcome"]
         case "built":
-            found = proposal(s, body, "§7.5")
-            fit = found["built"] is None and found["screened"] == "pass"
-            need(fit, "§7.5", "built already, or not through the screen")
+            must(not found["built"] and found["screened"] == "pass", "built already, or not through the screen")
             found["built"] = body["candidate"]
         case "developed":
-            found = proposal(s, body, "§7.5")
-            need(not found["developed"] and found["built"], "§7.5", "developed already, or not built")
+            must(not found["developed"] and found["built"], "developed already, or not built")
             found["developed"] = True
         case "staked":
-            found = proposal(s, body, "§7.6")
-            need(found["developed"] and not found["staked"], "§7.6", "staked already, or not developed")
-            need(s["stake"] is None, "§7.6", "another stake is open")
-            fit = (body["epoch"], body["incumbent"]) == (s["epoch"], live(s))
-            need(fit, "§7.6", "of another epoch or incumbent")
+            must(not found["staked"] and found["developed"], "staked already, or not developed")
+            must(s["stake"] is None, "another stake is open")
+            must(body["epoch"] == s["epoch"] and body["incumbent"] == live(s), "of another epoch or incumbent")
             spend(s, body)
-            delta, alpha = s["genesis"]["delta"], body["alpha"]
-            fit = alpha > 0 and s["alphas"] + alpha <= delta
-            need(fit, "§7.6", "more is staked than the budget of error allows")
-            if not s["genesis"]["vault_named"]:
-                need(body["test"] == s["tests"] + 1, "§7.6", f"expected test {s['tests'] + 1}")
-                rule = delta * body["test"] ** -1.2 * body["epoch"] ** -1.2 / 5.5916**2
-                need(math.isclose(alpha, rule, rel_tol=1e-12), "§7.6", f"the rule gives alpha {rule!r}")
+            delta, alpha, test = run["delta"], body["alpha"], body["test"]
+            must(alpha > 0 and s["alphas"] + alpha <= delta, "more is staked than the budget of error allows")
+            if not run["vault_named"]:
+                must(test == s["tests"] + 1, f"expected test {s['tests'] + 1}")
+                rule = delta * test**-1.2 * body["epoch"] ** -1.2 / 5.5916**2
+                must(math.isclose(alpha, rule, rel_tol=1e-12), f"the rule gives alpha {rule!r}")
             found["staked"] = {"epoch": body["epoch"], "incumbent": body["incumbent"]}
             s["stake"], s["tests"], s["alphas"] = body["number"], s["tests"] + 1, s["alphas"] + alpha
         case "predicted":
-            key = f"{body['candidate']} {body['offset']} {body['cap']}"
-            need(body["epoch"] == s["epoch"], "§7.7", "answers to another epoch's items")
-            need(key not in s["answered"], "§7.7", "these items were answered already")
-            s["answered"][key] = True
+            asked = f"{body['candidate']} {body['offset']} {body['cap']}"
+            must(body["epoch"] == s["epoch"], "answers to another epoch's items")
+            must(asked not in s["answered"], "these items were answered already")
+            s["answered"][asked] = True
         case "measured":
-            found, gates = proposal(s, body, "§7.8"), body["gates"]
-            need(s["stake"] == body["number"], "§7.8", "not the open stake's")
-            follows = body["passed"] == all(gate["verdict"] == "pass" for gate in gates)
-            need(gates and follows, "§7.8", "`passed` does not follow from the gates")
-            same = sorted([gate["eval"], gate["kind"]] for gate in gates) == s["genesis"]["gates"]
-            need(same, "§7.8", "other gates than those of the configuration")
-            found["measured"], s["stake"] = {"passed": body["passed"], "evidence": body["evidence"]}, None
+            gates, passed = body["gates"], body["passed"]
+            must(s["stake"] == body["number"], "not the open stake's")
+            must(gates and passed == all(gate["verdict"] == "pass" for gate in gates), "`passed` does not follow")
+            pairs = sorted([gate["eval"], gate["kind"]] for gate in gates)
+            must(pairs == run["gates"], "other gates than those of the configuration")
+            found["measured"], s["stake"] = {"passed": passed, "evidence": body["evidence"]}, None
         case "decided":
-            found, verdict = proposal(s, body, "§7.9"), body["decision"]["verdict"]
-            if verdict == "promote":
-                need(found["measured"] and found["measured"]["passed"], "§7.9", "promoted without a passed measurement")
-            else:
-                need(body["decision"]["reasons"], "§7.9", "not promoted, without a reason")
-            if s["stake"] == body["number"]:
-                s["stake"] = None
+            verdict, measured = body["decision"]["verdict"], found["measured"]
+            must(verdict != "promote" or (measured and measured["passed"]), "promoted without a passed measurement")
+            must(verdict == "promote" or body["decision"]["reasons"], "not promoted, without a reason")
+            s["stake"] = None if s["stake"] == body["number"] else s["stake"]
             found["verdict"], found["ended"] = verdict, verdict == "reject"
         case "authorised":
-            c, found, run = "§7.10", proposal(s, body, "§7.10", "promote"), s["genesis"]
-            need(found["permit"] is None, c, "authorised already")
-            need(found["staked"]["epoch"] == s["epoch"], c, "the epoch of its test has ended")
-            need(not s["halted"], c, "the run is halted")
-            need(body["candidate"] == found["built"]["digest"], c, "another candidate than the one decided on")
-            need(body["weights"] == found["built"]["weights"], c, "other weights than those decided on")
-            need(body["evidence"] == found["measured"]["evidence"], c, "other evidence than the one decided on")
-            need((body["guard"], body["policies"]) == (run["guard"], run["policies"]), c, "another guard")
-            need(body["incumbent"] == live(s) == found["staked"]["incumbent"], c, "the incumbent has moved")
-            need(body["version"] == len(s["versions"]), c, f"expected version {len(s['versions'])}")
-            need(len(s["versions"]) - 1 < run["promotions"], c, "the budget of promotions is spent")
-            need(not body["approvals"], c, "approvals, of which the log has none")
-            need(body["nonce"] not in s["nonces"], c, "its nonce was used before")
+            made, staked = found["built"], found["staked"]
+            must(found["permit"] is None, "authorised already")
+            must(staked["epoch"] == s["epoch"], "the epoch of its test has ended")
+            must(not s["halted"], "the run is halted")
+            must(body["candidate"] == made["digest"], "another candidate than the one decided on")
+            must(body["weights"] == made["weights"], "other weights than those decided on")
+            must(body["evidence"] == found["measured"]["evidence"], "other evidence than the one decided on")
+            must(body["guard"] == run["guard"] and body["policies"] == run["policies"], "another guard")
+            must(body["incumbent"] == live(s) == staked["incumbent"], "the incumbent has moved")
+            must(body["version"] == len(s["versions"]), f"expected version {len(s['versions'])}")
+            must(len(s["versions"]) - 1 < run["promotions"], "the budget of promotions is spent")
+            must(not body["approvals"], "approvals, of which the log has none")
+            must(body["nonce"] not in s["nonces"], "its nonce was used before")
             found["permit"] = index
             s["nonces"].append(body["nonce"])
             names = ("number", "version", "candidate", "incumbent", "expires")
             s["permits"][str(index)] = {**{name: body[name] for name in names}, "raw": sha256(raw)}
-        case "intended" if body["action"] == "promote":
-            permit = s["permits"].get(str(body.get("authorisation")))
-            need(permit, "§7.11", "no unused authorisation stands behind it")
-            need(not s["halted"], "§7.11", "the run is halted")
-            same = (permit["version"], permit["candidate"]) == (body["version"], body["candidate"])
-            need(same, "§7.11", "another version than the one authorised")
-            need(permit["incumbent"] == live(s), "§7.11", "the incumbent has moved")
-            epoch = s["open"][str(permit["number"])]["staked"]["epoch"]
-            need(epoch == s["epoch"], "§7.11", "the epoch of its test has ended")
-            before = datetime.fromisoformat(body["time"]) < datetime.fromisoformat(permit["expires"])
-            need(before, "§7.11", "the authorisation has expired")
         case "intended":
-            known = body["version"] < len(s["versions"]) and body["version"] != s["live"]
-            need(known, "§7.11", "no earlier version, or live already")
-            same = s["versions"][body["version"]]["candidate"]["digest"] == body["candidate"]
-            need(same, "§7.11", "another candidate than that version's")
-            need(body.get("authorisation") is None, "§7.11", "a rollback uses no authorisation")
-        case "promoted":
-            used = outcome(s, body, "promote")["authorisation"]
-            permit = s["permits"].pop(str(used))
-            need(permit["number"] == body["number"], "§7.12", "another proposal than the one authorised")
-            found = s["open"][str(body["number"])]
-            found["ended"] = True
-            s["versions"].append({"candidate": found["built"], "index": used, "raw": permit["raw"]})
-            s["live"], s["unwatched"] = body["version"], True
+            version, candidate, used = body["version"], body["candidate"], body.get("authorisation")
+            if body["action"] == "promote":
+                permit = s["permits"].get(str(used))
+                must(permit, "no unused authorisation stands behind it")
+                must(not s["halted"], "the run is halted")
+                must((permit["version"], permit["candidate"]) == (version, candidate), "another than was authorised")
+                must(permit["incumbent"] == live(s), "the incumbent has moved")
+                epoch = s["open"][str(permit["number"])]["staked"]["epoch"]
+                must(epoch == s["epoch"], "the epoch of its test has ended")
+                times = map(datetime.fromisoformat, (body["time"], permit["expires"]))
+                must(next(times) < next(times), "the authorisation has expired")
+            else:
+                must(version < len(s["versions"]) and version != s["live"], "no earlier version, or live already")
+                must(
+                    s["versions"][version]["candidate"]["digest"] == candidate, "another candidate than that version's"
+                )
+                must(used is None, "a rollback uses no authorisation")
+            s["intent"] = {"action": body["action"], "version": version, "candidate": candidate, "authorisation": used}
+        case "promoted" | "rolled-back":
+            must(intent and intent["action"] == {"promoted": "promote"}.get(kind, "rollback"), "no such intent is open")
+            same = (intent["version"], intent["candidate"]) == (body["version"], body["candidate"])
+            must(same, "another version than the one intended")
+            if kind == "promoted":
+                permit, found = s["permits"].pop(str(intent["authorisation"])), s["open"].get(str(body["number"]))
+                must(permit["number"] == body["number"], "another proposal than the one authorised")
+                known = {"candidate": found["built"], "index": intent["authorisation"], "raw": permit["raw"]}
+                s["versions"].append(known)
+                found["ended"] = True
+            else:
+                s["stake"] = None
+            s["intent"], s["live"], s["unwatched"] = None, body["version"], kind == "promoted"
+            s["epoch"], s["tests"], s["answered"] = s["epoch"] + 1, 0, {}
         case "watched":
             same = (body["version"], body["candidate"]) == (s["live"], live(s))
-            need(s["unwatched"] and same, "§7.13", "no promotion waits for its smoke test")
-            follows = body["ok"] == (body.get("answers") == body["expected"])
-            need(follows, "§7.13", "`ok` does not follow from the answers")
+            must(s["unwatched"] and same, "no promotion waits for its smoke test")
+            must(body["ok"] == (body.get("answers") == body["expected"]), "`ok` does not follow from the answers")
             s["unwatched"] = False
         case "voided":
-            found = proposal(s, body, "§7.14", "promote")
             own = found["permit"] is not None and intent and intent["authorisation"] == found["permit"]
-            need(own or not intent, "§7.14", "another intent is open")
+            must(own or not intent, "another intent is open")
             s["permits"].pop(str(found["permit"]), None)
             s["intent"], found["ended"] = None, True
-        case "rolled-back":
-            outcome(s, body, "rollback")
-            s["live"], s["stake"], s["unwatched"] = body["version"], None, False
         case "halted":
             s["halted"] = True
         case "resumed":
-            need(s["halted"], "§7.15", "the run is not halted")
+            must(s["halted"], "the run is not halted")
             s["halted"] = False
         case "key-rotated":
-            need(body["old"] == s["keys"][-1], "§7.16", "`old` is not the key in force")
-            name, new = parse_key(body["new"], LOG_KEY, "§7.16")
+            name, new = parse_key(body["new"], LOG_KEY, clause)
             before = [parse_key(line) for line in s["keys"]]
-            fit = name == before[0][0] and new not in [key for _, key in before]
-            need(fit, "§7.16", "another name, or in force before")
+            must(body["old"] == s["keys"][-1], "`old` is not the key in force")
+            must(name == before[0][0] and new not in [key for _, key in before], "another name, or in force before")
             s["keys"].append(body["new"])
-        case _:
-            raise Invalid("§6", f"unknown kind of entry {kind!a}")
-    if kind == "intended":
-        s["intent"] = {name: body.get(name) for name in ("action", "version", "candidate", "authorisation")}
-    found = s["open"].get(str(body.get("number")))
     if found and found["ended"]:
         del s["open"][str(body["number"])]  # of what has come to its end, nothing is asked any more
     s["size"], s["time"] = index + 1, body["time"]
