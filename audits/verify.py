@@ -21,6 +21,7 @@ import argparse
 import base64
 import binascii
 import contextlib
+import functools
 import hashlib
 import json
 import math
@@ -29,17 +30,17 @@ import re
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Never
+from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+SAFE = 2**53 - 1  # the integers that a double holds exactly
 ENTRY, NOTE, BLOB = 65_535, 1 << 16, 16 << 20  # the most bytes of an entry, a note, and a blob that is parsed
-WEIGHTS = 1 << 40
 DAY, AHEAD = 86_400, 300  # §11.2, §11.3
 
 
@@ -55,47 +56,52 @@ class Unreadable(Exception):  # noqa: N818 - the reader's own files, not the run
     """One of the reader's own files cannot be used."""
 
 
-# -- §1 text, numbers, JSON -----------------------------------------------------------------------------------------
+def need(holds: object, clause: str, problem: str) -> None:
+    if not holds:
+        raise Invalid(clause, problem)
+
+
+# -- §1 text, numbers, JSON; files ----------------------------------------------------------------------------------
 
 NUMBER = re.compile(r"0|[1-9][0-9]{0,17}", re.ASCII)
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?(Z|\+00:00)", re.ASCII)
-STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def sha256(data: bytes) -> str:
-    """The digest of bytes, as §1.3 writes it."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def number(text: str, clause: str) -> int:
-    """A decimal number without sign or leading zero (§1.1)."""
-    if not NUMBER.fullmatch(text):
-        raise Invalid(clause, f"{text[:40]!a} is no decimal number")
+    need(NUMBER.fullmatch(text), clause, f"{text[:40]!a} is no decimal number")
     return int(text)
 
 
 def unbase64(text: str, clause: str) -> bytes:
-    """Base64 in its one form (§1.1)."""
+    """Base64 in its one form (§1.1): what it decodes to is written as it stands, and in no other way."""
     try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError):
-        raise Invalid(clause, f"not base64: {text[:40]!a}") from None
-    if base64.b64encode(data).decode() != text:
-        raise Invalid(clause, "base64 that is not in its one form")
+        data = binascii.a2b_base64(text)
+    except ValueError:
+        data = b""
+    if binascii.b2a_base64(data, newline=False).decode() != text:
+        raise Invalid(clause, f"not base64 in its one form: {text[:40]!a}")
     return data
 
 
 def strict_json(data: bytes, limit: int, clause: str) -> Any:
-    """Read I-JSON (§1.2): bounded in bytes, then in depth, before the parser recurses."""
+    """Read I-JSON (§1.2): at most so many bytes, 32 deep; the parser's own recursion ends in an error."""
     if len(data) > limit:
         raise Invalid(clause, f"{len(data)} bytes of JSON, where at most {limit} are read")
     try:
         text = data.decode()
-        if text.count("{") + text.count("[") > 32:
-            check_depth(text)
-        value = DECODER.decode(text)
+        try:
+            value, end = DECODER.scan_once(text, 0)
+        except StopIteration:
+            end = None
+        if end != len(text):  # blanks around it, or no JSON
+            value = DECODER.decode(text)
+        need(text.count("{") + text.count("[") <= 32 or depth(value) <= 32, clause, "nested too deeply")
         if "\\u" in text:  # only an escape can smuggle in a lone surrogate
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
@@ -105,17 +111,12 @@ def strict_json(data: bytes, limit: int, clause: str) -> Any:
     return value
 
 
-def check_depth(text: str) -> None:
-    """At most 32 deep; brackets in strings do not count."""
-    depth = 0
-    for character in STRING.sub("", text):
-        depth += (character in "[{") - (character in "]}")
-        if depth > 32:
-            raise ValueError("nested too deeply")
+def depth(value: Any) -> int:
+    inner = value.values() if type(value) is dict else value if type(value) is list else None
+    return 0 if inner is None else 1 + max(map(depth, inner), default=0)
 
 
 def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object without duplicate names."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name stands twice in one object")
@@ -123,25 +124,19 @@ def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def integer(text: str) -> int:
-    """An integer that a double holds exactly."""
-    if len(text) > 17 or not text.isascii() or abs(int(text)) > 2**53 - 1:
+    value = int(text)
+    if value > SAFE or value < -SAFE or not text.isascii():
         raise ValueError("an integer beyond 2^53 - 1")
-    return int(text)
+    return value
 
 
 def real(text: str) -> float:
-    """A number that a double can hold."""
     if not text.isascii() or not math.isfinite(value := float(text)):
         raise ValueError("a number beyond the range of a double")
     return value
 
 
-def constant(text: str) -> Never:
-    """NaN and infinities are no JSON."""
-    raise ValueError(f"{text} is no JSON number")
-
-
-DECODER = json.JSONDecoder(parse_int=integer, parse_float=real, parse_constant=constant, object_pairs_hook=members)
+DECODER = json.JSONDecoder(parse_int=integer, parse_float=real, parse_constant=integer, object_pairs_hook=members)
 
 
 def canonical(value: Any) -> str:
@@ -172,54 +167,57 @@ def shortest(value: float) -> str:
 
 
 def encoded(value: Any) -> bytes:
-    """The bytes of that form."""
     return canonical(value).encode("utf-8", "surrogatepass")
-
-
-def digested(value: Any) -> str:
-    """The digest of those bytes (§1.3)."""
-    return sha256(encoded(value))
 
 
 def moment(text: Any) -> datetime | None:
     """A time (§1.4), or None where it is none."""
-    with contextlib.suppress(ValueError):
-        return datetime.fromisoformat(text) if type(text) is str and TIME.fullmatch(text) else None
-    return None
+    try:
+        return datetime.fromisoformat(text) if TIME.fullmatch(text) else None
+    except (TypeError, ValueError):
+        return None
+
+
+@functools.lru_cache(4096)
+def straight(folder: Path) -> bool:
+    """Whether no link leads to a folder; `verify` has resolved the path of the run itself."""
+    return os.path.realpath(folder) == str(folder) and not folder.is_symlink()
+
+
+def need_folder(folder: Path, clause: str) -> None:
+    """What is called a folder here is one, and so are those above it, never links (§4.3)."""
+    need(
+        straight(folder), {"§3.1": "§4.3", "§4.2": "§4.3"}.get(clause, clause), f"{folder.name} is a link, or below one"
+    )
+
+
+@contextlib.contextmanager
+def opened(path: Path, clause: str, limit: int = sys.maxsize) -> Iterator[BinaryIO]:
+    """A regular file of at most `limit` bytes; no link is followed, and a pipe does not block."""
+    need_folder(path.parent, clause)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            status = os.fstat(file.fileno())
+            sound = stat.S_ISREG(status.st_mode) and status.st_size <= limit
+            need(sound, clause, f"{path}: not a regular file of at most {limit} bytes")
+            yield file
+    except OSError as error:
+        raise Invalid(clause, f"{path}: {error.strerror}") from None
 
 
 def read(path: Path, limit: int, clause: str) -> bytes:
-    """A regular file of at most `limit` bytes; links are not followed, and a pipe does not block."""
-    try:
-        return read_file(path, limit, clause)
-    except (OSError, ValueError) as error:
-        raise Invalid(clause, f"{path}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def read_file(path: Path, limit: int, clause: str) -> bytes:
-    """The same; a missing file is an OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-            raise Invalid(clause, f"{path}: not a regular file of at most {limit} bytes")
-        return file.read(status.st_size)
+    with opened(path, clause, limit) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
 
 
 def digest_of(path: Path, clause: str) -> str:
-    """The digest of a file, however large, read in pieces."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise Invalid(clause, f"{path}: not a regular file")
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    except (OSError, ValueError) as error:
-        raise Invalid(clause, f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    with opened(path, clause) as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 # -- §2 keys --------------------------------------------------------------------------------------------------------
 
+Key = tuple[str, bytes]  # a name, and 32 bytes
 LOG_KEY, WITNESS_KEY = 0x01, 0x04
 VKEY = re.compile(r"([^+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/]{43,}={0,2})", re.ASCII)
 P = 2**255 - 19
@@ -234,42 +232,38 @@ def is_name(name: str) -> bool:
     return bool(name) and "+" not in name and plain and len(name.encode()) <= 255
 
 
-def parse_key(line: str, kind: int, clause: str = "§2.1") -> tuple[str, bytes]:
-    """A verifier key line: (name, 32 bytes)."""
-    match = VKEY.fullmatch(line)
-    material = unbase64(match[3], clause) if match else b""
-    if match is None or not is_name(match[1]) or len(material) != 33 or material[0] != kind:
-        raise Invalid(clause, f"not a verifier key of type 0x{kind:02x}: {line[:80]!a}")
-    if key_id(match[1], material[1:], kind).hex() != match[2]:
-        raise Invalid(clause, f"the key id does not belong to this key: {line[:80]!a}")
-    y = int.from_bytes(material[1:], "little") & ((1 << 255) - 1)
-    if y >= P or y in SMALL:
-        raise Invalid(clause, "a key that anybody can sign for, or not in its one spelling")
-    return match[1], material[1:]
-
-
-def key_line(name: str, key: bytes) -> str:
-    """The verifier key line of a key of the log."""
-    return f"{name}+{key_id(name, key, LOG_KEY).hex()}+{base64.b64encode(bytes([LOG_KEY]) + key).decode()}"
-
-
 def key_id(name: str, key: bytes, kind: int) -> bytes:
     """The four bytes before a signature in a note."""
     return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + key).digest()[:4]
 
 
-def parse_keys(text: str, kind: int = LOG_KEY) -> list[tuple[str, bytes]]:
-    """Verifier key lines, one for each key; those of a log bear one name, and none stands twice (§2.2)."""
+def key_line(name: str, key: bytes) -> str:
+    return f"{name}+{key_id(name, key, LOG_KEY).hex()}+{base64.b64encode(bytes([LOG_KEY]) + key).decode()}"
+
+
+def parse_key(line: str, kind: int = LOG_KEY, clause: str = "§2.1") -> Key:
+    """A verifier key line."""
+    match = VKEY.fullmatch(line)
+    material = unbase64(match[3], clause) if match else b""
+    if match is None or not is_name(match[1]) or len(material) != 33 or material[0] != kind:
+        raise Invalid(clause, f"not a verifier key of type 0x{kind:02x}: {line[:80]!a}")
+    same = key_id(match[1], material[1:], kind).hex() == match[2]
+    need(same, clause, f"the key id does not belong to this key: {line[:80]!a}")
+    y = int.from_bytes(material[1:], "little") & ((1 << 255) - 1)
+    need(y < P and y not in SMALL, clause, "a key that anybody can sign for, or not in its one spelling")
+    return match[1], material[1:]
+
+
+def parse_keys(text: str, kind: int = LOG_KEY) -> list[Key]:
+    """Verifier key lines; those of a log bear one name, and none stands twice (§2.2)."""
     keys = [parse_key(line, kind) for line in text.removesuffix("\n").split("\n")[:65]]
-    if kind == LOG_KEY and (len({name for name, _ in keys}) != 1 or len({key for _, key in keys}) != len(keys)):
-        raise Invalid("§2.2", "the keys of a log bear one name, and none stands twice")
-    if len(keys) > 64:
-        raise Invalid("§2.2", "more than 64 keys")
+    alike = len({name for name, _ in keys}) == 1 and len({key for _, key in keys}) == len(keys)
+    need(alike or kind != LOG_KEY, "§2.2", "the keys of a log bear one name, and none stands twice")
+    need(len(keys) <= 64, "§2.2", "more than 64 keys")
     return keys
 
 
 def verified(key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether a signature stands."""
     public = PUBLIC.get(key) or PUBLIC.setdefault(key, Ed25519PublicKey.from_public_bytes(key))
     try:
         public.verify(signature, message)
@@ -290,8 +284,8 @@ def parse_note(data: bytes, clause: str) -> tuple[str, list[tuple[str, bytes]]]:
     except UnicodeDecodeError:
         whole = ""
     text, gap, block = whole.rpartition("\n\n")
-    if not gap or not block.endswith("\n") or any(ord(c) < 0x20 and c != "\n" for c in whole):
-        raise Invalid(clause, "not a signed note")
+    plain = not any(character < " " and character != "\n" for character in whole)
+    need(gap and block.endswith("\n") and plain, clause, "not a signed note")
     lines = block[:-1].split("\n")
     found = []
     for line in lines[:101]:
@@ -300,40 +294,32 @@ def parse_note(data: bytes, clause: str) -> tuple[str, list[tuple[str, bytes]]]:
         if match is None or not is_name(match[1]) or len(blob) < 5:
             raise Invalid(clause, f"not a signature line: {line[:80]!a}")
         found.append((match[1], blob))
-    if len(lines) > 100:
-        raise Invalid(clause, "more than 100 signature lines")
+    need(len(lines) <= 100, clause, "more than 100 signature lines")
     return text + "\n", found
 
 
-def parse_head(text: str, clause: str) -> tuple[str, int, bytes]:
-    """Three lines (§3.1): origin, size, root."""
-    lines = text.split("\n")
-    if len(lines) != 4 or lines[3] or not is_name(lines[0]):
-        raise Invalid(clause, "a tree head has exactly three lines: origin, size, root")
+def open_head(note: bytes, keys: list[Key], clause: str) -> tuple[tuple[str, int, bytes], set[bytes]]:
+    """A tree head (origin, size, root), and which of `keys` signed it; a line by one of them must verify (§3.2)."""
+    text, signed = parse_note(note, clause)
+    lines, signers = text.split("\n"), set[bytes]()
+    whole = len(lines) == 4 and is_name(lines[0])  # a newline ends the text, so the fourth is empty
+    need(whole, clause, "a tree head has exactly three lines: origin, size, root")
     root = unbase64(lines[2], clause)
-    if len(root) != 32:
-        raise Invalid(clause, f"a root of {len(root)} bytes")
-    return lines[0], number(lines[1], clause), root
-
-
-def open_head(note: bytes, keys: list[tuple[str, bytes]], clause: str) -> tuple[tuple[str, int, bytes], set[bytes]]:
-    """A tree head, and which of `keys` signed it; a line by one of them must verify (§3.2)."""
-    text, lines = parse_note(note, clause)
-    head, signers = parse_head(text, clause), set[bytes]()
+    need(len(root) == 32, clause, f"a root of {len(root)} bytes")
+    head = lines[0], number(lines[1], clause), root
     clause = "§3.2" if clause == "§3.1" else clause
     known = {(name, key_id(name, key, LOG_KEY)): key for name, key in keys}
-    for name, blob in lines:
+    for name, blob in signed:
         key = known.get((name, blob[:4]))
         if key is not None:
-            if not verified(key, text.encode(), blob[4:]):
-                raise Invalid(clause, f"the signature on the tree head is not that of {name}")
+            good = verified(key, text.encode(), blob[4:])
+            need(good, clause, f"the signature on the tree head is not that of {name}")
             signers.add(key)
-    if not signers:
-        raise Invalid(clause, "no signature by a known key on the tree head")
+    need(signers, clause, "no signature by a known key on the tree head")
     return head, signers
 
 
-def cosigned(note: bytes, witnesses: list[tuple[str, bytes]]) -> dict[bytes, int]:
+def cosigned(note: bytes, witnesses: list[Key]) -> dict[bytes, int]:
     """Which witnesses have cosigned a note, and when (§10.1); counted by their 32 bytes."""
     text, lines = parse_note(note, "§3.1")
     known = {(name, key_id(name, key, WITNESS_KEY)): key for name, key in witnesses}
@@ -343,8 +329,8 @@ def cosigned(note: bytes, witnesses: list[tuple[str, bytes]]) -> dict[bytes, int
         if key is not None:
             seconds = int.from_bytes(blob[4:12], "big")
             need(len(blob) == 76 and seconds < 1 << 63, "§10.1", "a cosignature is 8 bytes of time and 64 more")
-            if not verified(key, f"cosignature/v1\ntime {seconds}\n{text}".encode(), blob[12:]):
-                raise Invalid("§3.2", f"the cosignature of {name} does not verify")
+            good = verified(key, f"cosignature/v1\ntime {seconds}\n{text}".encode(), blob[12:])
+            need(good, "§3.2", f"the cosignature of {name} does not verify")
             times[key] = max(seconds, times.get(key, 0))
     return times
 
@@ -353,13 +339,7 @@ def cosigned(note: bytes, witnesses: list[tuple[str, bytes]]) -> dict[bytes, int
 
 
 def node(left: bytes, right: bytes) -> bytes:
-    """RFC 6962 §2.1."""
     return hashlib.sha256(b"\x01" + left + right).digest()
-
-
-def leaf(entry: bytes) -> bytes:
-    """RFC 6962 §2.1."""
-    return hashlib.sha256(b"\x00" + entry).digest()
 
 
 def complete(hashes: bytes) -> bytes:
@@ -371,7 +351,7 @@ def complete(hashes: bytes) -> bytes:
 
 
 class Tiles:
-    """The tree under one head: no tile is handed out that does not lead to its root."""
+    """The tree under one head (RFC 6962 §2.1): no tile is handed out that does not lead to its root."""
 
     def __init__(self, folder: Path, size: int, root: bytes) -> None:
         self.folder, self.size, self.cache = folder, size, dict[tuple[int, int], bytes]()
@@ -386,21 +366,17 @@ class Tiles:
                 if len(tile) // 32 >> height & 1:
                     peaks.append(complete(tile[stop - (32 << height) : stop]))
                     stop -= 32 << height
-        whole = peaks[0] if peaks else hashlib.sha256(b"").digest()
-        for peak in peaks[1:]:
-            whole = node(peak, whole)
-        if whole != root:
-            raise Invalid("§4.2", "the tiles do not lead to the root of the tree head")
+        whole = functools.reduce(lambda right, left: node(left, right), peaks) if peaks else hashlib.sha256().digest()
+        need(whole == root, "§4.2", "the tiles do not lead to the root of the tree head")
 
     def tile(self, level: int, index: int) -> bytes:
         """The hashes of one tile."""
         if index == self.size >> 8 * level + 8:
             return self.edge[level]
         if (level, index) not in self.cache:
-            tile = self._fetch(level, index, 256)
-            at = index % 256 * 32
-            if complete(tile) != self.tile(level + 1, index // 256)[at : at + 32]:
-                raise Invalid("§4.2", f"tile {level}/{index} is not the one under the tree head")
+            tile, above = self._fetch(level, index, 256), self.tile(level + 1, index // 256)
+            under = complete(tile) == above[index % 256 * 32 :][:32]
+            need(under, "§4.2", f"tile {level}/{index} is not the one under the tree head")
             if len(self.cache) > 64:
                 self.cache.clear()
             self.cache[level, index] = tile
@@ -411,36 +387,30 @@ class Tiles:
         if stop - start & stop - start - 1:
             middle = start + (1 << (stop - start - 1).bit_length() - 1)
             return node(self.span(start, middle), self.span(middle, stop))
-        height = (stop - start).bit_length() - 1
-        level, inner = divmod(height, 8)
+        level, inner = divmod((stop - start).bit_length() - 1, 8)
         first = start >> 8 * level
         return complete(self.tile(level, first // 256)[first % 256 * 32 :][: 32 << inner])
 
     def extends(self, size: int, root: bytes) -> bool:
         """Whether this log, at an earlier size, had that root."""
-        if size > self.size:
-            return False
-        return root == (self.span(0, size) if size else hashlib.sha256(b"").digest())
+        return size <= self.size and root == (self.span(0, size) if size else hashlib.sha256().digest())
 
     def entries(self, index: int) -> list[bytes]:
         """The entries below tile 0/`index`, each under its hash."""
         tile = self.tile(0, index)
-        width = len(tile) // 32
-        data, at, found = self._file(None, index, width), 0, []
-        for place in range(width):
-            stop = at + 2 + int.from_bytes(data[at : at + 2], "big")
-            entry, at = data[at + 2 : stop], stop
-            if stop > len(data) or leaf(entry) != tile[place * 32 : place * 32 + 32]:
-                raise Invalid("§4.2", "not the entry under the tree head", index * 256 + place)
+        data, at, found = self._file(None, index, len(tile) // 32), 0, list[bytes]()
+        for place in range(0, len(tile), 32):
+            start, at = at + 2, at + 2 + int.from_bytes(data[at : at + 2], "big")
+            entry = data[start:at]
+            if at > len(data) or hashlib.sha256(b"\x00" + entry).digest() != tile[place : place + 32]:
+                raise Invalid("§4.2", "not the entry under the tree head", index * 256 + place // 32)
             found.append(entry)
-        if at != len(data):
-            raise Invalid("§4.2", f"bytes after the last entry of bundle {index}")
+        need(at == len(data), "§4.2", f"bytes after the last entry of bundle {index}")
         return found
 
     def _fetch(self, level: int, index: int, width: int) -> bytes:
         tile = self._file(level, index, width)
-        if len(tile) != width * 32:
-            raise Invalid("§4.2", f"tile {level}/{index} has {len(tile)} bytes, not {width * 32}")
+        need(len(tile) == width * 32, "§4.2", f"tile {level}/{index} has {len(tile)} bytes, not {width * 32}")
         return tile
 
     def _file(self, level: int | None, index: int, width: int) -> bytes:
@@ -454,68 +424,72 @@ class Tiles:
         if width == 256:
             return read(full, limit, "§4.2")
         partial = full.with_name(full.name + ".p")
+        need_folder(partial, "§4.3")
         if os.path.lexists(partial / str(width)):
             return read(partial / str(width), limit, "§4.3")
+        wider = full
         with contextlib.suppress(OSError):
             names = [name for name in os.listdir(partial) if re.fullmatch(r"[1-9][0-9]{0,2}", name, re.ASCII)]
-            for wider in sorted(int(name) for name in names if width < int(name) < 256):
-                return self._front(read(partial / str(wider), limit, "§4.2"), level, width)
-        return self._front(read(full, limit, "§4.2"), level, width)
-
-    @staticmethod
-    def _front(data: bytes, level: int | None, width: int) -> bytes:
-        at = 0 if level is None else width * 32
-        for _ in range(width if level is None else 0):
-            at += 2 + int.from_bytes(data[at : at + 2], "big")
+            widths = [int(name) for name in names if width < int(name) < 256]
+            wider = partial / str(min(widths)) if widths else full
+        data, at = read(wider, limit, "§4.2"), 0
+        for _ in range(width):  # the front of it
+            at += 32 if level is not None else 2 + int.from_bytes(data[at : at + 2], "big")
         return data[:at]
 
 
 # -- §5 entries -----------------------------------------------------------------------------------------------------
 
 PAYLOAD = "application/vnd.in-toto+json"
+PAE = b"DSSEv1 %d %b " % (len(PAYLOAD), PAYLOAD.encode())
 PREFIX, SUMMARY = "urn:lockgate:entry:v1:", "https://slsa.dev/verification_summary/v1"
+
+
+@functools.lru_cache(1)
+def between(key: bytes) -> bytes:
+    """What stands between payload and signature in an envelope as writers write it."""
+    return b'","payloadType":"%b","signatures":[{"keyid":"%b","sig":"' % (PAYLOAD.encode(), sha256(key).encode())
+
+
+def unsealed(raw: bytes, key: bytes) -> tuple[bytes, list[bytes]]:
+    """Payload and signatures of an envelope (§5.1)."""
+    middle = between(key)
+    with contextlib.suppress(ValueError):
+        payload, sig = map(binascii.a2b_base64, raw[12:-4].partition(middle)[::2])
+        again = binascii.b2a_base64(payload, newline=False), middle, binascii.b2a_base64(sig, newline=False)
+        if raw == b'{"payload":"%b%b%b"}]}' % again:  # as writers write it, so nothing else is in it
+            return payload, [sig]
+    envelope = strict_json(raw, ENTRY, "§5.1")
+    if misfit("envelope", envelope) is not None or not 1 <= len(envelope["signatures"]) <= 2:
+        raise Invalid("§5.1", f"not a DSSE envelope over {PAYLOAD}")
+    return unbase64(envelope["payload"], "§5.1"), [unbase64(each["sig"], "§5.1") for each in envelope["signatures"]]
 
 
 def open_entry(raw: bytes, name: str, key: bytes, *, signed: bool = True) -> tuple[str, dict[str, Any]]:
     """Kind and body of an entry; the signature by `key` is verified before the payload is parsed."""
-    envelope = strict_json(raw, ENTRY, "§5.1")
-    if not isinstance(envelope, dict) or set(envelope) != {"payload", "payloadType", "signatures"}:
-        raise Invalid("§5.1", "not a DSSE envelope")
-    signatures = envelope["signatures"]
-    well = isinstance(signatures, list) and 1 <= len(signatures) <= 2 and isinstance(envelope["payload"], str)
-    if not well or envelope["payloadType"] != PAYLOAD:
-        raise Invalid("§5.1", f"not a DSSE envelope over {PAYLOAD}")
-    for each in signatures:
-        texts = isinstance(each, dict) and set(each) == {"keyid", "sig"} and all(type(x) is str for x in each.values())
-        if not texts:
-            raise Invalid("§5.1", "a signature is `keyid` and `sig`")
-    payload = unbase64(envelope["payload"], "§5.1")
-    made = [unbase64(each["sig"], "§5.1") for each in signatures]
-    message = b"DSSEv1 %d %b %d %b" % (len(PAYLOAD), PAYLOAD.encode(), len(payload), payload)
+    payload, made = unsealed(raw, key)
+    message = b"%b%d %b" % (PAE, len(payload), payload)
     if signed and not verified(key, message, made[0]):
         raise Invalid("§5.3", f"the signature is not that of {name}, the key in force")
     statement = strict_json(payload, ENTRY, "§1.2")
-    if not isinstance(statement, dict) or set(statement) != {"_type", "predicateType", "subject", "predicate"}:
-        raise Invalid("§5.5", "not an in-toto statement")
-    kind, predicate = statement["predicateType"], statement["predicate"]
-    typed = isinstance(kind, str) and isinstance(predicate, dict) and isinstance(statement["subject"], list)
-    if statement["_type"] != "https://in-toto.io/Statement/v1" or not typed:
-        raise Invalid("§5.5", "not an in-toto statement")
+    need(misfit("statement", statement) is None, "§5.5", "not an in-toto statement")
+    kind, body = statement["predicateType"], statement["predicate"]
     if kind == SUMMARY:
-        kind, body = "authorised", from_summary(name, predicate)
+        kind, body = "authorised", from_summary(name, body)
     elif kind.startswith(PREFIX) and kind != PREFIX + "authorised":
-        kind, body = kind.removeprefix(PREFIX), predicate
+        kind = kind[len(PREFIX) :]
     else:
         raise Invalid("§5.6", "a predicate that is none of these kinds")
-    check_body(kind, body)
-    if statement["subject"] != subjects(kind, body, name):
-        raise Invalid("§5.8", "the subjects are not those of the body")
-    if len(made) != (2 if kind == "key-rotated" else 1):
-        raise Invalid("§5.3", f"{len(made)} signatures")
+    if kind not in FIELDS:
+        raise Invalid("§6", f"unknown kind of entry {kind[:60]!a}")
+    wrong = misfit(kind, body)
+    if wrong is not None:
+        raise Invalid("§6", f"{kind}: the member {wrong[:60]!a} is missing, unknown or of another type")
+    need(statement["subject"] == subjects(kind, body, name), "§5.8", "the subjects are not those of the body")
+    need(len(made) == (2 if kind == "key-rotated" else 1), "§5.3", "a signature more or less than its kind has")
     if kind == "key-rotated" and signed:
-        _, new = parse_key(body["new"], LOG_KEY, "§5.4")
-        if not verified(new, message, made[1]):
-            raise Invalid("§5.4", "the new key has not signed its rotation")
+        new = parse_key(body["new"], LOG_KEY, "§5.4")[1]
+        need(verified(new, message, made[1]), "§5.4", "the new key has not signed its rotation")
     return kind, body
 
 
@@ -535,21 +509,22 @@ def from_summary(origin: str, predicate: dict[str, Any]) -> dict[str, Any]:
         "verifiedLevels": ["LOCKGATE_GATES_V1"],
         "authorisation": inner,
     }
-    if predicate != follows:
-        raise Invalid("§5.7", "the summary does not follow from the authorisation in it")
+    need(predicate == follows, "§5.7", "the summary does not follow from the authorisation in it")
     return {"time": predicate["timeVerified"], **inner}
 
 
 def subjects(kind: str, body: dict[str, Any], origin: str) -> list[dict[str, Any]]:
     """What an entry is about (§5.8)."""
-    about = {"run": sha256(origin.encode())}
     for name in ("candidate", "baseline", "document", "evidence", "answers"):
-        if body.get(name) is not None:
-            about = {name: body[name]["digest"] if isinstance(body[name], dict) else body[name]}
+        value = body.get(name)
+        if value is not None:
             break
+    else:
+        name, value = "run", sha256(origin.encode())
+    about = [{"name": name, "digest": {"sha256": (value if type(value) is str else value["digest"])[7:]}}]
     if kind == "authorised":
-        about["weights.safetensors"] = body["weights"]
-    return [{"name": name, "digest": {"sha256": value[7:]}} for name, value in about.items()]
+        about.append({"name": "weights.safetensors", "digest": {"sha256": body["weights"][7:]}})
+    return about
 
 
 # -- §6 bodies ------------------------------------------------------------------------------------------------------
@@ -584,6 +559,10 @@ RECORDS = {
     "G": "name s, eval s, kind s, verdict pass|fail|inconclusive",
     "D": "verdict promote|reject|hold, reasons [R]",
     "R": "code r, text s",
+    "S": "keyid s, sig s",
+    "envelope": f"payload s, payloadType {PAYLOAD}, signatures [S]",  # §5.1
+    "statement": "_type https://in-toto.io/Statement/v1, predicateType s, subject l, predicate o",  # §5.5
+    "tree": "source {d}",  # §8.2
 }
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op duplicate policy build-failed build-timeout build-memory "  # noqa: SIM905
@@ -591,66 +570,63 @@ CODES = set(
     "gate-robustness inconclusive hold-unanswered vault-exhausted budget evaluator-failed judge-failed interrupted "
     "internal".split()
 )
+Check = Callable[[Any], object]  # truth, or a TypeError, which is no
+TYPES: dict[str, Check] = {
+    "i": lambda x: type(x) is int and x >= 0,
+    "n": lambda x: type(x) in (int, float),
+    "s": lambda x: type(x) is str,
+    "b": lambda x: type(x) is bool,
+    "o": lambda x: type(x) is dict,
+    "l": lambda x: type(x) is list,
+    "d": DIGEST.fullmatch,
+    "h": HEX.fullmatch,
+    "t": moment,
+    "r": CODES.__contains__,
+}
 
 
-def check_of(kind: str) -> Callable[[Any], bool]:
+def check_of(kind: str) -> Check:
     """The check of one type of §6."""
-    simple: dict[str, Callable[[Any], bool]] = {
-        "i": lambda x: type(x) is int and x >= 0,
-        "n": lambda x: type(x) in (int, float),
-        "s": lambda x: type(x) is str,
-        "b": lambda x: type(x) is bool,
-        "o": lambda x: type(x) is dict,
-        "d": lambda x: type(x) is str and DIGEST.fullmatch(x) is not None,
-        "h": lambda x: type(x) is str and HEX.fullmatch(x) is not None,
-        "t": lambda x: moment(x) is not None,
-        "r": lambda x: type(x) is str and x in CODES,
-    }
-    if kind in simple:
-        return simple[kind]
+    if kind in TYPES:
+        return TYPES[kind]
     if kind in RECORDS:
-        table = table_of(RECORDS[kind])
-        return lambda x: type(x) is dict and wrong_member(table, x) is None
+        return lambda x: misfit(kind, x) is None
     if kind[0] in "[{":
         inner, container = check_of(kind[1:-1]), list if kind[0] == "[" else dict
         return lambda x: type(x) is container and all(map(inner, x.values() if type(x) is dict else x))
-    words = set(kind.split("|"))
-    return lambda x: type(x) is str and x in words
+    return frozenset(kind.split("|")).__contains__
 
 
-def table_of(text: str) -> dict[str, tuple[bool, Callable[[Any], bool]]]:
+def fields(text: str) -> dict[str, tuple[bool, Check]]:
     """Member → (optional?, check), from one row of §6."""
     rows = [row.strip().split(" ") for row in text.split(",")]
     return {name.removeprefix("?"): (name[0] == "?", check_of(kind)) for name, kind in rows}
 
 
-TABLES = {kind: table_of(text + ", time t") for kind, text in BODIES.items()}
+FIELDS = {kind: fields(text + ", time t") for kind, text in BODIES.items()}
+SHAPES = FIELDS | {kind: fields(text) for kind, text in RECORDS.items()}
 
 
-def wrong_member(table: dict[str, tuple[bool, Callable[[Any], bool]]], body: dict[str, Any]) -> str | None:
-    """The first member that is missing, unknown or of another type; None where all fit."""
-    for name, (optional, check) in table.items():
-        value = body.get(name)
-        if not (check(value) if value is not None else optional):
+def misfit(kind: str, value: Any) -> str | None:
+    """The first member that is missing, unknown or of another type; None where all fit (§6)."""
+    if type(value) is not dict:
+        return kind
+    for name, (optional, check) in SHAPES[kind].items():
+        member = value.get(name)
+        try:
+            if not (optional if member is None else check(member)):
+                return name
+        except TypeError:
             return name
-    return next((name for name in body if name not in table), None)
-
-
-def check_body(kind: str, body: dict[str, Any]) -> None:
-    """Exactly the members of its kind, each of its type (§6)."""
-    if kind not in TABLES:
-        raise Invalid("§6", f"unknown kind of entry {kind[:60]!a}")
-    wrong = wrong_member(TABLES[kind], body)
-    if wrong is not None:
-        raise Invalid("§6", f"{kind}: the member {wrong[:60]!a} is missing, unknown or of another type")
+    return None if value.keys() <= SHAPES[kind].keys() else min(value.keys() - SHAPES[kind].keys())
 
 
 # -- §7 order -------------------------------------------------------------------------------------------------------
 
-State = dict[str, Any]  # JSON, so that --save can write it
+State = dict[str, Any]  # JSON, so that --save can write it (appendix A)
 
 
-def beginning(keys: list[tuple[str, bytes]]) -> State:
+def beginning(keys: list[Key]) -> State:
     """The state before entry 0."""
     return {
         "size": 0, "keys": [key_line(*keys[0])], "genesis": None, "ledger": None, "count": 0, "open": {},
@@ -659,38 +635,11 @@ def beginning(keys: list[tuple[str, bytes]]) -> State:
     }  # fmt: skip
 
 
-def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
-    """Let one entry change the state, or refuse it where it stands."""
-    index, intent = s["size"], s["intent"]
-    if (kind == "genesis") != (index == 0):
-        raise Invalid("§7.1", "genesis is entry 0, and no other")
-    if intent and kind not in ("promoted", "rolled-back", "voided", "started", "halted"):
-        raise Invalid("§7.2", "an intent is open: its outcome comes first")
-    FOLDS[kind](s, body, raw)
-    for name in [name for name, p in s["open"].items() if p["ended"]]:
-        del s["open"][name]  # of what has come to its end, nothing is asked any more
-    s["size"], s["time"] = index + 1, body["time"]
-
-
-def need(holds: object, clause: str, problem: str) -> None:
-    """Refuse where it does not hold."""
-    if not holds:
-        raise Invalid(clause, problem)
-
-
-def proposal(s: State, body: dict[str, Any], clause: str) -> dict[str, Any]:
-    """What is known of a proposal that has not come to its end."""
-    found: dict[str, Any] | None = s["open"].get(str(body["number"]))
-    if found is None:
-        known = "has come to its end" if 1 <= body["number"] <= s["count"] else "is unknown"
-        raise Invalid(clause, f"proposal {body['number']} {known}")
-    return found
-
-
-def undecided(s: State, body: dict[str, Any], clause: str) -> dict[str, Any]:
-    """The same, of one whose decision is not final."""
-    found = proposal(s, body, clause)
-    need(found["verdict"] in (None, "hold"), clause, f"proposal {body['number']} is decided already")
+def proposal(s: State, body: dict[str, Any], clause: str, *verdicts: str | None) -> dict[str, Any]:
+    """What is known of a proposal that has not come to its end, and whose last decision is one of these."""
+    found: dict[str, Any] = s["open"].get(str(body["number"]))
+    need(found, clause, f"proposal {body['number']} is unknown, or has come to its end")
+    need(found["verdict"] in verdicts, clause, "the last decision of the proposal is another")
     return found
 
 
@@ -699,29 +648,24 @@ def live(s: State) -> str:
     return str(s["versions"][s["live"]]["candidate"]["digest"])
 
 
-def genesis(s: State, body: dict[str, Any], raw: bytes) -> None:
-    config = body["config"]
+def configured(config: dict[str, Any]) -> dict[str, Any]:
+    """What §6 and §10.3 read of the configuration."""
     try:
         promotions, delta = config["budgets"]["promotions"], config["ledger"]["delta"]
-        gates = sorted([gate["eval"], gate["kind"]] for gate in [*config["gates"]])
+        gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
         rule = config.get("witnesses") or {"require": 0, "of": []}
-        witnesses = [rule["require"], *(each["key"] for each in rule["of"])]
+        required, lines = rule["require"], [each["key"] for each in rule["of"]]
         sound = type(promotions) is int and promotions > 0 and type(delta) is float and 0 < delta < 0.5
         sound = sound and len({tuple(gate) for gate in gates}) == len(gates) > 0
-        sound = sound and all(
-            type(text) is str for text in [*witnesses[1:], *(part for gate in gates for part in gate)]
-        )
-        sound = sound and type(witnesses[0]) is int and 0 <= witnesses[0] < max(len(witnesses), 1)
+        sound = sound and all(type(text) is str for text in sum(gates, lines))
+        sound = sound and type(required) is int and 0 <= required <= len(lines)
     except (KeyError, TypeError, AttributeError):
         sound = False
     need(sound, "§6", "genesis: a configuration without its gates, its budgets, or a quorum that can be")
-    need(body["origin"] == parse_key(s["keys"][0], LOG_KEY)[0], "§7.1", "the origin is not the log's")
-    s["genesis"] = {"promotions": promotions, "delta": delta, "gates": gates, "vault_named": body["vault_named"]}
-    s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies")} | {"witnesses": witnesses}
-    s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
+    return {"promotions": promotions, "delta": delta, "gates": gates, "witnesses": [required, *lines]}
 
 
-def ledger(s: State, body: dict[str, Any]) -> None:
+def spend(s: State, body: dict[str, Any]) -> None:
     """Spent error comes back from no backup (§7.3)."""
     size, root = s["ledger"] or [-1, ""]
     grown = body["ledger_size"] > size or (body["ledger_size"] == size and body["ledger_root"] == root)
@@ -729,185 +673,159 @@ def ledger(s: State, body: dict[str, Any]) -> None:
     s["ledger"] = [body["ledger_size"], body["ledger_root"]]
 
 
-def started(s: State, body: dict[str, Any], _: bytes) -> None:
-    ledger(s, body)
+CLAUSES = {
+    "genesis": "§7.1", "started": "§7.3", "proposed": "§7.4", "screened": "§7.5", "built": "§7.5", "developed": "§7.5",
+    "staked": "§7.6", "predicted": "§7.7", "measured": "§7.8", "decided": "§7.9", "authorised": "§7.10",
+    "intended": "§7.11", "promoted": "§7.12", "rolled-back": "§7.12", "watched": "§7.13", "voided": "§7.14",
+    "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16",
+}  # fmt: skip
+STAGES = ("screened", "built", "developed", "staked", "measured")
 
 
-def proposed(s: State, body: dict[str, Any], _: bytes) -> None:
-    need(body["number"] == s["count"] + 1, "§7.4", f"expected number {s['count'] + 1}")
-    s["count"] += 1
-    fresh = dict.fromkeys(("screened", "built", "developed", "staked", "measured", "verdict", "permit"))
-    s["open"][str(body["number"])] = {**fresh, "ended": False}
+def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
+    """Let one entry change the state, or refuse it where it stands."""
+    index, intent, run, clause = s["size"], s["intent"], s["genesis"], CLAUSES[kind]
+    need((kind == "genesis") == (index == 0), "§7.1", "genesis is entry 0, and no other")
+    if intent and kind not in ("promoted", "rolled-back", "voided", "started", "halted"):
+        raise Invalid("§7.2", "an intent is open: its outcome comes first")
+    found: dict[str, Any] = {}
+    if kind in STAGES or kind == "decided":
+        found = proposal(s, body, clause, None, "hold")
+    elif kind in ("authorised", "voided"):
+        found = proposal(s, body, clause, "promote")
 
+    def must(holds: object, problem: str) -> None:
+        if not holds:
+            raise Invalid(clause, problem)
 
-def screened(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = undecided(s, body, "§7.5")
-    need(found["screened"] is None, "§7.5", "screened already")
-    found["screened"] = body["outcome"]
-
-
-def built(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = undecided(s, body, "§7.5")
-    need(found["built"] is None and found["screened"] == "pass", "§7.5", "built already, or not through the screen")
-    found["built"] = body["candidate"]
-
-
-def developed(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = undecided(s, body, "§7.5")
-    need(not found["developed"] and found["built"], "§7.5", "developed already, or not built")
-    found["developed"] = True
-
-
-def staked(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = undecided(s, body, "§7.6")
-    need(found["developed"] and not found["staked"], "§7.6", "staked already, or not developed")
-    need(s["stake"] is None, "§7.6", "another stake is open")
-    need((body["epoch"], body["incumbent"]) == (s["epoch"], live(s)), "§7.6", "of another epoch or incumbent")
-    ledger(s, body)
-    delta, alpha = s["genesis"]["delta"], body["alpha"]
-    need(alpha > 0 and s["alphas"] + alpha <= delta, "§7.6", "more is staked than the budget of error allows")
-    if not s["genesis"]["vault_named"]:
-        need(body["test"] == s["tests"] + 1, "§7.6", f"expected test {s['tests'] + 1}")
-        rule = delta * body["test"] ** -1.2 * body["epoch"] ** -1.2 / 5.5916**2
-        need(math.isclose(alpha, rule, rel_tol=1e-12), "§7.6", f"the rule gives alpha {rule!r}")
-    found["staked"] = {"epoch": body["epoch"], "incumbent": body["incumbent"]}
-    s["stake"], s["tests"], s["alphas"] = body["number"], s["tests"] + 1, s["alphas"] + alpha
-
-
-def predicted(s: State, body: dict[str, Any], _: bytes) -> None:
-    key = f"{body['candidate']} {body['offset']} {body['cap']}"
-    need(body["epoch"] == s["epoch"], "§7.7", "answers to another epoch's items")
-    need(key not in s["answered"], "§7.7", "these items were answered already")
-    s["answered"][key] = True
-
-
-def measured(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = undecided(s, body, "§7.8")
-    need(s["stake"] == body["number"], "§7.8", "not the open stake's")
-    gates = body["gates"]
-    follows = body["passed"] == all(gate["verdict"] == "pass" for gate in gates)
-    need(gates and follows, "§7.8", "`passed` does not follow from the gates")
-    same = sorted([gate["eval"], gate["kind"]] for gate in gates) == s["genesis"]["gates"]
-    need(same, "§7.8", "other gates than those of the configuration")
-    found["measured"], s["stake"] = {"passed": body["passed"], "evidence": body["evidence"]}, None
-
-
-def decided(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = undecided(s, body, "§7.9")
-    verdict, reasons = body["decision"]["verdict"], body["decision"]["reasons"]
-    if verdict == "promote":
-        need(found["measured"] and found["measured"]["passed"], "§7.9", "promoted without a passed measurement")
-    else:
-        need(reasons, "§7.9", "not promoted, without a reason")
-    if s["stake"] == body["number"]:
-        s["stake"] = None
-    found["verdict"], found["ended"] = verdict, verdict == "reject"
-
-
-def authorised(s: State, body: dict[str, Any], raw: bytes) -> None:
-    c, found = "§7.10", proposal(s, body, "§7.10")
-    need(found["verdict"] == "promote" and found["permit"] is None, c, "not decided so, or authorised already")
-    need(found["staked"]["epoch"] == s["epoch"], c, "the epoch of its test has ended")
-    need(not s["halted"], c, "the run is halted")
-    need(body["candidate"] == found["built"]["digest"], c, "another candidate than the one decided on")
-    need(body["weights"] == found["built"]["weights"], c, "other weights than those decided on")
-    need(body["evidence"] == found["measured"]["evidence"], c, "other evidence than the one decided on")
-    need((body["guard"], body["policies"]) == (s["genesis"]["guard"], s["genesis"]["policies"]), c, "another guard")
-    need(body["incumbent"] == live(s) == found["staked"]["incumbent"], c, "the incumbent has moved")
-    need(body["version"] == len(s["versions"]), c, f"expected version {len(s['versions'])}")
-    need(len(s["versions"]) - 1 < s["genesis"]["promotions"], c, "the budget of promotions is spent")
-    need(not body["approvals"], c, "approvals, of which the log has none")
-    need(body["nonce"] not in s["nonces"], c, "its nonce was used before")
-    found["permit"] = s["size"]
-    s["nonces"].append(body["nonce"])
-    names = ("number", "version", "candidate", "incumbent", "expires")
-    s["permits"][str(s["size"])] = {**{name: body[name] for name in names}, "raw": sha256(raw)}
-
-
-def intended(s: State, body: dict[str, Any], _: bytes) -> None:
-    if body["action"] == "promote":
-        permit = s["permits"].get(str(body.get("authorisation")))
-        need(permit, "§7.11", "no unused authorisation stands behind it")
-        need(not s["halted"], "§7.11", "the run is halted")
-        same = (permit["version"], permit["candidate"]) == (body["version"], body["candidate"])
-        need(same, "§7.11", "another version than the one authorised")
-        need(permit["incumbent"] == live(s), "§7.11", "the incumbent has moved")
-        epoch = s["open"][str(permit["number"])]["staked"]["epoch"]
-        need(epoch == s["epoch"], "§7.11", "the epoch of its test has ended")
-        before = datetime.fromisoformat(body["time"]) < datetime.fromisoformat(permit["expires"])
-        need(before, "§7.11", "the authorisation has expired")
-    else:
-        known = body["version"] < len(s["versions"]) and body["version"] != s["live"]
-        need(known, "§7.11", "no earlier version, or live already")
-        same = s["versions"][body["version"]]["candidate"]["digest"] == body["candidate"]
-        need(same, "§7.11", "another candidate than that version's")
-        need(body.get("authorisation") is None, "§7.11", "a rollback uses no authorisation")
-    s["intent"] = {name: body.get(name) for name in ("action", "version", "candidate", "authorisation")}
-
-
-def outcome(s: State, body: dict[str, Any], action: str) -> State:
-    """The open intent, which this is the outcome of."""
-    intent: State | None = s["intent"]
-    if intent is None or intent["action"] != action:
-        raise Invalid("§7.12", f"no intent to {action} is open")
-    same = (intent["version"], intent["candidate"]) == (body["version"], body["candidate"])
-    need(same, "§7.12", "another version than the one intended")
-    s["intent"], s["epoch"], s["tests"], s["answered"] = None, s["epoch"] + 1, 0, {}
-    return intent
-
-
-def promoted(s: State, body: dict[str, Any], _: bytes) -> None:
-    index = outcome(s, body, "promote")["authorisation"]
-    permit = s["permits"].pop(str(index))
-    need(permit["number"] == body["number"], "§7.12", "another proposal than the one authorised")
-    found = s["open"][str(body["number"])]
-    found["ended"] = True
-    s["versions"].append({"candidate": found["built"], "index": index, "raw": permit["raw"]})
-    s["live"], s["unwatched"] = body["version"], True
-
-
-def rolled_back(s: State, body: dict[str, Any], _: bytes) -> None:
-    outcome(s, body, "rollback")
-    s["live"], s["stake"], s["unwatched"] = body["version"], None, False
-
-
-def watched(s: State, body: dict[str, Any], _: bytes) -> None:
-    same = (body["version"], body["candidate"]) == (s["live"], live(s))
-    need(s["unwatched"] and same, "§7.13", "no promotion waits for its smoke test")
-    need(body["ok"] == (body.get("answers") == body["expected"]), "§7.13", "`ok` does not follow from the answers")
-    s["unwatched"] = False
-
-
-def voided(s: State, body: dict[str, Any], _: bytes) -> None:
-    found = proposal(s, body, "§7.14")
-    need(found["verdict"] == "promote", "§7.14", "not decided to be promoted")
-    if s["intent"]:
-        own = found["permit"] is not None and s["intent"]["authorisation"] == found["permit"]
-        need(own, "§7.14", "another intent is open")
-    s["permits"].pop(str(found["permit"]), None)
-    s["intent"], found["ended"] = None, True
-
-
-def halted(s: State, _body: dict[str, Any], _: bytes) -> None:
-    s["halted"] = True
-
-
-def resumed(s: State, _body: dict[str, Any], _: bytes) -> None:
-    need(s["halted"], "§7.15", "the run is not halted")
-    s["halted"] = False
-
-
-def key_rotated(s: State, body: dict[str, Any], _: bytes) -> None:
-    need(body["old"] == s["keys"][-1], "§7.16", "`old` is not the key in force")
-    name, new = parse_key(body["new"], LOG_KEY, "§7.16")
-    before = [parse_key(line, LOG_KEY) for line in s["keys"]]
-    need(name == before[0][0] and new not in [key for _, key in before], "§7.16", "another name, or in force before")
-    s["keys"].append(body["new"])
-
-
-FOLDS: dict[str, Callable[[State, dict[str, Any], bytes], None]] = {
-    kind: globals()[kind.replace("-", "_")] for kind in BODIES
-}
+    match kind:
+        case "genesis":
+            s["genesis"] = configured(body["config"])
+            s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies", "vault_named")}
+            must(body["origin"] == parse_key(s["keys"][0])[0], "the origin is not the log's")
+            s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
+        case "started":
+            spend(s, body)
+        case "proposed":
+            must(body["number"] == s["count"] + 1, "a number that is not the next")
+            s["count"] += 1
+            fresh = dict.fromkeys((*STAGES, "verdict", "permit"))
+            s["open"][str(body["number"])] = {**fresh, "ended": False}
+        case "screened":
+            must(not found["screened"], "screened already")
+            found["screened"] = body["outcome"]
+        case "built":
+            must(not found["built"] and found["screened"] == "pass", "built already, or not through the screen")
+            found["built"] = body["candidate"]
+        case "developed":
+            must(not found["developed"] and found["built"], "developed already, or not built")
+            found["developed"] = True
+        case "staked":
+            must(not found["staked"] and found["developed"], "staked already, or not developed")
+            must(s["stake"] is None, "another stake is open")
+            must(body["epoch"] == s["epoch"] and body["incumbent"] == live(s), "of another epoch or incumbent")
+            spend(s, body)
+            delta, alpha, test = run["delta"], body["alpha"], body["test"]
+            must(alpha > 0 and s["alphas"] + alpha <= delta, "more is staked than the budget of error allows")
+            if not run["vault_named"]:
+                must(test == s["tests"] + 1, f"expected test {s['tests'] + 1}")
+                rule = delta * test**-1.2 * body["epoch"] ** -1.2 / 5.5916**2
+                must(math.isclose(alpha, rule, rel_tol=1e-12), f"the rule gives alpha {rule!r}")
+            found["staked"] = {"epoch": body["epoch"], "incumbent": body["incumbent"]}
+            s["stake"], s["tests"], s["alphas"] = body["number"], s["tests"] + 1, s["alphas"] + alpha
+        case "predicted":
+            asked = f"{body['candidate']} {body['offset']} {body['cap']}"
+            must(body["epoch"] == s["epoch"], "answers to another epoch's items")
+            must(asked not in s["answered"], "these items were answered already")
+            s["answered"][asked] = True
+        case "measured":
+            gates, passed = body["gates"], body["passed"]
+            must(s["stake"] == body["number"], "not the open stake's")
+            must(gates and passed == all(gate["verdict"] == "pass" for gate in gates), "`passed` does not follow")
+            pairs = sorted([gate["eval"], gate["kind"]] for gate in gates)
+            must(pairs == run["gates"], "other gates than those of the configuration")
+            found["measured"], s["stake"] = {"passed": passed, "evidence": body["evidence"]}, None
+        case "decided":
+            verdict, measured = body["decision"]["verdict"], found["measured"]
+            must(verdict != "promote" or (measured and measured["passed"]), "promoted without a passed measurement")
+            must(verdict == "promote" or body["decision"]["reasons"], "not promoted, without a reason")
+            s["stake"] = None if s["stake"] == body["number"] else s["stake"]
+            found["verdict"], found["ended"] = verdict, verdict == "reject"
+        case "authorised":
+            made, staked = found["built"], found["staked"]
+            must(found["permit"] is None, "authorised already")
+            must(staked["epoch"] == s["epoch"], "the epoch of its test has ended")
+            must(not s["halted"], "the run is halted")
+            must(body["candidate"] == made["digest"], "another candidate than the one decided on")
+            must(body["weights"] == made["weights"], "other weights than those decided on")
+            must(body["evidence"] == found["measured"]["evidence"], "other evidence than the one decided on")
+            must(body["guard"] == run["guard"] and body["policies"] == run["policies"], "another guard")
+            must(body["incumbent"] == live(s) == staked["incumbent"], "the incumbent has moved")
+            must(body["version"] == len(s["versions"]), f"expected version {len(s['versions'])}")
+            must(len(s["versions"]) - 1 < run["promotions"], "the budget of promotions is spent")
+            must(not body["approvals"], "approvals, of which the log has none")
+            must(body["nonce"] not in s["nonces"], "its nonce was used before")
+            found["permit"] = index
+            s["nonces"].append(body["nonce"])
+            names = ("number", "version", "candidate", "incumbent", "expires")
+            s["permits"][str(index)] = {**{name: body[name] for name in names}, "raw": sha256(raw)}
+        case "intended":
+            version, candidate, used = body["version"], body["candidate"], body.get("authorisation")
+            if body["action"] == "promote":
+                permit = s["permits"].get(str(used))
+                must(permit, "no unused authorisation stands behind it")
+                must(not s["halted"], "the run is halted")
+                must((permit["version"], permit["candidate"]) == (version, candidate), "another than was authorised")
+                must(permit["incumbent"] == live(s), "the incumbent has moved")
+                epoch = s["open"][str(permit["number"])]["staked"]["epoch"]
+                must(epoch == s["epoch"], "the epoch of its test has ended")
+                times = map(datetime.fromisoformat, (body["time"], permit["expires"]))
+                must(next(times) < next(times), "the authorisation has expired")
+            else:
+                must(version < len(s["versions"]) and version != s["live"], "no earlier version, or live already")
+                must(
+                    s["versions"][version]["candidate"]["digest"] == candidate, "another candidate than that version's"
+                )
+                must(used is None, "a rollback uses no authorisation")
+            s["intent"] = {"action": body["action"], "version": version, "candidate": candidate, "authorisation": used}
+        case "promoted" | "rolled-back":
+            must(intent and intent["action"] == {"promoted": "promote"}.get(kind, "rollback"), "no such intent is open")
+            same = (intent["version"], intent["candidate"]) == (body["version"], body["candidate"])
+            must(same, "another version than the one intended")
+            if kind == "promoted":
+                permit, found = s["permits"].pop(str(intent["authorisation"])), s["open"].get(str(body["number"]))
+                must(permit["number"] == body["number"], "another proposal than the one authorised")
+                known = {"candidate": found["built"], "index": intent["authorisation"], "raw": permit["raw"]}
+                s["versions"].append(known)
+                found["ended"] = True
+            else:
+                s["stake"] = None
+            s["intent"], s["live"], s["unwatched"] = None, body["version"], kind == "promoted"
+            s["epoch"], s["tests"], s["answered"] = s["epoch"] + 1, 0, {}
+        case "watched":
+            same = (body["version"], body["candidate"]) == (s["live"], live(s))
+            must(s["unwatched"] and same, "no promotion waits for its smoke test")
+            must(body["ok"] == (body.get("answers") == body["expected"]), "`ok` does not follow from the answers")
+            s["unwatched"] = False
+        case "voided":
+            own = found["permit"] is not None and intent and intent["authorisation"] == found["permit"]
+            must(own or not intent, "another intent is open")
+            s["permits"].pop(str(found["permit"]), None)
+            s["intent"], found["ended"] = None, True
+        case "halted":
+            s["halted"] = True
+        case "resumed":
+            must(s["halted"], "the run is not halted")
+            s["halted"] = False
+        case "key-rotated":
+            name, new = parse_key(body["new"], LOG_KEY, clause)
+            before = [parse_key(line) for line in s["keys"]]
+            must(body["old"] == s["keys"][-1], "`old` is not the key in force")
+            must(name == before[0][0] and new not in [key for _, key in before], "another name, or in force before")
+            s["keys"].append(body["new"])
+    if found and found["ended"]:
+        del s["open"][str(body["number"])]  # of what has come to its end, nothing is asked any more
+    s["size"], s["time"] = index + 1, body["time"]
 
 
 # -- §8 blobs, §9 models --------------------------------------------------------------------------------------------
@@ -916,17 +834,17 @@ FOLDS: dict[str, Callable[[State, dict[str, Any], bytes], None]] = {
 def check_blobs(run: Path, body: dict[str, Any], seen: dict[str, None]) -> None:
     """Every blob that an entry names is there, byte for byte, and every file of its source tree."""
     names = [body.get(name) for name in ("document", "change", "judgement", "answers", "evidence", "policy_sources")]
-    record = next((body[name] for name in ("candidate", "baseline") if isinstance(body.get(name), dict)), None)
-    if record is not None:
+    record = body.get("candidate", body.get("baseline"))
+    if type(record) is dict:
         names += [record[name] for name in ("weights", "schema_digest")]
         data = read(blob_path(run, record["source"]), BLOB, "§8.1")
         need(sha256(data) == record["source"], "§8.1", f"the blob {record['source']} has other bytes")
         manifest = strict_json(data, BLOB, "§8.2")
-        well = isinstance(manifest, dict) and all(map(check_of("d"), manifest.values()))
-        need(well, "§8.2", "a source tree is an object, path to digest")
+        need(misfit("tree", {"source": manifest}) is None, "§8.2", "a source tree is an object, path to digest")
         names += manifest.values()
+        seen[record["source"]] = None
     for name in names:
-        if isinstance(name, str) and name not in seen:
+        if name is not None and name not in seen:
             need(digest_of(blob_path(run, name), "§8.1") == name, "§8.1", f"the blob {name} has other bytes")
             seen[name] = None
             if len(seen) > 4096:
@@ -934,7 +852,6 @@ def check_blobs(run: Path, body: dict[str, Any], seen: dict[str, None]) -> None:
 
 
 def blob_path(run: Path, name: str) -> Path:
-    """Where a blob lies (§8.1)."""
     return run / "blobs" / "sha256" / name[7:9] / name[7:]
 
 
@@ -947,34 +864,32 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
     allowed = {s["live"], s["intent"]["version"] if s["intent"] else s["live"]}
     named = link in {f"models/{version}" for version in allowed}
     need(named, "§9.4", f"{link[:80]!a} is live, not version {s['live']}")
-    keys = [parse_key(line, LOG_KEY) for line in s["keys"]]
-    versions = list(enumerate(s["versions"]))
+    versions = [*s["versions"]]
     if link != f"models/{s['live']}" and s["intent"]["action"] == "promote":  # cut after the rename (§9.4)
-        index = s["intent"]["authorisation"]
-        permit = s["permits"][str(index)]
+        permit = s["permits"][str(s["intent"]["authorisation"])]
         made = s["open"][str(permit["number"])]["built"]
-        versions.append((permit["version"], {"candidate": made, "index": index, "raw": permit["raw"]}))
-    need_folders([run / "models"], "§9.1")
-    for version, known in versions:
+        versions.append({"candidate": made, "index": s["intent"]["authorisation"], "raw": permit["raw"]})
+    keys = [parse_key(line) for line in s["keys"]]
+    for version, known in enumerate(versions):
         folder, record = run / "models" / str(version), known["candidate"]
-        need_folders([folder, folder / "source"], "§9.1")
+        need_folder(folder / "source", "§9.1")
         files = {"recipe.json", "candidate.json", "authorisation.json", "authorisation.proof", "weights.safetensors"}
         try:
             names = set(os.listdir(folder))
+            need(names == files | {"source"}, "§9.1", f"models/{version} has other files than a version has")
+            tree = {path: digest_of(folder / "source" / path, "§9.2") for path in files_below(folder / "source")}
         except OSError as error:
             raise Invalid("§9.1", f"models/{version}: {error.strerror}") from None
-        need(names == files | {"source"}, "§9.1", f"models/{version} has other files than a version has")
-        recipe = read(folder / "recipe.json", BLOB, "§9.2")
+        recipe, source = read(folder / "recipe.json", BLOB, "§9.2"), sha256(encoded(tree))
         strict_json(recipe, BLOB, "§9.2")
-        tree = {path: digest_of(folder / "source" / path, "§9.2") for path in files_below(folder / "source")}
-        source, weights = digested(tree), digest_of(folder / "weights.safetensors", "§9.2")
-        parts = {"recipe": record["recipe"], "source": source, "weights": weights}
-        same = recipe == encoded(record["recipe"]) and digested(parts) == record["digest"]
+        weights = digest_of(folder / "weights.safetensors", "§9.2")
+        parts = encoded({"recipe": record["recipe"], "source": source, "weights": weights})
+        same = recipe == encoded(record["recipe"]) and sha256(parts) == record["digest"]
         same = same and (source, weights) == (record["source"], record["weights"])
         need(same, "§9.2", f"models/{version} is not the candidate that was authorised")
         # `flops` may be left out or null in the log; the file says it (§9.2).
-        told = read(folder / "candidate.json", BLOB, "§9.2")
-        need(told == encoded({"flops": None} | record), "§9.2", f"models/{version}: candidate.json is another")
+        told = read(folder / "candidate.json", BLOB, "§9.2") == encoded({"flops": None} | record)
+        need(told, "§9.2", f"models/{version}: candidate.json is another")
         entry = read(folder / "authorisation.json", ENTRY, "§9.3")
         need(sha256(entry) == known["raw"], "§9.3", f"models/{version}: not the entry that authorised it")
         note = check_proof(read(folder / "authorisation.proof", 2 * NOTE, "§9.3"), entry, known["index"], keys, tiles)
@@ -984,43 +899,31 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
             need(signed >= required, "§10.3", f"{signed} of {required} witnesses have cosigned what allowed {version}")
 
 
-def need_folders(places: list[Path], clause: str) -> None:
-    """What is called a folder here is one, and no link to another."""
-    for place in places:
-        need(place.is_dir() and not place.is_symlink(), clause, f"{place.name} is no folder, or a link to one")
-
-
 def files_below(root: Path) -> list[str]:
     """The files below a folder, by path; anything but files and folders is refused."""
     found: list[str] = []
     stack = [""]
     while stack:
         inner = stack.pop()
-        try:
-            with os.scandir(root / inner) as listing:
-                for each in listing:
-                    path = f"{inner}/{each.name}" if inner else each.name
-                    need(each.is_dir(follow_symlinks=False) or each.is_file(follow_symlinks=False), "§9.1", path[:80])
-                    (stack if each.is_dir(follow_symlinks=False) else found).append(path)
-        except OSError as error:
-            raise Invalid("§9.1", f"source/{inner}: {error.strerror}") from None
+        with os.scandir(root / inner) as listing:
+            for each in listing:
+                path = f"{inner}/{each.name}" if inner else each.name
+                need(each.is_dir(follow_symlinks=False) or each.is_file(follow_symlinks=False), "§9.1", path[:80])
+                (stack if each.is_dir(follow_symlinks=False) else found).append(path)
     return found
 
 
-def check_proof(data: bytes, entry: bytes, index: int, keys: list[tuple[str, bytes]], tiles: Tiles) -> bytes:
+def check_proof(data: bytes, entry: bytes, index: int, keys: list[Key], tiles: Tiles) -> bytes:
     """A tlog-proof of an entry, under a head that this log extends (§9.3); returns the head's note."""
     before, gap, note = data.partition(b"\n\n")
-    try:
-        lines = before.decode("ascii").split("\n")
-    except UnicodeDecodeError:
-        lines = []
+    lines = before.decode("ascii", "replace").split("\n")
     begun = gap and 2 <= len(lines) <= 65 and lines[0] == "c2sp.org/tlog-proof@v1" and lines[1].startswith("index ")
     need(begun, "§9.3", "authorisation.proof is no tlog-proof")
     need(number(lines[1][6:], "§9.3") == index, "§9.3", "the proof is of another entry")
     (origin, size, root), _ = open_head(note, keys, "§9.3")
     need(origin == keys[0][0], "§9.3", "the proof's tree head is that of another log")
     need(index < size, "§9.3", "the proof's tree head is older than the entry")
-    place, last, hashed = index, size - 1, leaf(entry)  # RFC 9162 §2.1.3.2
+    place, last, hashed = index, size - 1, hashlib.sha256(b"\x00" + entry).digest()  # RFC 9162 §2.1.3.2
     for line in lines[2:]:
         sibling = unbase64(line, "§9.3")
         need(last > 0 and len(sibling) == 32, "§9.3", "the inclusion proof is too long")
@@ -1048,7 +951,7 @@ def own(path: str, limit: int = 1 << 30) -> bytes:
         raise Unreadable(f"{path}: {error.strerror}") from None
 
 
-def own_keys(paths: list[str], kind: int) -> list[tuple[str, bytes]]:
+def own_keys(paths: list[str], kind: int) -> list[Key]:
     """The reader's own copies of keys."""
     found = []
     for path in paths:
@@ -1067,7 +970,7 @@ def load_saved(path: str) -> tuple[State | None, bytes]:
     try:
         saved = strict_json(data, 1 << 30, "--since")
         state, note = saved["state"], saved["head"]
-        whole = saved["digest"] == digested([note, state])
+        whole = saved["digest"] == sha256(encoded([note, state]))
         whole = whole and set(state) == set(beginning([("a", bytes(32))]))
     except (Invalid, KeyError, TypeError):
         whole = False
@@ -1078,18 +981,16 @@ def load_saved(path: str) -> tuple[State | None, bytes]:
 
 def verify(options: argparse.Namespace) -> dict[str, Any]:
     """The verdict on a run, as a report; Invalid where a MUST is broken, Unreadable for the reader's own files."""
-    run = Path(options.run)
+    run = Path(os.path.realpath(options.run))
+    straight.cache_clear()
     trusted = own_keys([options.key], LOG_KEY) if options.key else []
     witnesses = own_keys(options.witness, WITNESS_KEY)
-    listed = run / "keys" / "log.pub"
-    if trusted and not os.path.lexists(listed):
-        chain = trusted
-    else:
+    listed, chain = run / "keys" / "log.pub", trusted
+    if not trusted or os.path.lexists(listed):
         try:
             chain = parse_keys(read(listed, 1 << 16, "§2.2").decode())
         except UnicodeDecodeError:
             raise Invalid("§2.2", "keys/log.pub is not UTF-8") from None
-    need_folders([run / "log"], "§4.3")
     note = read(run / "log" / "checkpoint", NOTE, "§3.1")
     (origin, size, root), signers = open_head(note, [*chain, *(key for key in trusted if key not in chain)], "§3.1")
     tiles = Tiles(run / "log", size, root)
@@ -1101,24 +1002,24 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
         need(extended, "§11.1", f"the log does not extend the head of {old} entries that you hold")
         if path == options.since:
             skip, state = old, saved or state
-    if not options.log_only:
-        need_folders([run / "blobs"], "§8.1")
     blobs: dict[str, None] = {}
+    key = parse_key(state["keys"][-1])
     for bundle in range(state["size"] // 256, -(-size // 256)):
         for place, raw in enumerate(tiles.entries(bundle), bundle * 256):
             if place < state["size"]:
                 continue
             try:
-                key = parse_key(state["keys"][-1], LOG_KEY) if place % 256 == 0 or len(state["keys"]) > 1 else chain[0]
                 kind, body = open_entry(raw, *key, signed=place >= skip)
                 fold(state, kind, body, raw)
                 if not options.log_only:
                     check_blobs(run, body, blobs)
             except Invalid as error:
                 raise Invalid(error.clause, error.problem, place) from None
+            if kind == "key-rotated":
+                key = parse_key(body["new"])
     if not state["genesis"]:
         raise Invalid("§7.1", "the log is empty: no genesis", 0)
-    keys = [parse_key(line, LOG_KEY) for line in state["keys"]]
+    keys = [parse_key(line) for line in state["keys"]]
     need(keys == chain[: len(keys)], "§2.2", "keys/log.pub lists other keys than the log proves")
     need(keys[-1][1] in signers and keys[-1][0] == origin, "§3.2", "the tree head is not signed by the key in force")
     ours = not trusted or {key for _, key in trusted} & {key for _, key in keys}
@@ -1158,7 +1059,7 @@ def save(path: str, note: str, state: State) -> None:
     """Write where this verification ended, for --since; atomically."""
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(encoded({"head": note, "state": state, "digest": digested([note, state])}))
+        temporary.write_bytes(encoded({"head": note, "state": state, "digest": sha256(encoded([note, state]))}))
         temporary.replace(path)
     except OSError as error:
         raise Unreadable(f"{path}: {error.strerror}") from None

@@ -151,7 +151,7 @@ def verifications(folder: Path, size: int) -> None:
             print(f"{told} ({floor:.2f} s); peak {peak:.0f} MB", flush=True)
         note = (place / "log" / "checkpoint").read_bytes()
         (place / "log" / "checkpoint").write_bytes((place / "older").read_bytes())
-        run(*programs["verify.py"], place, "--key", key, "--save", saved, "--log-only")
+        run(*programs["verify.py"], place, "--key", key, "--save", saved)
         (place / "log" / "checkpoint").write_bytes(note)
         floor = signature_floor(place) * NEW
         idle, _ = run(*programs["verify.py"], "--help")
