@@ -20,7 +20,7 @@ from typing import Any
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
-from harness.entries import Entry, kind_of
+from harness.entries import blob_digests, candidate_of, kind_of
 from harness.errors import AuditError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
 from harness.journal import Step, verify
@@ -197,9 +197,9 @@ class _Blobs:
         """Every blob that an entry names is there, byte for byte (FORMAT §8); AuditError names the entry."""
         for name in sorted(blob_digests(step.entry)):
             self._one(name, step)
-        for source in sorted(_sources(step.entry)):
-            for name in self._manifest(source, step):
-                self._one(name, step)
+        candidate = candidate_of(step.entry)
+        for name in () if candidate is None else self._manifest(candidate.source, step):
+            self._one(name, step)
 
     def _one(self, name: str, step: Step[Order]) -> None:
         if name in self._seen:
@@ -223,11 +223,6 @@ class _Blobs:
         if not all(isinstance(name, str) and _DIGEST.fullmatch(name) for name in named):
             raise AuditError("a source tree that is no object of digests", where=f"entry {step.index}", clause="§8.2")
         return sorted(map(str, named))
-
-
-def _sources(entry: Entry) -> set[str]:
-    candidate = getattr(entry, "candidate", None) or getattr(entry, "baseline", None)
-    return set() if candidate is None or isinstance(candidate, str) else {candidate.source}
 
 
 def _check_models(folder: RunFolder, reader: LogReader, state: Order) -> None:
@@ -322,16 +317,3 @@ def _small(path: Path, clause: str) -> bytes:
     except OSError as error:
         raise AuditError(f"cannot be read: {error.strerror}", where=str(path), clause=clause) from error
     raise AuditError("not a small regular file", where=str(path), clause=clause)
-
-
-def blob_digests(entry: Entry) -> set[str]:
-    """The blobs behind an entry: each must be there, byte for byte."""
-    found: set[str] = set()
-    for name in ("document", "change", "judgement", "answers", "evidence", "policy_sources"):
-        value = getattr(entry, name, None)
-        if isinstance(value, str):
-            found.add(value)
-    candidate = getattr(entry, "candidate", None) or getattr(entry, "baseline", None)
-    if candidate is not None and not isinstance(candidate, str):
-        found |= {candidate.weights, candidate.source, candidate.schema_digest}
-    return found

@@ -46,6 +46,13 @@ _TIME = re.compile(
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
+# The members of each part, which has no others.
+_ENVELOPE = {"payload", "payloadType", "signatures"}
+_SIGNATURE = {"keyid", "sig"}
+_STATEMENT = {"_type", "predicateType", "subject", "predicate"}
+_SUBJECT = {"name", "digest"}
+_DIGESTS = {"sha256"}
+
 ROTATION = "key-rotated"
 """The one kind with two signatures; its body names the verifier key that follows as `new` (FORMAT §5.4)."""
 
@@ -132,17 +139,11 @@ def unseal(raw: bytes, verifier: Verifier) -> Entry:
         statement = parse_json(payload, max_bytes=MAX_ENTRY)
     except CanonicalError as error:
         raise AuditError(f"the payload is not JSON: {error}", clause="§1.2") from error
-    match statement:
-        case {
-            "_type": str(kind_of_statement),
-            "predicateType": str(predicate_type),
-            "subject": list(listed),
-            "predicate": dict(body),
-            **rest,
-        } if not rest and kind_of_statement == _STATEMENT_TYPE:
-            pass
-        case _:
-            raise AuditError("not an in-toto Statement v1", clause="§5.5")
+    if not isinstance(statement, dict) or statement.keys() != _STATEMENT or statement["_type"] != _STATEMENT_TYPE:
+        raise AuditError("not an in-toto Statement v1", clause="§5.5")
+    predicate_type, listed, body = statement["predicateType"], statement["subject"], statement["predicate"]
+    if not (isinstance(predicate_type, str) and isinstance(listed, list) and isinstance(body, dict)):
+        raise AuditError("not an in-toto Statement v1", clause="§5.5")
     if predicate_type == summary.TYPE:
         kind, body = summary.KIND, summary.body(verifier.name, body)
     elif predicate_type.startswith(_PREDICATE_TYPE) and predicate_type != _PREDICATE_TYPE + summary.KIND:
@@ -187,13 +188,9 @@ def _open(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Take an envelope apart: payload, and (key id, signature) of each signer; nothing is verified."""
     try:
         envelope = parse_json(raw, max_bytes=MAX_ENTRY)
-        match envelope:
-            case {
-                "payload": str(payload),
-                "payloadType": str(payload_type),
-                "signatures": list(signatures),
-                **rest,
-            } if not rest and 1 <= len(signatures) <= 2 and payload_type == PAYLOAD_TYPE:
+        if isinstance(envelope, dict) and envelope.keys() == _ENVELOPE and envelope["payloadType"] == PAYLOAD_TYPE:
+            payload, signatures = envelope["payload"], envelope["signatures"]
+            if isinstance(payload, str) and isinstance(signatures, list) and 1 <= len(signatures) <= 2:
                 return decode_base64(payload), [_signature(each) for each in signatures]
     except CanonicalError as error:
         raise AuditError(f"not a DSSE envelope: {error}", clause="§5.1") from error
@@ -201,25 +198,30 @@ def _open(raw: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
 
 
 def _signature(value: Json) -> tuple[str, bytes]:
-    match value:
-        case {"keyid": str(keyid), "sig": str(signature), **rest} if not rest:
+    if isinstance(value, dict) and value.keys() == _SIGNATURE:
+        keyid, signature = value["keyid"], value["sig"]
+        if isinstance(keyid, str) and isinstance(signature, str):
             return keyid, decode_base64(signature)
     raise AuditError("a signature is `keyid` and `sig`", clause="§5.1")
 
 
 def _subjects(listed: list[Json]) -> dict[str, str]:
-    subjects: dict[str, str] = {}
-    for item in listed:
-        match item:
-            case {"name": str(name), "digest": {"sha256": str(hexadecimal), **others}, **rest} if (
-                not rest and not others and name not in subjects and _HEX.fullmatch(hexadecimal)
-            ):
-                subjects[name] = f"sha256:{hexadecimal}"
-            case _:
-                raise AuditError("a subject that is not a name of its own with one SHA-256 digest", clause="§5.8")
+    subjects = dict(map(_subject, listed))
+    if len(subjects) != len(listed):
+        raise AuditError("two subjects of one name", clause="§5.8")
     if not subjects:
         raise AuditError("a Statement without a subject", clause="§5.8")
     return subjects
+
+
+def _subject(value: Json) -> tuple[str, str]:
+    if isinstance(value, dict) and value.keys() == _SUBJECT:
+        name, digests = value["name"], value["digest"]
+        if isinstance(name, str) and isinstance(digests, dict) and digests.keys() == _DIGESTS:
+            hexadecimal = digests["sha256"]
+            if isinstance(hexadecimal, str) and _HEX.fullmatch(hexadecimal):
+                return name, f"sha256:{hexadecimal}"
+    raise AuditError("a subject that is not a name with one SHA-256 digest", clause="§5.8")
 
 
 def _check_parts(kind: str, body: Mapping[str, Any], subjects: Mapping[str, str]) -> None:

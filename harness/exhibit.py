@@ -13,8 +13,7 @@ import json
 from typing import Any
 
 from harness.artifacts import BlobStore
-from harness.auditing import blob_digests
-from harness.entries import Entry, kind_of, read_entry
+from harness.entries import Entry, blob_digests, kind_of, read_entry
 from harness.envelope import key_hint, unseal
 from harness.errors import ArtifactError, AuditError, ConfigError
 from harness.folder import RunFolder

@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -133,7 +134,7 @@ class Verifier:
         except InvalidSignature as error:
             raise AuditError(f"the signature is not that of {self.name}") from error
 
-    @property
+    @cached_property
     def _public(self) -> Ed25519PublicKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 

@@ -61,7 +61,7 @@ def advance(order: Some, index: int, entry: Entry) -> Some:
         raise StateError("genesis comes first, and once", where=f"entry {index}", clause="§7.1")
     if order.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
         raise StateError("an intent is open: its outcome comes first", where=f"entry {index}", clause="§7.2")
-    return replace(order, size=index + 1, last_time=entry.time, **_changes(order, index, entry, illegal))
+    return order.after(size=index + 1, last_time=entry.time, **_changes(order, index, entry, illegal))
 
 
 Illegal = Callable[[str], StateError]

@@ -144,8 +144,7 @@ def fold(state: RunState, index: int, entry: Entry) -> RunState:
     """The state after `entry`, which stands at `index`; StateError where it may not stand there."""
     after = advance(state, index, entry)
     gap = 0.0 if isinstance(entry, (Genesis, Started)) else _seconds(state.last_time, entry.time)
-    return replace(
-        after,
+    return after.after(
         active_seconds=state.active_seconds + gap,
         history=state.history.after(entry),
         **_record(state, index, entry, after),
