@@ -27,6 +27,8 @@ def policy_check(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACKâ€
             )
         for problem in report.problems:
             print(f"{problem.where}: {problem.message}" + (f" ({problem.remedy})" if problem.remedy else ""))
+        for warning in report.warnings:
+            print(f"{warning.where}: warning: {warning.message} ({warning.remedy})")
         print("ok" if report.ok else f"{len(report.problems)} problem(s)")
     if not report.ok:
         raise typer.Exit(REJECTED)
