@@ -202,12 +202,17 @@ def examine(
     return policies, problems
 
 
-def _read(path: Path, name: str, params: Mapping[str, Any]) -> PolicySource:
+def read_text(path: Path, name: str | None = None) -> str:
+    """Return the text of a policy file; PolicyError where it cannot be read."""
     try:
-        return PolicySource(name=name, text=path.read_text(encoding="utf-8"), params=dict(params))
+        return path.read_bytes().decode("utf-8")  # with its own ends of lines: a digest covers them
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise PolicyError(f"cannot be read: {why}", where=name) from error
+        raise PolicyError(f"cannot be read: {why}", where=name or path.as_posix()) from error
+
+
+def _read(path: Path, name: str, params: Mapping[str, Any]) -> PolicySource:
+    return PolicySource(name=name, text=read_text(path, name), params=dict(params))
 
 
 def _problem(error: LockgateError) -> Problem:

@@ -73,6 +73,10 @@ class Located:
                 return f"{self.name}:{place.line}:{place.column}"
         return f"{self.name}:1:1"
 
+    def place_of(self, path: Path) -> Place:
+        """Return where the entry at `path` starts, its key included; KeyError."""
+        return self._entries[path]
+
     def place(self, path: Path) -> Place:
         """Return where the value at `path` itself starts, after its key (nearest parent if it is not there)."""
         return self._values.get(path) or Place(self.line(path), 1)
