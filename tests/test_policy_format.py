@@ -20,7 +20,7 @@ UNTIDY = """\
 
 
 # header
-kind: ChangePolicy  
+kind: ChangePolicy \x20
 apiVersion: lockgate/v1
 # about the rules
 # two lines
