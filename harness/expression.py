@@ -11,11 +11,13 @@ about expressions; `Tree` is what such a proof would read.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
+from harness.expression_advice import advise
 from harness.expression_tree import CompileError, Tree
 from harness.policy_document import PACKAGE, ListOf, MapOf, Message, Scalar, Shape, descriptor
 
@@ -82,6 +84,8 @@ class Expression:
         self.type = tree.type_name
         self.reads = tree.reads()
         self.names = tree.names()
+        self.unordered = tree.unordered
+        """Whether the value is a list in the order in which a map was walked, which is none."""
         self._runnable = runnable
         self._environment = environment
 
@@ -92,8 +96,11 @@ class Expression:
         try:
             value = self._runnable.eval(activation)  # ok: CEL, typed and bounded, in the judge's process
             if value.type() == cel.Type.ERROR or value.type() == cel.Type.UNKNOWN:
-                return Failed(str(value.value())[:MAX_SHOWN])
-            return value.plain_value()
+                # which of several entries fails first is chance, and a judgement must come out the same again
+                why = "it fails for an entry of a map" if self.tree.fails_in_a_map else str(value.value())
+                return Failed(why[:MAX_SHOWN])
+            plain = value.plain_value()
+            return in_order(plain) if self.unordered else plain
         except Exception as error:  # noqa: BLE001 - its budgets raise, and whatever else it raises is no value either
             return Failed((str(error) or type(error).__name__)[:MAX_SHOWN])
 
@@ -117,6 +124,8 @@ class Environment:
 
         self._pool = descriptor_pool.DescriptorPool()
         self._pool.Add(descriptor(shapes))
+        self._shapes = dict(shapes)
+        self._unordered: set[str] = set()
         self._types = {name: _type(shape) for name, shape in shapes.items()}
         self._config = cel.NewEnvConfigFromYaml(_CONFIG)
         self._typed: Any = None
@@ -125,6 +134,8 @@ class Environment:
     def declare(self, name: str, expression: Expression) -> None:
         """Add a variable of the type of its expression, so that its uses are checked, too."""
         self._types[name] = expression.tree.type
+        if expression.unordered:
+            self._unordered.add(name)
         self._typed = self._dynamic = None
 
     def __contains__(self, name: str) -> bool:
@@ -149,16 +160,25 @@ class Environment:
         except Exception as error:
             match = _ERROR.search(str(error))
             if match:
-                raise CompileError(match[3], line=int(match[1]), column=int(match[2])) from error
+                raise self._mistake(text, match[3], int(match[1]), int(match[2])) from error
             raise CompileError(str(error)[:MAX_SHOWN]) from error
-        tree = Tree(text, serialized, compiled.return_type())
+        tree = Tree(text, serialized, compiled.return_type(), self._unordered)
         if boolean:
             if tree.type_name != "BOOL":
-                raise CompileError(f"is of type {tree.type_name}, not BOOL")
+                raise CompileError(f"is of type {tree.type_name}, not BOOL", remedy="compare it with something")
             if not tree.names() & set(self._types) - {"params"}:
-                raise CompileError("reads nothing of the document, so it is always the same")
+                remedy = "read a field of the document (policies/SCHEMA.md), or leave the rule out"
+                raise CompileError("reads nothing of the document, so it is always the same", remedy=remedy)
         tree.lint()
         return Expression(text, tree, runnable, self)
+
+    def _mistake(self, text: str, message: str, line: int, column: int) -> CompileError:
+        """Return the compiler's complaint with what to write instead."""
+        offset = sum(len(each) + 1 for each in text.split("\n")[: line - 1]) + column - 1
+        names = {**{name: Scalar("string") for name in self._types}, **self._shapes}
+        remedy = advise(message, text, offset, names, FUNCTIONS)
+        message = message.replace(" (in container '')", "")[:MAX_SHOWN]
+        return CompileError(message, line=line, column=column, remedy=remedy)
 
     def _environments(self) -> tuple[Any, Any]:
         from cel_expr_python import cel
@@ -168,6 +188,13 @@ class Environment:
             self._typed = cel.NewEnv(descriptor_pool=self._pool, config=self._config, variables=self._types)
             self._dynamic = cel.NewEnv(config=self._config, variables=untyped)
         return self._typed, self._dynamic
+
+
+def in_order(value: Any) -> Any:
+    """Return a value with every list in it sorted, for what has no order of its own."""
+    if isinstance(value, list):
+        return sorted((in_order(item) for item in value), key=lambda item: json.dumps(shown(item), sort_keys=True))
+    return {key: in_order(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def shown(value: Any, depth: int = 4) -> Any:

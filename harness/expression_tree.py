@@ -3,14 +3,15 @@
 The lints refuse what CEL allows and an author of a guard rarely means:
   - an error hidden by `||`, by `exists`, or by `&&` below a negation (`err || true` is true);
   - `all(...)` or `!exists(...)` over a list that may be empty, with no word about its size;
-  - comparisons that NaN turns the wrong way; `dyn`; rules that read nothing.
+  - comparisons that NaN turns the wrong way; `dyn`; rules that read nothing;
+  - a list made by walking a map, where its order would show: the order is another at every evaluation.
 
 The tree is decoded from what the compiler serializes, so that there is one parser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any
 
@@ -104,14 +105,17 @@ def _typed(field: Any, kind: str) -> None:
 
 _COMPARISONS = {"_<_": "<", "_<=_": "<=", "_>_": ">", "_>=_": ">="}
 _ARITHMETIC = frozenset({"_+_", "_-_", "_*_", "_/_"})
-_FALLIBLE = frozenset({"_[_]", "_/_", "_%_", "_*_", "int", "uint", "double", "timestamp", "duration", "bytes"})
+_FALLIBLE = frozenset({"_[_]", "_/_", "_%_", "_*_", "int", "uint", "double", "bool", "timestamp", "duration", "bytes"})
 
 
 class Tree:
     """The checked syntax tree of an expression."""
 
-    def __init__(self, text: str, serialized: bytes, kind: Any) -> None:
-        """Decode; raises CompileError when the compiler's output is not what this version knows."""
+    def __init__(self, text: str, serialized: bytes, kind: Any, unordered: Collection[str] = ()) -> None:
+        """Decode; `unordered` are the variables whose lists have no order.
+
+        Raises CompileError when the compiler's output is not what this version knows.
+        """
         from google.protobuf import any_pb2
         from google.protobuf.message import DecodeError
 
@@ -128,6 +132,7 @@ class Tree:
             raise CompileError("compiles to something that this version cannot read")
         self.root = self._checked.expr
         self._own_keys = self._find_own_keys()
+        self._unordered = unordered
 
     def walk(self) -> Iterator[Any]:
         """Yield every node."""
@@ -156,8 +161,21 @@ class Tree:
             waiting.extend(reversed(list(_children(node))))
         return paths
 
+    @property
+    def unordered(self) -> bool:
+        """Whether the value is, or holds, a list made by walking a map."""
+        return self._has_no_order(self.root)
+
+    @property
+    def fails_in_a_map(self) -> bool:
+        """Whether it walks a map with a body that can fail, so that which entry fails first is chance."""
+        walks = (node for node in self.walk() if node.HasField("loop") and self._is_map(node.loop.range))
+        return any(self._fallible(node.loop.step) for node in walks)
+
     def lint(self) -> None:
-        """Raise CompileError for what can admit by mistake."""
+        """Raise CompileError for what can admit by mistake, or come out otherwise when it is judged again."""
+        for node in self.walk():
+            self._lint_order(node)
         sizes = {_path(a) for n in self.walk() if _calls(n, "size") for a in (*n.call.args, n.call.target)}
         # (node, positive): positive where true here can only help the whole to be true, and an error is not hidden
         waiting: list[tuple[Any, bool]] = [(self.root, True)]
@@ -192,6 +210,38 @@ class Tree:
             raise self._refuse(
                 node, f"{sign} on a computed number, in a place where NaN would pass", "turn the comparison round"
             )
+
+    def _lint_order(self, node: Any) -> None:
+        """Refuse what would show the order of a list that has none."""
+        call = node.call.function if node.HasField("call") else ""
+        if call in ("", "size", "@in", "_?_:_", "_+_") or call.startswith("@"):
+            return  # a sum or a choice of such lists has no order either, which is seen where it is used
+        if any(map(self._has_no_order, (*node.call.args, node.call.target))):
+            sign = call.strip("_")
+            raise self._refuse(
+                node,
+                f"{sign} on a list made by walking a map, which has no fixed order: a replay would come out otherwise",
+                "say how many with size(...), ask with in, exists or all, or keep the list in audit",
+            )
+
+    def _has_no_order(self, node: Any) -> bool:
+        if node.HasField("ident"):
+            return node.ident.name in self._unordered
+        if node.HasField("loop"):
+            loop = node.loop
+            if not loop.start.HasField("list"):
+                return False
+            bodies = [each for each in Tree.walk_from(loop.step) if each.HasField("list")]
+            inner = any(map(self._has_no_order, (loop.range, *bodies)))
+            return inner or self._is_map(loop.range)
+        if node.HasField("call"):
+            call = node.call
+            return call.function in ("_+_", "_?_:_") and any(map(self._has_no_order, call.args))
+        inside = (*node.list.elements, *(entry.value for entry in node.struct.entries))
+        return any(map(self._has_no_order, inside))
+
+    def _is_map(self, node: Any) -> bool:
+        return bool(self._checked.types[node.id].HasField("map"))
 
     def _lint_loop(self, node: Any, sizes: set[str], *, positive: bool) -> Iterator[tuple[Any, bool]]:
         loop = node.loop
@@ -236,8 +286,9 @@ class Tree:
         found: dict[str, set[str]] = {}
         for node in self.walk():
             if node.HasField("loop"):
-                is_map = self._checked.types[node.loop.range.id].HasField("map")
-                found.setdefault(node.loop.variable, set()).add(_path(node.loop.range) if is_map else "")
+                found.setdefault(node.loop.variable, set()).add(
+                    _path(node.loop.range) if self._is_map(node.loop.range) else ""
+                )
         return {variable: ranges.pop() for variable, ranges in found.items() if len(ranges) == 1 and "" not in ranges}
 
     def _own_key(self, node: Any) -> bool:
@@ -250,7 +301,7 @@ class Tree:
     def _looks_up(self, node: Any) -> bool:
         """Return whether a node selects a key of a map, which may not be there."""
         select = node.HasField("select") and not node.select.test
-        return select and bool(self._checked.types[node.select.operand.id].HasField("map"))
+        return select and self._is_map(node.select.operand)
 
     def _double(self, node: Any) -> bool:
         return bool(self._checked.types[node.id].primitive == _TYPE_DOUBLE)

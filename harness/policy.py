@@ -21,7 +21,7 @@ from typing import Any
 
 from harness.canonical import digest_json
 from harness.errors import LockgateError, PolicyError
-from harness.policy_compiler import Problem, compile_policy
+from harness.policy_compiler import Problem, compile_policy, unused
 from harness.policy_document import KINDS, STAGES, Stage
 from harness.policy_file import TEST_SUFFIX, Policy, PolicySource, parse_source
 from harness.records import Digest, Kind, Record
@@ -68,6 +68,7 @@ class CheckReport(Record):
     ok: bool
     policies: list[PolicySummary]
     problems: list[Problem]
+    warnings: list[Problem]
     uncovered: list[str]
 
 
@@ -140,13 +141,15 @@ def check(paths: Sequence[Path]) -> CheckReport:
             sources.append(_read(path, path.as_posix(), {}))
         except LockgateError as error:
             problems.append(_problem(error))
-    policies, more = examine(tuple(sources))
+    warnings: list[Problem] = []
+    policies, more = examine(tuple(sources), warnings)
     problems += more
     covered = PolicySet(digest_json([]), (), tuple(policies)).uncovered()
     return CheckReport(
         ok=not problems and bool(policies),
         policies=[summary(policy) for policy in policies],
         problems=problems,
+        warnings=warnings,
         uncovered=[f"{kind} at {stage}" for stage, kind in covered],
     )
 
@@ -165,24 +168,32 @@ def summary(policy: Policy) -> PolicySummary:
     )
 
 
-def examine(sources: Sequence[PolicySource]) -> tuple[list[Policy], list[Problem]]:
-    """Return the policies that load, and every problem of those that do not or do not compile."""
+def examine(
+    sources: Sequence[PolicySource], warnings: list[Problem] | None = None
+) -> tuple[list[Policy], list[Problem]]:
+    """Return the policies that load, and every problem of those that do not or do not compile.
+
+    What is no error, and yet seldom meant, is added to `warnings`.
+    """
     policies: list[Policy] = []
     problems: list[Problem] = []
     for source in sources:
         try:
-            loaded = parse_source(source)
+            loaded = parse_source(source, lambda error: problems.append(_problem(error)))
         except LockgateError as error:
             problems.append(_problem(error))
             continue
         for policy in loaded:
-            compile_policy(policy, problems)
+            before = len(problems)
+            compiled = compile_policy(policy, problems)
+            if warnings is not None and len(problems) == before:
+                warnings += unused(compiled)
         policies += loaded
     names: dict[str, Policy] = {}
     for policy in policies:
         first = names.setdefault(policy.name, policy)
         if first is not policy:
-            where = policy.located.where(("metadata", "name"))
+            where = policy.located.at(("metadata", "name"))
             problems.append(
                 Problem(where=where, message=f"a policy called {policy.name} stands in {first.located.name}, too")
             )
@@ -191,12 +202,17 @@ def examine(sources: Sequence[PolicySource]) -> tuple[list[Policy], list[Problem
     return policies, problems
 
 
-def _read(path: Path, name: str, params: Mapping[str, Any]) -> PolicySource:
+def read_text(path: Path, name: str | None = None) -> str:
+    """Return the text of a policy file; PolicyError where it cannot be read."""
     try:
-        return PolicySource(name=name, text=path.read_text(encoding="utf-8"), params=dict(params))
+        return path.read_bytes().decode("utf-8")  # with its own ends of lines: a digest covers them
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise PolicyError(f"cannot be read: {why}", where=name) from error
+        raise PolicyError(f"cannot be read: {why}", where=name or path.as_posix()) from error
+
+
+def _read(path: Path, name: str, params: Mapping[str, Any]) -> PolicySource:
+    return PolicySource(name=name, text=read_text(path, name), params=dict(params))
 
 
 def _problem(error: LockgateError) -> Problem:

@@ -70,17 +70,18 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
             problems.append(Problem(where=where, message=error.message, remedy=error.remedy or ""))
             return None
 
-    def reject(path: YamlPath, message: str) -> None:
+    def reject(path: YamlPath, message: str, remedy: str) -> None:
         if problems is None:
-            raise PolicyError(message, where=located.where(path))
-        problems.append(Problem(where=located.where(path), message=message))
+            raise PolicyError(message, where=located.at(path), remedy=remedy)
+        problems.append(Problem(where=located.at(path), message=message, remedy=remedy))
 
     variables = []
     of_people = {"approvals"}
     for index, variable in enumerate(document.variables):
         here: YamlPath = ("variables", index)
         if not is_identifier(variable.name) or variable.name in environment:
-            reject((*here, "name"), f"a variable cannot be called {variable.name!r}: reserved, taken or no identifier")
+            why = f"a variable cannot be called {variable.name!r}: reserved, taken or no identifier"
+            reject((*here, "name"), why, "choose other lower_case_words")
             continue
         expression = compile_at(variable.expr, (*here, "expr"))
         if expression:
@@ -94,10 +95,29 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         require = compile_at(rule.require, (*here, "require"), boolean=True)
         message = compile_at(rule.messageExpr, (*here, "messageExpr")) if rule.messageExpr else None
         if message and message.type != "STRING":
-            reject((*here, "messageExpr"), f"a message must be a string, not {message.type}")
+            reject((*here, "messageExpr"), f"a message must be a string, not {message.type}", "write string(...)")
         audit = {name: compile_at(text, (*here, "audit", name)) for name, text in rule.audit.items()}
         if require:
             kept = {name: expression for name, expression in audit.items() if expression}
             asks = bool(require.names & of_people)
             rules.append(CompiledRule(rule, located.where((*here, "id")), require, asks, message, kept))
     return CompiledPolicy(policy, environment, tuple(variables), tuple(rules))
+
+
+def unused(compiled: CompiledPolicy) -> list[Problem]:
+    """Return what a policy declares and no expression of it reads: often a rule that was meant and not written."""
+    policy = compiled.policy
+    rules = (each for rule in compiled.rules for each in (rule.require, rule.message, *rule.audit.values()) if each)
+    trees = [expression.tree for expression in (*(each for _, each in compiled.variables), *rules)]
+    names = {name for tree in trees for name in tree.names()}
+    paths = {path for tree in trees for path in tree.reads()}
+    unread: list[tuple[YamlPath, str]] = [
+        *((("params", n), f"no rule reads params.{n}") for n in policy.params if f"params.{n}" not in paths),
+        *(
+            (("variables", index), f"no rule reads the variable {variable.name}")
+            for index, variable in enumerate(policy.document.variables)
+            if variable.name not in names
+        ),
+    ]
+    remedy = "use it, or leave it out"
+    return [Problem(where=policy.located.at(path), message=why, remedy=remedy) for path, why in unread]

@@ -5,15 +5,17 @@ It does not cover what the expressions mean (`policy_compiler`) or sets of polic
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, StringConstraints, ValidationError
 
 from harness.errors import ConfigError, PolicyError
 from harness.expression import is_identifier
+from harness.expression_advice import near
 from harness.policy_document import KINDS, ListOf, MapOf, Scalar, Shape, Stage
-from harness.records import Kind, Record, first_problem
+from harness.records import Kind, Record
 from harness.strict_yaml import Located, load_all
 
 TEST_SUFFIX = ".test.yaml"
@@ -113,8 +115,12 @@ class Policy:
         return KINDS if self.document.match.kinds == "all" else tuple(self.document.match.kinds)
 
 
-def parse_source(source: PolicySource) -> list[Policy]:
-    """Parse one file, and put the overrides where they belong."""
+def parse_source(source: PolicySource, report: Callable[[PolicyError], None] | None = None) -> list[Policy]:
+    """Parse one file, and put the overrides where they belong.
+
+    What is wrong with one of its policies goes to `report`, and that policy is left out; without `report` the first
+    such PolicyError is raised. A file that is not YAML raises it anyhow.
+    """
     try:
         documents = load_all(source.text, source.name)
     except ConfigError as error:
@@ -123,30 +129,89 @@ def parse_source(source: PolicySource) -> list[Policy]:
     known: set[str] = set()
     rules: dict[str, str] = {}
     for located in documents:
-        try:
-            document = PolicyFile.parse(located.value)
-        except ValidationError as error:
-            path = tuple(error.errors(include_url=False)[0]["loc"])
-            name, message = first_problem(error)
-            raise PolicyError(f"{name}: {message}", where=located.where(path)) from error
-        for index, rule in enumerate(document.rules):
-            where = located.where(("rules", index, "id"))
-            if rule.id in rules:
-                raise PolicyError(f"the rule id {rule.id} is taken, at {rules[rule.id]}", where=where)
-            rules[rule.id] = where
-        params = {}
-        for name, value in document.params.items():
-            where = located.where(("params", name))
-            if not is_identifier(name):
-                raise PolicyError(f"a rule cannot name the param {name!r}", where=where, remedy="lower_case_words")
-            shape = shape_of_value(value, where)
-            params[name] = _override(shape, source.params[name], name) if name in source.params else value
-        known |= set(params)
-        policies.append(Policy(document, params, located))
-    unknown = sorted(set(source.params) - known)
-    if unknown:
-        raise PolicyError(f"has no param {unknown[0]!r} to override", where=source.name)
+        errors: list[PolicyError] = []
+        policy = _parse(located, source.params, rules, errors)
+        for each in errors:
+            if report is None:
+                raise each
+            report(each)
+        if policy is not None:
+            known |= set(policy.params)
+            policies += [] if errors else [policy]
+        else:
+            known |= set(source.params)  # what it declares is not known
+    for name in sorted(set(source.params) - known):
+        meant = near(name, known)
+        remedy = f"did you mean {meant}?" if meant else None
+        raise PolicyError(f"has no param {name!r} to override", where=f"{source.name}:1:1", remedy=remedy)
     return policies
+
+
+def _parse(
+    located: Located, overrides: dict[str, Any], rules: dict[str, str], errors: list[PolicyError]
+) -> Policy | None:
+    """Read one document of a file; what is wrong with it is added to `errors`."""
+    try:
+        document = PolicyFile.parse(located.value)
+    except ValidationError as error:
+        errors += schema_errors(error, located, PolicyFile)
+        return None
+    for index, rule in enumerate(document.rules):
+        where = located.at(("rules", index, "id"))
+        if rule.id in rules:
+            errors.append(PolicyError(f"the rule id {rule.id} is taken, at {rules[rule.id]}", where=where))
+        rules.setdefault(rule.id, where)
+    params = {}
+    for name, value in document.params.items():
+        where = located.at(("params", name))
+        if not is_identifier(name):
+            message = f"a rule cannot name the param {name!r}"
+            errors.append(PolicyError(message, where=where, remedy="write lower_case_words"))
+            continue
+        try:
+            shape = shape_of_value(value, where)
+            params[name] = _override(shape, overrides[name], name) if name in overrides else value
+        except PolicyError as error:
+            errors.append(error)
+    return Policy(document, params, located)
+
+
+def schema_errors(error: ValidationError, located: Located, record: type[Record]) -> list[PolicyError]:
+    """Return every way in which a file is not of its record, each with its place and what to write instead."""
+    found = []
+    misspelt = set()
+    problems = error.errors(include_url=False, include_context=False)
+    for problem in sorted(problems, key=lambda problem: problem["type"] != "extra_forbidden"):
+        # a union's branches have names of their own in the path, which the file lacks
+        path = tuple(part for part in problem["loc"] if not (isinstance(part, str) and "[" in part) and part != "all")
+        parent = _record_at(record, path[:-1])
+        name = ".".join(str(part) for part in path) or "(top)"
+        message, remedy = str(problem["msg"]), None
+        if not path:
+            remedy = f"write a mapping with {', '.join(record.model_fields)}"
+        elif problem["type"] == "extra_forbidden" and parent is not None:
+            meant = near(str(path[-1]), parent.model_fields)
+            remedy = f"did you mean {meant}?" if meant else f"there is {', '.join(parent.model_fields)}"
+            misspelt.add((*path[:-1], meant))
+        elif problem["type"] == "missing" and path in misspelt:
+            continue  # told already
+        elif parent is not None and path[-1] in parent.model_fields:
+            remedy = parent.model_fields[str(path[-1])].description
+        found.append(PolicyError(f"{name}: {message}", where=located.at(path), remedy=remedy))
+    # the branches of a union complain one by one about one value
+    return list({error.where: error for error in reversed(found)}.values())[::-1]
+
+
+def _record_at(record: type[Record], path: Sequence[str | int]) -> type[Record] | None:
+    """Return the record that stands at a path of a file."""
+    here: Any = record
+    for part in path:
+        if isinstance(part, str) and isinstance(here, type) and issubclass(here, Record):
+            field = here.model_fields.get(part)
+            here = field.annotation if field else None
+        else:
+            here = (get_args(here) or (None,))[-1]
+    return here if isinstance(here, type) and issubclass(here, Record) else None
 
 
 _SCALARS: dict[type, Literal["string", "int", "double", "bool"]] = {
@@ -165,7 +230,7 @@ def shape_of_value(value: Any, where: str) -> Shape:
     kinds = {type(item) for item in items}
     if len(kinds) != 1 or not kinds <= set(_SCALARS):
         message = "a param is a string, number or boolean, or a list or map, not empty, of one kind of these"
-        raise PolicyError(message, where=where)
+        raise PolicyError(message, where=where, remedy="write [a, b], and 1.0 beside other doubles")
     keys = list(value) if isinstance(value, dict) else []
     if any("\0" in text for text in (*items, *keys) if isinstance(text, str)):
         raise PolicyError("a param holds a NUL", where=where)

@@ -18,9 +18,9 @@ from harness.judgement import Judgement, Outcome, RuleVerdict
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_compiler import Problem
 from harness.policy_document import Stage
-from harness.policy_file import TEST_SUFFIX, PolicySource
+from harness.policy_file import TEST_SUFFIX, PolicySource, schema_errors
 from harness.policy_suite import Case, Suite, base_document, document_of
-from harness.records import Record, first_problem
+from harness.records import Record
 from harness.strict_yaml import Located, load
 
 
@@ -105,11 +105,9 @@ def _suite(located: Located) -> Suite:
     try:
         suite = Suite.parse(located.value)
     except ValidationError as error:
-        where = located.where(tuple(error.errors(include_url=False)[0]["loc"]))
-        name, message = first_problem(error)
-        raise PolicyError(f"{name}: {message}", where=where) from error
+        raise schema_errors(error, located, Suite)[0] from error
     if not suite.cases:
-        raise PolicyError("no cases", where=located.where(("cases",)))
+        raise PolicyError("no cases", where=located.at(("cases",)))
     return suite
 
 
@@ -121,7 +119,7 @@ def _run_suite(
     outcomes: dict[str, set[bool | None]] = {rule: set() for rule in rules}
     results, problems, names = [], [], set()
     for index, case in enumerate(suite.cases):
-        where = located.where(("cases", index))
+        where = located.at(("cases", index))
         if case.name in names:
             problems.append(Problem(where=where, message=f"two cases are called {case.name!r}"))
         names.add(case.name)
@@ -165,7 +163,7 @@ def _result(case: Case, where: str, judgement: Judgement) -> CaseResult:
 
 
 def _coverage(rule: str, seen: set[bool | None], located: Located) -> list[Problem]:
-    where = located.where(("cases",))
+    where = located.at(("cases",))
     if not seen:
         return [Problem(where=where, message=f"the rule {rule} never ran")]
     return [

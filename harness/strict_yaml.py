@@ -65,6 +65,18 @@ class Located:
         """Return `name:line` of the entry at `path`."""
         return f"{self.name}:{self.line(path)}"
 
+    def at(self, path: Path = ()) -> str:
+        """Return `name:line:column` of the entry at `path`, or of its nearest parent."""
+        for end in range(len(path), -1, -1):
+            place = self._entries.get(path[:end])
+            if place is not None:
+                return f"{self.name}:{place.line}:{place.column}"
+        return f"{self.name}:1:1"
+
+    def place_of(self, path: Path) -> Place:
+        """Return where the entry at `path` starts, its key included; KeyError."""
+        return self._entries[path]
+
     def place(self, path: Path) -> Place:
         """Return where the value at `path` itself starts, after its key (nearest parent if it is not there)."""
         return self._values.get(path) or Place(self.line(path), 1)
@@ -86,7 +98,7 @@ def load(text: str, name: str) -> Located:
     """
     documents = load_all(text, name)
     if len(documents) > 1:
-        raise ConfigError("more than one document in the file", where=documents[1].where())
+        raise ConfigError("more than one document in the file", where=documents[1].at())
     return documents[0]
 
 
@@ -98,22 +110,28 @@ def load_all(text: str, name: str) -> list[Located]:
     import yaml
 
     if len(text) > MAX_CHARACTERS:
-        raise ConfigError(f"longer than {MAX_CHARACTERS} characters", where=f"{name}:1")
+        raise ConfigError(f"longer than {MAX_CHARACTERS} characters", where=f"{name}:1:1", remedy="divide the file")
     try:
         documents = list(_build(yaml.parse(text, Loader=yaml.SafeLoader), name))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
         parts = (error.context, error.problem)
-        raise ConfigError(": ".join(p for p in parts if p) or "not YAML", where=f"{name}:{line}") from error
+        message = ": ".join(p for p in parts if p) or "not YAML"
+        raise ConfigError(message, where=where, remedy=_advice(message)) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise ConfigError("a character that YAML does not allow", where=f"{name}:{line}") from error
+        column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
+        raise ConfigError(
+            "a character that YAML does not allow",
+            where=f"{name}:{line}:{column}",
+            remedy='write it as an escape in double quotes, such as "\\u200b"',
+        ) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # PyYAML passes an escape such as "\UFFFFFFFF" to chr(), which raises ValueError or OverflowError
-        raise ConfigError(f"not YAML: {error}", where=f"{name}:1") from error
+        raise ConfigError(f"not YAML: {error}", where=f"{name}:1:1", remedy="look at its escapes") from error
     if not documents:
-        raise ConfigError("the file is empty", where=f"{name}:1")
+        raise ConfigError("the file is empty", where=f"{name}:1:1")
     return documents
 
 
@@ -147,7 +165,7 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
         style = getattr(event, "style", None)
         column = event.start_mark.column + (2 if style in ("'", '"') else 1)
         place = Place(event.start_mark.line + 1, column, style in ("|", ">"))
-        where = f"{name}:{place.line}"
+        where = f"{name}:{place.line}:{event.start_mark.column + 1}"
         if isinstance(event, yaml.DocumentEndEvent):
             yield Located(name, roots.pop(), entries, values)
             entries, values = {}, {}
@@ -160,14 +178,18 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
             continue
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise ConfigError(f"tags are not allowed: {tag}", where=where)
+            raise ConfigError(
+                f"tags are not allowed: {tag}", where=where, remedy="leave it out, or quote what begins with !"
+            )
         awaits_key = bool(stack) and isinstance(stack[-1].container, dict) and stack[-1].key is None
         if awaits_key:
             key = _key(event, where)
             top = stack[-1]
             if key in top.container:
                 first = entries[(*top.path, key)].line
-                raise ConfigError(f"duplicate key {key!r}, first on line {first}", where=where)
+                raise ConfigError(
+                    f"duplicate key {key!r}, first on line {first}", where=where, remedy="keep one of them"
+                )
             top.key = key
             entries[(*top.path, key)] = place
             continue
@@ -178,10 +200,21 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
             put(_scalar(event, where))
             continue
         if len(stack) >= MAX_DEPTH:
-            raise ConfigError(f"nested more than {MAX_DEPTH} deep", where=where)
+            raise ConfigError(f"nested more than {MAX_DEPTH} deep", where=where, remedy="flatten it")
         container: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         put(container)
         stack.append(_Open(path, container))
+
+
+def _advice(message: str) -> str | None:
+    """Return what to do about the commonest mistakes that the YAML parser words badly."""
+    if "'\\t'" in message:
+        return "indent with spaces, never with tabs"
+    if "mapping values are not allowed" in message:
+        return "put text that holds a colon in quotes"
+    if "unexpected end of stream" in message or "<stream end>" in message:
+        return "close the bracket or the quote"
+    return None
 
 
 def _key(event: Any, where: str) -> str:
@@ -189,7 +222,7 @@ def _key(event: Any, where: str) -> str:
     import yaml
 
     if not isinstance(event, yaml.ScalarEvent):
-        raise ConfigError("a key must be a string", where=where)
+        raise ConfigError("a key must be a string", where=where, remedy="write a word before the colon")
     if event.value == "<<" and event.implicit[0]:
         raise ConfigError("merge keys are not allowed", where=where, remedy="write the values out")
     key = _scalar(event, where)
@@ -202,7 +235,7 @@ def _scalar(event: Any, where: str) -> str | int | float | bool | None:
     """Resolve one scalar by the core schema; what is quoted or a block is a string."""
     text: str = event.value
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ConfigError("a NUL or a lone surrogate in a string", where=where)
+        raise ConfigError("a NUL or a lone surrogate in a string", where=where, remedy="leave it out")
     if not event.implicit[0]:
         return text
     if text in _NULL:
@@ -222,14 +255,18 @@ def _scalar(event: Any, where: str) -> str | int | float | bool | None:
     if _FLOAT.fullmatch(text):
         number = float(text)
         if not math.isfinite(number):
-            raise ConfigError(f"{text[:40]} is beyond a 64-bit float", where=where)
+            raise ConfigError(
+                f"{text[:40]} is beyond a 64-bit float", where=where, remedy="write a smaller number, or quote it"
+            )
         return number
     if _NOT_FINITE.fullmatch(text):
-        raise ConfigError(f"{text} is not a finite number", where=where)
+        raise ConfigError(f"{text} is not a finite number", where=where, remedy="write a finite one, or quote it")
     return text
 
 
 def _bounded(number: int, text: str, where: str) -> int:
     if abs(number) > MAX_INTEGER:
-        raise ConfigError(f"the integer {text[:40]} is beyond ±(2^53 - 1)", where=where)
+        raise ConfigError(
+            f"the integer {text[:40]} is beyond ±(2^53 - 1)", where=where, remedy="write a smaller one, or quote it"
+        )
     return number

@@ -171,3 +171,21 @@ def test_long_values_are_shown_cut() -> None:
     assert shown(list(range(1000)))[-1] == "…"
     assert shown([[[[["deep"]]]]]) == [[[["…"]]]]
     assert shown(math.nan) == "nan"
+
+
+def test_a_list_without_an_order_is_given_in_one(environment: Environment) -> None:
+    """What was made by walking a map comes out sorted, so that a replay records the same."""
+    document = canonicalise("decide", base_document("decide"))
+    document["gates"] = {f"g{n}": document["gates"]["accuracy"] for n in range(9)}
+    activation = environment.activation({**document, "params": {}})
+    expression = environment.compile("gates.map(g, g)", boolean=False)
+    assert [expression.run(activation) for _ in range(3)] == [[f"g{n}" for n in range(9)]] * 3
+
+
+def test_which_entry_of_a_map_failed_is_not_told(environment: Environment) -> None:
+    """Of several entries that fail, the one that is met first is chance, so the error names none."""
+    document = canonicalise("decide", base_document("decide"))
+    activation = environment.activation({**document, "params": {}})
+    text = "size(gates) > 0 && gates.all(g, candidate.development[g + '!'] > 0.5)"
+    outcome = environment.compile(text, boolean=True).holds(activation)
+    assert outcome == Failed("it fails for an entry of a map")

@@ -113,3 +113,49 @@ def test_a_lint_names_its_place(environment: Environment) -> None:
     with pytest.raises(CompileError) as caught:
         environment.compile("code.parses &&\n (code.parses || true)", boolean=True)
     assert (caught.value.line, caught.value.column) == (2, 15)
+
+
+FAILED = "gates.filter(g, gates[g].verdict != 'pass')"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{FAILED}[0]",
+        f"'lost ' + {FAILED}[0]",
+        f"{FAILED} == ['refusal']",
+        f"(code.parses ? {FAILED} : params.trusted)[0]",
+        f"({FAILED} + params.trusted)[0]",
+        f"{FAILED}.map(g, g + '!')[0]",
+        "code.packages.map(p, gates.map(g, g))[0][0]",
+        "gates.map(g, gates[g].mean)[0]",
+        "{'a': gates.map(g, g)}['a']",
+        "failed[0]",
+        "'lost ' + failed[0]",
+        "failed.map(f, f)[0]",
+    ],
+)
+def test_the_order_of_a_map_may_not_show(environment: Environment, text: str) -> None:
+    """What would pick an element of a list made by walking a map is refused, also through a variable."""
+    environment.declare("failed", environment.compile(FAILED, boolean=False))
+    with pytest.raises(CompileError, match="no fixed order"):
+        environment.compile(text, boolean=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"size({FAILED}) == 0",
+        f"'refusal' in {FAILED}",
+        f"{FAILED}.exists(g, g == 'refusal')",
+        "size(failed) == 0",
+        "failed",
+        "code.packages.filter(p, p != 'os')[0]",
+        "gates['refusal'].verdict",
+        "code.packages.filter(p, p in gates)[0]",
+    ],
+)
+def test_questions_without_an_order_are_left_alone(environment: Environment, text: str) -> None:
+    """Counting, asking, keeping such a list, and picking from a list that has an order, all compile."""
+    environment.declare("failed", environment.compile(FAILED, boolean=False))
+    environment.compile(text, boolean=False)

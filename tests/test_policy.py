@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def test_a_policy_loads_with_its_parts() -> None:
         ("trusted: [evolution]", "trusted: [a, 1]", "core.yaml:5", "of one kind"),
         ("trusted: [evolution]", "Trusted: [a]", "core.yaml:5", "cannot name"),
         ("trusted: [evolution]", "trusted: null", "core.yaml:5", "a param is"),
-        ("rules:", "rules: []\nmore:", "core.yaml:8", "rules"),
+        ("rules:", "rules: []\nmore:", "core.yaml:9", "more"),
         ("kind: ChangePolicy", "kind: ChangePolicy\nkind: ChangePolicy", "core.yaml:3", "duplicate"),
     ],
 )
@@ -91,7 +92,9 @@ def test_mistakes_are_told_with_file_line_and_column(old: str, new: str, where: 
     assert old in POLICY
     with pytest.raises(PolicyError, match=message) as caught:
         policy_set_of([source(POLICY.replace(old, new))])
-    assert caught.value.where == where
+    place = caught.value.where or ""
+    assert re.fullmatch(r"core\.yaml:[0-9]+:[0-9]+", place)
+    assert f"{place}:".startswith(f"{where}:")
 
 
 def test_a_block_expression_has_the_line_of_its_mistake() -> None:
@@ -189,6 +192,48 @@ def test_check_reports_every_problem(tmp_path: Path) -> None:
     ]
     assert check([BASELINE]).ok
     assert not check([]).ok
+
+
+def test_check_warns_of_what_nothing_reads(tmp_path: Path) -> None:
+    """A param or variable that no expression reads is a warning with its place, and no problem."""
+    path = tmp_path / "core.yaml"
+    path.write_text(POLICY.replace("size(humans) > 0", "size(approvals) > 0"))
+    report = check([path])
+    assert report.ok
+    told = [(warning.where.rpartition("/")[2], warning.message) for warning in report.warnings]
+    assert told == [
+        ("core.yaml:5:20", "no rule reads params.ratio"),
+        ("core.yaml:5:32", "no rule reads params.trusted"),
+        ("core.yaml:7:5", "no rule reads the variable humans"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        ("require: size(humans)", "requires: size(humans)", "did you mean require?"),
+        ("require: size(humans)", "must: size(humans)", "there is id, description, require"),
+        ("otherwise: hold", "otherwise: ignore", "`deny` rejects, `hold` waits"),
+        ("stage: decide", "stage: later", "`screen`, before anything is built"),
+        ("owner: safety", "ownr: safety", "did you mean owner?"),
+        ("kinds: [code]", "kinds: [weights]", "Kinds of proposal"),
+    ],
+)
+def test_mistakes_of_structure_say_what_to_write(old: str, new: str, remedy: str) -> None:
+    """A key or value that the format does not know is told with the one that was probably meant."""
+    with pytest.raises(PolicyError) as caught:
+        policy_set_of([source(POLICY.replace(old, new))])
+    assert remedy in str(caught.value)
+
+
+def test_every_mistake_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
+    """Three mistakes in two policies of one file are three problems."""
+    path = tmp_path / "core.yaml"
+    other = POLICY.replace("name: core", "name: other").replace("id: few", "id: f").replace("id: people", "id: p")
+    path.write_text(POLICY.replace("otherwise: hold", "otherwise: x").replace("owner: safety", "owner: 3") + "---\n"
+                    + other.replace("params.max_n", "params.max_m"))  # fmt: skip
+    places = [problem.where.rpartition("/")[2].split(":")[1] for problem in check([path]).problems]
+    assert places == ["3", "11", "27"]
 
 
 @given(st.text(max_size=100) | st.lists(st.sampled_from(POLICY.splitlines(keepends=True)), max_size=20).map("".join))

@@ -1,4 +1,4 @@
-"""`lockgate policy`: check and test policies."""
+"""`lockgate policy`: write, check, test and explain policies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import REJECTED, Json, print_json
+from harness.commands.common import REJECTED, Json, print_json, write_text
 
-app = typer.Typer(help="Check and test policies.", no_args_is_help=True)
+app = typer.Typer(help="Write, check, test and explain policies.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -27,6 +27,8 @@ def policy_check(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACK�
             )
         for problem in report.problems:
             print(f"{problem.where}: {problem.message}" + (f" ({problem.remedy})" if problem.remedy else ""))
+        for warning in report.warnings:
+            print(f"{warning.where}: warning: {warning.message} ({warning.remedy})")
         print("ok" if report.ok else f"{len(report.problems)} problem(s)")
     if not report.ok:
         raise typer.Exit(REJECTED)
@@ -54,6 +56,53 @@ def policy_test(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACK…
         raise typer.Exit(REJECTED)
 
 
+@app.command("new")
+def policy_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Lower-case words and dashes.")],
+    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path("policies"),
+    *,
+    json_: Json = False,
+) -> None:
+    """Write a policy with a suite that passes, and the schemas that lead an editor, for you to change."""
+    from harness.policy_template import new_policy
+
+    written = [str(path) for path in new_policy(name, folder)]
+    if json_:
+        print_json({"written": written})
+    else:
+        for path in written:
+            print(path)
+        print(f"next: lockgate policy test {folder / f'{name}.yaml'} --mutate")
+
+
+@app.command("fmt")
+def policy_fmt(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…")],
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 3 where a file would change.")] = False,
+    json_: Json = False,
+) -> None:
+    """Give policies and suites one layout; what they mean stays, comments stay."""
+    from harness.policy import read_text
+    from harness.policy_format import format_policy
+
+    changed = []
+    for path in paths:
+        text = read_text(path)
+        formatted = format_policy(text, path.as_posix())
+        if formatted != text:
+            changed.append(path.as_posix())
+            if not check:
+                write_text(path, formatted)
+    if json_:
+        print_json({"ok": not (check and changed), "unformatted" if check else "written": changed})
+    else:
+        for path_name in changed:
+            print(f"{path_name}: {'would change' if check else 'written'}")
+    if check and changed:
+        raise typer.Exit(REJECTED)
+
+
 @app.command("schema")
 def policy_schema(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write.")] = Path("policies"),
@@ -62,7 +111,6 @@ def policy_schema(
     json_: Json = False,
 ) -> None:
     """Write what a rule may read (SCHEMA.md), and JSON Schemas of policies and tests for editors."""
-    from harness.commands.common import write_text
     from harness.policy_schema import schema_files
 
     stale = []
