@@ -11,7 +11,7 @@ from harness.desk import Desk, Halt, Rooms, finished
 from harness.entries import Authorised, Halted, Intended, Promoted, RolledBack, Voided, Watched
 from harness.envelope import unseal
 from harness.errors import AuditError, PromotionError, StateError
-from harness.live import check_version, forget_unused, live_version, stage, swap, sync
+from harness.live import REPAIR, check_version, forget_unused, live_version, stage, swap, sync
 from harness.records import Candidate
 from harness.workshop import Failure
 
@@ -143,7 +143,7 @@ class Promotion(Desk):
         try:
             check_version(self._rooms.folder.root, version, candidate)
         except PromotionError as error:
-            return str(error)
+            return error.message
         return None
 
     def _void(self, number: int, why: str) -> None:
@@ -195,8 +195,8 @@ class Promotion(Desk):
         rooms, intent = self._rooms, self.state.intent
         if intent is None:
             return
+        check_version(rooms.folder.root, intent.version, self.state.versions[intent.version])
         if live_version(rooms.folder.root) != intent.version:
-            check_version(rooms.folder.root, intent.version, self.state.versions[intent.version])
             swap(rooms.folder.root, intent.version)
         sync(rooms.folder.root)
         self._journal.commit(
@@ -226,7 +226,7 @@ class Promotion(Desk):
             raise PromotionError(
                 f"version {live} is live, but the log says version {self.state.live}",
                 where=str(rooms.folder.root / "current"),
-                remedy=f"somebody moved the link; point it back to models/{self.state.live}, and find out who",
+                remedy=REPAIR,
             )
         check_version(rooms.folder.root, self.state.live, self.state.incumbent)
         forget_unused(rooms.folder.root, self.state.versions)

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from witnesses import served
 
 from harness.auditing import Freshness, verify_run
+from harness.bundle import Trust, read_bundle
 from harness.cli import app
 from harness.cosignature import WitnessVerifier, cosignatures
 from harness.cosigning import witness_standing
@@ -26,6 +27,7 @@ from harness.folder import RunFolder
 from harness.keys import Signer, VerifierChain
 from harness.live import live_version
 from harness.notes import LogProof
+from harness.repair import repair
 from harness.replay import replay_run
 from harness.witness import make_witness
 
@@ -254,6 +256,37 @@ def test_a_rollback_needs_no_witness(rig, scene, copy):
     finally:
         opened.close()
     assert live_version(copy) == 0
+
+
+def test_a_repaired_version_keeps_the_proof_that_its_witnesses_signed(copy):
+    """Where the proof still holds, a damaged version comes back with it, and no witness is needed."""
+    proof = copy / "models" / "1" / "authorisation.proof"
+    before = proof.read_bytes()
+    (copy / "models" / "1" / "weights.safetensors").unlink()
+    repair(RunFolder(copy), lambda _: None)
+    assert proof.read_bytes() == before
+    verify_run(RunFolder(copy), RunFolder(copy).public_key)
+
+
+def test_a_lost_proof_comes_back_under_the_quorum_of_today(rig, scene, copy):
+    """With the proof gone, a version comes back when enough witnesses cosign a later head; until then it does not."""
+    opened = rig.open(copy, scene.subject)  # a later head than the one of the proof, and nobody has cosigned it
+    opened.close()
+    shutil.rmtree(copy / "models" / "1")
+    with scene.witnesses("a"), pytest.raises(AuditError, match=r"1 of 2 required.*b: it cannot be asked"):
+        repair(RunFolder(copy), lambda _: None)
+    assert not (copy / "models" / "1").exists()
+    with scene.witnesses("bc"):
+        repair(RunFolder(copy), lambda _: None)
+    proof = LogProof.parse((copy / "models" / "1" / "authorisation.proof").read_bytes())
+    assert len(cosignatures(proof.head, scene.keys.values())) == 2
+    key = copy / "keys" / "log.pub"
+    verify_run(RunFolder(copy), key)
+    command = [sys.executable, ROOT / "audits" / "verify.py", copy, "--key", key]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    trust = Trust.load(key, witnesses=[scene.pub], quorum=2)
+    assert read_bundle(copy / "models" / "1", trust).version == 1
 
 
 @pytest.mark.usefixtures("copy")
