@@ -184,6 +184,8 @@ def halt(
     print(f"halted: nothing is promoted until `lockgate resume {run}`")
     if not result["logged"]:
         print(f"the log does not say so yet: {result['why']}")
+    elif result.get("uncosigned"):
+        print(plain(f"its witnesses have not cosigned that yet: {result['uncosigned']}", 2000))
 
 
 @app.command()
