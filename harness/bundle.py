@@ -39,13 +39,15 @@ from harness.live import FILES, WEIGHTS, candidate_digest
 from harness.notes import LogProof, TreeHead
 from harness.records import Candidate, first_problem
 
-__all__ = ["MAX_WEIGHTS", "Bundle", "Trust", "read_bundle"]
+__all__ = ["MAX_PROOF", "MAX_WEIGHTS", "Bundle", "Trust", "read_bundle"]
 
 MAX_WEIGHTS = 4 << 30
 """The most bytes of weights that are read unless the caller says otherwise."""
 
+MAX_PROOF = 1 << 17
+"""The most bytes that `authorisation.proof` may have."""
+
 _MAX_FILE = 1 << 20
-_MAX_PROOF = 1 << 17
 _MAX_SOURCE = 64 << 20  # bytes of all source files together
 _MAX_FILES = 1000
 _MAX_DEPTH = 16
@@ -307,7 +309,7 @@ def _insist(entry: Authorised | Genesis, trust: Trust, place: Path) -> None:
 
 def _read(place: Path, max_weights: int) -> dict[str, bytes]:
     """Every file of a version's folder by its path, read once; AuditError (FORMAT §9.1)."""
-    limits = {"authorisation.json": MAX_ENTRY, "authorisation.proof": _MAX_PROOF, WEIGHTS: max_weights}
+    limits = {"authorisation.json": MAX_ENTRY, "authorisation.proof": MAX_PROOF, WEIGHTS: max_weights}
     found: dict[str, bytes] = {}
     try:
         root = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -239,9 +240,20 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
         halted = summary["halted"]
         console.print(Text(f"The run is halted by the {halted['by']}: {plain(halted['reason'], 1000)}"), soft_wrap=True)
         console.print(Text(f"To go on: lockgate resume {out}"), soft_wrap=True)
+    for each in summary["authorised"]:
+        console.print(Text(_authorised(each, datetime.now(UTC))), soft_wrap=True)
     console.print(
         Text(f"Next: lockgate audit verify {out}   ·   lockgate show {out} {_interesting(summary)}"), soft_wrap=True
     )
+
+
+def _authorised(told: dict[str, Any], now: datetime) -> str:
+    """Until when a proposal that was authorised may go live, and what comes after."""
+    left = (datetime.fromisoformat(told["expires"]) - now).total_seconds()
+    who = f"Proposal {told['proposal']} was authorised as version {told['version']}"
+    if left <= 0:
+        return f"{who} until {told['expires']}, which is past: an authorisation expires, and this one will be voided"
+    return f"{who} until {told['expires']} ({left / 60:.0f} minutes left): a run that goes on later voids it"
 
 
 def _interesting(summary: dict[str, Any]) -> int:

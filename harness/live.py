@@ -18,6 +18,7 @@ import os
 import re
 import shutil
 from collections.abc import Container
+from datetime import UTC, datetime
 from pathlib import Path
 
 from harness.artifacts import BlobStore, open_regular
@@ -29,9 +30,13 @@ from harness.records import Candidate
 _RECIPE = 1 << 20
 CURRENT = "current"
 MODELS = "models"
+DAMAGED = "damaged"
+"""Where `lockgate repair` keeps what it replaces."""
 WEIGHTS = "weights.safetensors"
 FILES = {"recipe.json", "candidate.json", "authorisation.json", "authorisation.proof", "source", WEIGHTS}
 """What a version's folder holds, and nothing else (FORMAT §9.1)."""
+
+REPAIR = "somebody changed it by hand: find out who; `lockgate repair RUN` puts back what the log names"
 
 
 def candidate_digest(recipe: object, source: str, weights: str) -> str:
@@ -46,18 +51,67 @@ def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, autho
 
     Raises PromotionError where a blob is missing or does not match, or the disk fails.
     """
+    target = run / MODELS / str(version)
+    if target.exists() and live_version(run) == version:
+        raise PromotionError(f"version {version} is live already")
+    staging = _written(run, version, candidate, blobs, authorisation, proof)
+    try:
+        if target.exists():
+            # Left by a crash between staging and intent: nothing live points there, for versions are never reused.
+            shutil.rmtree(target)
+        staging.rename(target)
+        sync_directory(run / MODELS)
+    except OSError as error:
+        raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
+    check_version(run, version, candidate)
+    return target
+
+
+def restore(
+    run: Path, version: int, candidate: Candidate, blobs: BlobStore, authorisation: bytes, proof: bytes
+) -> Path | None:
+    """Write `models/<version>` anew, live or not, in the place of what is there; returns where that is kept.
+
+    Whole and durable beside it first, then two renames: cut anywhere, a second call ends it. PromotionError.
+    """
+    staging = _written(run, version, candidate, blobs, authorisation, proof)
+    target = run / MODELS / str(version)
+    kept = set_aside(run, target)
+    try:
+        staging.rename(target)
+        sync_directory(run / MODELS)
+    except OSError as error:
+        raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
+    check_version(run, version, candidate)
+    return kept
+
+
+def set_aside(run: Path, path: Path) -> Path | None:
+    """Move what is damaged, whatever it is, to `damaged/`, where nothing reads it; None where nothing is there."""
+    if not os.path.lexists(path):
+        return None
+    folder = run / DAMAGED
+    kept = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{path.name}"
+    try:
+        make_directory(folder, mode=0o700)
+        path.rename(kept)
+        sync_directory(folder)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise PromotionError(f"cannot be set aside: {error.strerror}", where=str(path)) from error
+    return kept
+
+
+def _written(
+    run: Path, version: int, candidate: Candidate, blobs: BlobStore, authorisation: bytes, proof: bytes
+) -> Path:
+    """Write a version's folder under a name that no version has, whole and durably; PromotionError."""
     models = run / MODELS
-    target = models / str(version)
     staging = models / f".staging-{version}"
     try:
         make_directory(models)
         if staging.exists():
             shutil.rmtree(staging)
-        if target.exists():
-            # Left by a crash between staging and intent: nothing live points there, for versions are never reused.
-            if live_version(run) == version:
-                raise PromotionError(f"version {version} is live already")
-            shutil.rmtree(target)
         make_directory(staging / "source")
         manifest = parse_json(blobs.get(candidate.source))
         if not isinstance(manifest, dict):
@@ -72,12 +126,9 @@ def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, autho
         write_durably(staging / "authorisation.proof", proof)
         write_durably(staging / WEIGHTS, blobs.get(candidate.weights))
         sync_directory(staging)
-        staging.rename(target)
-        sync_directory(models)
     except (OSError, ArtifactError, CanonicalError) as error:
         raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
-    check_version(run, version, candidate)
-    return target
+    return staging
 
 
 def check_version(run: Path, version: int, candidate: Candidate) -> None:
@@ -85,7 +136,7 @@ def check_version(run: Path, version: int, candidate: Candidate) -> None:
     folder = run / MODELS / str(version)
     try:
         strangers = {path.name for path in folder.iterdir()} ^ FILES
-        linked = any((folder / name).is_symlink() for name in FILES)
+        linked = any(path.is_symlink() for path in (folder.parent, folder, *(folder / name for name in FILES)))
         with open_regular(folder / "recipe.json", max_bytes=_RECIPE) as file:
             recipe = file.read()
         source = digest_json(source_manifest(folder / "source"))
@@ -94,18 +145,18 @@ def check_version(run: Path, version: int, candidate: Candidate) -> None:
         digested = candidate_digest(parse_json(recipe), source, weights)
         changed = recipe != canonical_bytes(candidate.recipe) or digested != candidate.digest
     except (OSError, LockgateError) as error:
-        raise PromotionError(f"version {version} cannot be read: {error}", where=str(folder)) from error
+        raise PromotionError(f"version {version} cannot be read: {error}", where=str(folder), remedy=REPAIR) from error
     if strangers or linked:
         raise PromotionError(
             f"version {version} has other files than a version has: {', '.join(sorted(strangers)) or 'links'}"[:300],
             where=str(folder),
-            remedy="somebody changed the folder by hand: restore it, or `lockgate rollback` to another version",
+            remedy=REPAIR,
         )
     if changed or weights != candidate.weights or source != candidate.source:
         raise PromotionError(
             f"version {version} is not the candidate that was authorised",
             where=str(folder),
-            remedy="somebody changed the folder by hand: `lockgate rollback` to another version",
+            remedy=REPAIR,
         )
 
 
@@ -162,7 +213,7 @@ def live_version(run: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise PromotionError("not a symbolic link", where=str(link)) from error
+        raise PromotionError("not a symbolic link", where=str(link), remedy=REPAIR) from error
     if not re.fullmatch(rf"{MODELS}/(0|[1-9][0-9]{{0,8}})", target):
-        raise PromotionError(f"names {target[:80]!a}, which is no version", where=str(link))
+        raise PromotionError(f"names {target[:80]!a}, which is no version", where=str(link), remedy=REPAIR)
     return int(target.removeprefix(f"{MODELS}/"))

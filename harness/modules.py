@@ -2,10 +2,10 @@
 
 The files become modules of one package, `_lockgate_…`, that nothing else can name by accident. Inside them an absolute
 import of a neighbour (`import network`, `from parts.layer import x`) finds the neighbour's verified bytes; every other
-import goes where it always goes.
+import finds what the sandbox had, where the candidate was measured, or nothing (`importable.py`).
 
-Rules. In the sandbox, where the candidate was measured, the standard library and installed packages came before a
-file of the same name. A tree with such a file is refused: imported here, it would run code that was never measured.
+Rules. In the sandbox, the standard library and installed packages came before a file of the same name. A tree with such
+a file is refused: imported here, it would run code that was never measured.
 
 Not covered: compiled modules and data files beside the source, and `importlib.import_module` on a neighbour's plain
 name. A module stays for the life of the process, as any other.
@@ -16,16 +16,16 @@ from __future__ import annotations
 import builtins
 import itertools
 import sys
-import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from importlib.abc import InspectLoader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import decode_source, spec_from_loader
 from types import CodeType, MappingProxyType, ModuleType
 from typing import Any
 
 from harness.errors import SubjectError
+from harness.importable import Importable
 
 __all__ = ["SourceTree"]
 
@@ -35,14 +35,18 @@ _COUNT = itertools.count()
 class SourceTree(MetaPathFinder, InspectLoader):
     """One source tree as a private package."""
 
-    def __init__(self, files: Mapping[str, bytes], label: str) -> None:
-        """Take path → bytes. `label` (letters and digits) becomes part of the package's name; SubjectError."""
+    def __init__(self, files: Mapping[str, bytes], label: str, packages: Iterable[str] = ()) -> None:
+        """Take path → bytes. `label` (letters and digits) becomes part of the package's name; SubjectError.
+
+        `packages` are distributions that the sandbox had besides the worker's own.
+        """
+        self._importable = Importable(packages)
         self._files = MappingProxyType(dict(files))
         self.package = f"_lockgate_{label}_{next(_COUNT)}"
         """The name of the package; files appear in tracebacks as `<package>/path`."""
         self._tops = {path.partition("/")[0].removesuffix(".py") for path in self._files if path.endswith(".py")}
         for name in sorted(self._tops):
-            if _installed(name):
+            if self._importable.comes_first(name):
                 raise SubjectError(
                     f"a source file named as the installed module '{name}', which came before it where it was measured",
                     where=name,
@@ -115,14 +119,9 @@ class SourceTree(MetaPathFinder, InspectLoader):
     ) -> ModuleType:
         """`__import__` for the modules of this tree."""
         top = name.partition(".")[0]
+        if not level and top not in self._tops:
+            self._importable.check(name, fromlist or ())
         if level or top not in self._tops:
             return builtins.__import__(name, globals, locals, fromlist or (), level)
         found = builtins.__import__(f"{self.package}.{name}", globals, locals, fromlist or (), 0)
         return found if fromlist else sys.modules[f"{self.package}.{top}"]
-
-
-def _installed(name: str) -> bool:
-    """Whether the standard library or an installed package has a module of this name."""
-    if name in sys.stdlib_module_names or name == "harness":
-        return True
-    return PathFinder.find_spec(name, [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]) is not None

@@ -9,12 +9,14 @@ from typing import Any
 from harness.channel import Child
 from harness.client import Connection, SupervisorProcess
 from harness.config import load_config
+from harness.cosigning import Cosigning
 from harness.desk import EVALUATOR_SECONDS
 from harness.durable import write_durably
 from harness.entries import Halted
-from harness.errors import ConfigError, KeyFileError, ServiceError, SubjectError
+from harness.errors import ConfigError, KeyFileError, LockgateError, ServiceError, SubjectError
 from harness.folder import RunFolder
 from harness.genesis import check_gates, gates_power
+from harness.journal import Journal
 from harness.keyring import change_passphrase, list_keys, make_keys, rotate, unlock
 from harness.keys import VaultKey
 from harness.opening import open_journal, read_subject
@@ -25,7 +27,8 @@ from harness.power import PowerTable
 def halt(folder: RunFolder, reason: str, source: PassphraseSource) -> dict[str, Any]:
     """Halt a run: the kill-switch file first, which works whatever the supervisor does, then the log.
 
-    The file halts without a passphrase, too: then the log does not say so yet.
+    The file halts without a passphrase, too: then the log does not say so yet. Where no supervisor is at work, the
+    witnesses are shown the log's new head; what they do changes nothing of the halt, and `uncosigned` says it.
     """
     write_durably(folder.halt, reason.encode())
     try:
@@ -39,14 +42,23 @@ def halt(folder: RunFolder, reason: str, source: PassphraseSource) -> dict[str, 
         try:
             if not journal.state.halted:
                 journal.commit(Halted(by="operator", reason=reason))
+            uncosigned = _show(journal, folder)
         finally:
             journal.close()
-        return {"halted": True, "logged": True}
+        return {"halted": True, "logged": True, "uncosigned": uncosigned}
     try:
         connection.ask({"op": "halt", "reason": reason})
     finally:
         connection.close()
     return {"halted": True, "logged": True}
+
+
+def _show(journal: Journal, folder: RunFolder) -> str | None:
+    """Show the head to the witnesses, a courtesy to readers; returns why there is no quorum, where one is required."""
+    try:
+        return Cosigning(journal, folder).show()
+    except (LockgateError, OSError) as error:
+        return str(error)
 
 
 def rollback(

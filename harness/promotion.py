@@ -11,12 +11,19 @@ from harness.desk import Desk, Halt, Rooms, finished
 from harness.entries import Authorised, Halted, Intended, Promoted, RolledBack, Voided, Watched
 from harness.envelope import unseal
 from harness.errors import AuditError, PromotionError, StateError
-from harness.live import check_version, forget_unused, live_version, stage, swap, sync
+from harness.live import REPAIR, check_version, forget_unused, live_version, stage, swap, sync
 from harness.records import Candidate
 from harness.workshop import Failure
 
 AUTHORISATION_LIFE = timedelta(hours=1)
 EPOCH_ENDED = "a rollback ended the epoch of its test"
+
+
+def _deadline(authorised: Authorised) -> str:
+    return (
+        f"proposal {authorised.number} is authorised until {authorised.expires}: resumed after that, it is voided, "
+        "for an authorisation expires"
+    )
 
 
 class Promotion(Desk):
@@ -38,8 +45,10 @@ class Promotion(Desk):
         if genesis is None:
             raise StateError("the log has no genesis")
         index = found.authorisation
+        if index is not None and (why := self._why_void(self.state.authorised[index])) is not None:
+            return self._void(number, why)  # no witness is needed for that
         # Before the authorisation, which has an hour to live, and again for the head that covers it (FORMAT §10.3).
-        self._need_witnesses()
+        self._need_witnesses(None if index is None else self.state.authorised[index])
         if index is None:
             if found.staked is None or found.staked.epoch != self.state.epoch:
                 # Halted between the decision and the authorisation, and rolled back meanwhile.
@@ -60,7 +69,7 @@ class Promotion(Desk):
             with self._journal.lock:  # a halt comes before it or after it, never in between
                 self._check_halt()
                 index = self._journal.commit(permission)
-            self._need_witnesses()
+            self._need_witnesses(self.state.authorised[index])
         authorised = self.state.authorised[index]
         envelope = self._journal.raw(index)
         # As an outsider would: the signature over the very bytes, then what they say against what is there.
@@ -85,17 +94,19 @@ class Promotion(Desk):
             return self._void(number, why)
         return self._finish_promotion()
 
-    def _need_witnesses(self) -> None:
+    def _need_witnesses(self, authorised: Authorised | None) -> None:
         """Go on when the quorum has cosigned; halt the run where it has not: nothing goes live, and `resume` goes on.
 
-        An authorisation that was given already keeps its hour: after it, the candidate is voided.
+        An authorisation that was given already keeps its hour, and the halt says until when: after it, the candidate is
+        voided.
         """
         try:
             self._witnesses.require()
         except AuditError as error:
+            deadline = "" if authorised is None else f"{_deadline(authorised)}; "
             with self._journal.lock:
                 if not self.state.halted:
-                    self._journal.commit(Halted(by="supervisor", reason=str(error)[:1000]))
+                    self._journal.commit(Halted(by="supervisor", reason=f"{deadline}{error}"[:1000]))
             raise Halt from error
 
     def _why_void(self, authorised: Authorised) -> str | None:
@@ -108,7 +119,7 @@ class Promotion(Desk):
         if authorised.incumbent != self.state.incumbent.digest:
             return "the incumbent has moved since"
         if datetime.now(UTC) >= datetime.fromisoformat(authorised.expires):
-            return "the authorisation has expired"
+            return f"the authorisation has expired: it was good until {authorised.expires}"
         return None
 
     def _finish_promotion(self) -> None:
@@ -143,7 +154,7 @@ class Promotion(Desk):
         try:
             check_version(self._rooms.folder.root, version, candidate)
         except PromotionError as error:
-            return str(error)
+            return error.message
         return None
 
     def _void(self, number: int, why: str) -> None:
@@ -195,8 +206,8 @@ class Promotion(Desk):
         rooms, intent = self._rooms, self.state.intent
         if intent is None:
             return
+        check_version(rooms.folder.root, intent.version, self.state.versions[intent.version])
         if live_version(rooms.folder.root) != intent.version:
-            check_version(rooms.folder.root, intent.version, self.state.versions[intent.version])
             swap(rooms.folder.root, intent.version)
         sync(rooms.folder.root)
         self._journal.commit(
@@ -226,7 +237,7 @@ class Promotion(Desk):
             raise PromotionError(
                 f"version {live} is live, but the log says version {self.state.live}",
                 where=str(rooms.folder.root / "current"),
-                remedy=f"somebody moved the link; point it back to models/{self.state.live}, and find out who",
+                remedy=REPAIR,
             )
         check_version(rooms.folder.root, self.state.live, self.state.incumbent)
         forget_unused(rooms.folder.root, self.state.versions)

@@ -14,7 +14,7 @@ the gates, and here no sandbox is around it. What a folder alone cannot show is 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -82,13 +82,19 @@ class PromotedModel:
         """The safetensors file."""
         return self.bundle.weights
 
-    def build(self, device: str = "cpu") -> ServedModel:
-        """Run the verified source, build the recipe's model on a device and load the weights; SubjectError."""
+    def build(self, device: str = "cpu", *, packages: Iterable[str] = ()) -> ServedModel:
+        """Run the verified source, build the recipe's model on a device and load the weights; SubjectError.
+
+        The source imports what it could import where it was measured, from the same places, and nothing else of this
+        process: name in `packages` what the run's `lockgate.yaml` names there. Genesis, for version 0, says it itself.
+        """
         from safetensors.torch import load
 
         from harness import worker
 
-        tree = SourceTree(self.source, self.candidate.removeprefix("sha256:")[:12])
+        entry = self.authorisation
+        named = {*packages, *(entry.config.packages if isinstance(entry, Genesis) else ())}
+        tree = SourceTree(self.source, self.candidate.removeprefix("sha256:")[:12], named)
         with _told(tree.root):
             source = tree.load("model")
             model = worker.restored(source, self.recipe, load(self.weights), device)

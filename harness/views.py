@@ -46,6 +46,10 @@ def summary(state: RunState) -> dict[str, Any]:
         "entries": state.size,
         "state": _rest(state),
         "halted": None if state.halt is None else {"by": state.halt.by, "reason": state.halt.reason},
+        "authorised": [
+            {"proposal": each.number, "version": each.version, "expires": each.expires}
+            for _, each in sorted(state.authorised.items())
+        ],
         "generation": max((p.proposed.generation for p in state.proposals.values()), default=0),
         "proposals": len(state.proposals),
         "promoted": promoted,

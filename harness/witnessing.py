@@ -39,6 +39,14 @@ AHEAD = 300
 BEHIND = 3600
 """Seconds by which it may be behind."""
 
+_REFUSED = "it answered 403"
+"""tlog-witness §add-checkpoint: no signature by a key that it trusts for this log."""
+_AWAY = "see that each runs and knows the log's key (keys/log.pub)"
+_KEY_UNKNOWN = (
+    "one that answers 403 does not know the key that signs now: after `lockgate keys rotate`, give it the longer "
+    "keys/log.pub and start it again"
+)
+
 _MAX_ANSWER = 1 << 15
 _MIN_GRACE = 0.2
 _SIZE = re.compile(rb"(0|[1-9][0-9]{0,17})\n")
@@ -149,10 +157,11 @@ class Quorum:
         keys = {self._keys[name].key_digest for name in gathered.times if name in self._keys}
         if len(keys) < self.require_count:
             missing = "; ".join(f"{name}: {problem}" for name, problem in sorted(gathered.problems.items()))
+            refused = any(problem.startswith(_REFUSED) for problem in gathered.problems.values())
             raise AuditError(
                 f"{len(keys)} of {self.require_count} required witnesses have cosigned the tree head ({missing})",
                 clause="§10.3",
-                remedy="see that each runs and knows the log's key (keys/log.pub); nothing goes live without them",
+                remedy=f"{_KEY_UNKNOWN if refused else _AWAY}; nothing goes live without them",
             )
 
     def _ask(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,9 @@ from rigs import generation, knobs
 from typer.testing import CliRunner
 from witnesses import served
 
+from harness import promotion
 from harness.auditing import Freshness, verify_run
+from harness.bundle import Trust, read_bundle
 from harness.cli import app
 from harness.cosignature import WitnessVerifier, cosignatures
 from harness.cosigning import witness_standing
@@ -26,6 +30,9 @@ from harness.folder import RunFolder
 from harness.keys import Signer, VerifierChain
 from harness.live import live_version
 from harness.notes import LogProof
+from harness.operating import rotate_keys
+from harness.passphrase import PassphraseSource
+from harness.repair import repair
 from harness.replay import replay_run
 from harness.witness import make_witness
 
@@ -69,11 +76,11 @@ class Scene:
         self.signer.verifier.save(run / "keys" / "log.pub")
 
     @contextlib.contextmanager
-    def witnesses(self, names):
-        """Let these witnesses run."""
+    def witnesses(self, names, chain=None):
+        """Let these witnesses run, with the run's first key or a chain of keys."""
+        chain = chain or VerifierChain.of([self.signer.verifier])
         with contextlib.ExitStack() as stack:
             for name in names:
-                chain = VerifierChain.of([self.signer.verifier])
                 stack.enter_context(served(self.place / name, chains=[chain], port=self.ports[name]))
             yield
 
@@ -195,6 +202,100 @@ def test_the_status_of_a_halted_run_says_why(rig, scene, copy):
     assert "lockgate resume" in told
 
 
+def told_of(run):
+    """Give what `lockgate status` says, in one line."""
+    return CliRunner().invoke(app, ["status", str(run)]).stdout.replace("\n", " ")
+
+
+def test_the_deadline_of_an_authorisation_is_told(rig, scene, copy):
+    """Halted with an authorisation in hand, the run says until when it is good: in the log, in words and as JSON."""
+    state = stopped(rig, scene, copy, after="authorised")
+    (authorised,) = state.authorised.values()
+    assert state.halted.reason.startswith(
+        f"proposal 2 is authorised until {authorised.expires}: resumed after that, it"
+    )
+    assert f"was authorised as version 2 until {authorised.expires} (60 minutes left)" in told_of(copy)
+    told = json.loads(CliRunner().invoke(app, ["status", str(copy), "--json"]).stdout)["authorised"]
+    assert told == [{"proposal": 2, "version": 2, "expires": authorised.expires}]
+
+
+def test_without_an_authorisation_there_is_no_deadline(rig, scene, copy):
+    """Halted before it was authorised, a proposal waits for as long as it takes, and no time is named."""
+    state = stopped(rig, scene, copy)
+    assert "authorised until" not in state.halted.reason + told_of(copy)
+    assert json.loads(CliRunner().invoke(app, ["status", str(copy), "--json"]).stdout)["authorised"] == []
+
+
+def test_an_authorisation_that_expired_meanwhile_is_voided_without_witnesses(rig, scene, copy, monkeypatch):
+    """Past its deadline the proposal is voided with the reason, witnesses or none, and the run goes on."""
+    monkeypatch.setattr(promotion, "AUTHORISATION_LIFE", timedelta(0))
+    state = stopped(rig, scene, copy, after="authorised")
+    (authorised,) = state.authorised.values()
+    assert f"until {authorised.expires}, which is past" in told_of(copy)
+    again = resumed(rig, scene, copy, names="")
+    assert (again.halted, again.live, again.proposals[2].outcome) == (None, 1, "voided")
+    reason = next(entry.reason for entry in rigs.trail_of(copy)[1] if kind_of(entry) == "voided")
+    assert reason == f"the authorisation has expired: it was good until {authorised.expires}"
+    assert "authorised as version" not in told_of(copy)
+
+
+def test_witnesses_that_do_not_know_a_new_key_are_told_of_it(rig, scene, copy):
+    """After a rotation, witnesses with the old log.pub answer 403, and the error says what to give them; then all is well."""
+    rotate_keys(RunFolder(copy), "a test", PassphraseSource(None))
+    with scene.witnesses("ab"):
+        opened = rig.open(copy, scene.subject)
+        try:
+            with pytest.raises(Halt):
+                generation(opened, 2, BETTER_YET)
+            reason = opened.supervisor.state.halted.reason
+        finally:
+            opened.close()
+    assert "a: it answered 403" in reason
+    assert "after `lockgate keys rotate`, give it the longer keys/log.pub" in reason
+    with scene.witnesses("ab", chain=VerifierChain.load(copy / "keys" / "log.pub")):
+        opened = rig.open(copy, scene.subject)
+        try:
+            opened.rooms.journal.commit(Resumed(by="operator"))
+            opened.supervisor.settle(2)
+        finally:
+            opened.close()
+    assert live_version(copy) == 2
+
+
+def test_an_absent_witness_is_not_told_to_be_of_an_old_key(rig, scene, copy):
+    """The remedy for a rotation is named where a witness answered 403, and nowhere else."""
+    assert "keys rotate" not in stopped(rig, scene, copy).halted.reason
+
+
+def halted(run, *options):
+    """Halt a run that nobody is at work on, by the command; give what it says."""
+    done = CliRunner().invoke(app, ["halt", str(run), "--reason", "a look", *options])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_halt_beside_the_loop_is_cosigned(scene, copy):
+    """Halted while no supervisor is at work, the log's new head bears its witnesses' cosignatures."""
+    with scene.witnesses("ab"):
+        told = json.loads(halted(copy, "--json"))
+    assert told == {"halted": True, "logged": True, "uncosigned": None}
+    assert kinds(copy)[-1] == "halted"
+    freshness = Freshness(witnesses=WitnessVerifier.load(scene.pub), quorum=2)
+    report = verify_run(RunFolder(copy), RunFolder(copy).public_key, freshness=freshness)
+    assert report["verdict"] == "valid and fresh"
+
+
+@pytest.mark.parametrize("names", ["", "a"])
+def test_a_halt_does_not_wait_for_witnesses(scene, copy, names):
+    """Without its witnesses the halt is logged all the same, and says that they have not cosigned it."""
+    with scene.witnesses(names):
+        told = halted(copy)
+    assert "its witnesses have not cosigned that yet" in told
+    assert f"{len(names)} of 2 required" in told
+    assert kinds(copy)[-1] == "halted"
+    assert rigs.trail_of(copy)[0].halted.reason == "a look"
+
+
 def test_a_witness_that_lies_does_not_count(rig, scene, copy):
     """A witness that answers under another key than the configured one is as good as none."""
     shutil.rmtree(scene.place / "b")
@@ -254,6 +355,37 @@ def test_a_rollback_needs_no_witness(rig, scene, copy):
     finally:
         opened.close()
     assert live_version(copy) == 0
+
+
+def test_a_repaired_version_keeps_the_proof_that_its_witnesses_signed(copy):
+    """Where the proof still holds, a damaged version comes back with it, and no witness is needed."""
+    proof = copy / "models" / "1" / "authorisation.proof"
+    before = proof.read_bytes()
+    (copy / "models" / "1" / "weights.safetensors").unlink()
+    repair(RunFolder(copy), lambda _: None)
+    assert proof.read_bytes() == before
+    verify_run(RunFolder(copy), RunFolder(copy).public_key)
+
+
+def test_a_lost_proof_comes_back_under_the_quorum_of_today(rig, scene, copy):
+    """With the proof gone, a version comes back when enough witnesses cosign a later head; until then it does not."""
+    opened = rig.open(copy, scene.subject)  # a later head than the one of the proof, and nobody has cosigned it
+    opened.close()
+    shutil.rmtree(copy / "models" / "1")
+    with scene.witnesses("a"), pytest.raises(AuditError, match=r"1 of 2 required.*b: it cannot be asked"):
+        repair(RunFolder(copy), lambda _: None)
+    assert not (copy / "models" / "1").exists()
+    with scene.witnesses("bc"):
+        repair(RunFolder(copy), lambda _: None)
+    proof = LogProof.parse((copy / "models" / "1" / "authorisation.proof").read_bytes())
+    assert len(cosignatures(proof.head, scene.keys.values())) == 2
+    key = copy / "keys" / "log.pub"
+    verify_run(RunFolder(copy), key)
+    command = [sys.executable, ROOT / "audits" / "verify.py", copy, "--key", key]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    trust = Trust.load(key, witnesses=[scene.pub], quorum=2)
+    assert read_bundle(copy / "models" / "1", trust).version == 1
 
 
 @pytest.mark.usefixtures("copy")

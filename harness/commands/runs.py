@@ -23,6 +23,7 @@ from harness.commands.common import (
     print_json,
     read,
 )
+from harness.plain import plain
 
 app = typer.Typer()
 
@@ -186,6 +187,8 @@ def halt(
     print(f"halted: nothing is promoted until `lockgate resume {run}`")
     if not result["logged"]:
         print(f"the log does not say so yet: {result['why']}")
+    elif result.get("uncosigned"):
+        print(plain(f"its witnesses have not cosigned that yet: {result['uncosigned']}", 2000))
 
 
 @app.command()
@@ -207,6 +210,32 @@ def rollback(
     source = PassphraseSource(passphrase_fd)
     result = roll(existing(run), version, reason, source, subject=subject, vault_key=vault_key)
     print_json(result) if json_ else print(f"version {result['live']} is live")
+
+
+@app.command()
+def repair(run: Run, json_: Json = False) -> None:
+    """Put back what was damaged of a run's models, from the log and its blobs; keep the damage in RUN/damaged."""
+    from harness.repair import Repaired
+    from harness.repair import repair as mend
+    from harness.telemetry import configure
+
+    folder, done = existing(run), list[dict[str, str | None]]()
+
+    def tell(each: Repaired) -> None:
+        kept = None if each.kept is None else str(each.kept.relative_to(folder.root))
+        done.append({"what": each.what, "why": each.why, "kept": kept})
+        log.warning("repaired", **done[-1])
+        if not json_:
+            print(plain(f"put back {each.what}: {each.why}" + (f"; what was there is in {kept}" if kept else ""), 2000))
+
+    log = configure(folder.root / "supervisor.jsonl")
+    mend(folder, tell)
+    if json_:
+        print_json({"repaired": done})
+    elif not done:
+        print("nothing to repair: every version and the live link are what the log names")
+    else:
+        print(f"somebody or something did this damage: find out who. Next: lockgate audit verify {run}")
 
 
 @app.command()

@@ -116,8 +116,7 @@ def python_mounts(*, executable: bool) -> Python:
     Third-party directories below them are listed in `covers`, to be hidden under an empty directory.
     `executable` adds the program itself, which a fork does not need.
     """
-    standard = {os.path.realpath(sysconfig.get_path(name, vars=_base())) for name in ("stdlib", "platstdlib")}
-    folders = {*standard, *_library_folders()}
+    folders = {*standard_library(), *_library_folders()}
     program = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     binds = {path: path for path in folders if not any(_below(path, other) for other in folders - {path})}
     if executable:
@@ -138,6 +137,11 @@ def python_mounts(*, executable: bool) -> Python:
                 covers |= {str(path) for path in Path(folder).glob(pattern) if path.is_dir() and not path.is_symlink()}
     pairs = sorted((target, source) for target, source in binds.items())
     return Python(program, tuple((source, target) for target, source in pairs), tuple(sorted(covers)))
+
+
+def standard_library() -> frozenset[str]:
+    """The folders of the interpreter's standard library, whatever environment is active."""
+    return frozenset(os.path.realpath(sysconfig.get_path(name, vars=_base())) for name in ("stdlib", "platstdlib"))
 
 
 def _base() -> dict[str, str]:
