@@ -40,6 +40,7 @@ from harness.durable import make_directory, sync_directory, write_durably, write
 from harness.envelope import MAX_ENTRY
 from harness.errors import AuditError
 from harness.frontier import Frontier, partials
+from harness.group_commit import Call, GroupCommit
 from harness.keys import Signer, is_key_name
 from harness.logreader import HEAD, Front, LogReader, check_log
 from harness.merkle import EMPTY_ROOT, WIDTH, tile_path
@@ -58,6 +59,7 @@ class AuditLog:
         self._lock = lock
         self._reader = reader
         self._mutex = threading.Lock()
+        self._commits = GroupCommit(self._mutex, self._write)
         self._failure: str | None = None
         self._superseded: list[Path] = []
         self._place = _identity(folder)
@@ -185,34 +187,39 @@ class AuditLog:
             return True
 
     def append(self, entries: Sequence[bytes]) -> int:
-        """Append a group of entries (each at most 65,535 bytes) and return the index of the first.
+        """Append a group of entries (each at most 65,535 bytes), which stay together; return the index of the first.
 
-        On return all of them are durable and under a freshly signed head. Raises AuditError: for an empty
+        On return all of them are durable and under a freshly signed head: with the groups of other threads that
+        waited meanwhile, which then succeed or fail as one. Raises AuditError: for an empty
         group or an entry that is too long, leaving the log as it was; for any failure of the disk, after
         which the object refuses to append and the log, opened again, has either all of the group or none.
         """
-        with self._mutex:
-            if self._failure is not None:
-                raise AuditError(
-                    f"no longer open for appending: {self._failure}",
-                    where=str(self._folder),
-                    remedy="open the log again",
-                )
-            if not entries:
-                raise AuditError("an empty group")
-            for entry in entries:
-                if not isinstance(entry, bytes) or len(entry) > MAX_ENTRY:
-                    raise AuditError(f"an entry is at most {MAX_ENTRY} bytes")
-            first = self.size
-            try:
-                self._append(entries)
-            except OSError as error:
-                self._failure = str(error)
-                raise AuditError(f"the log could not be written: {error}", where=str(self._folder)) from error
-            except BaseException as error:
-                self._failure = str(error) or type(error).__name__
-                raise
-            return first
+        if not entries:
+            raise AuditError("an empty group")
+        for entry in entries:
+            if not isinstance(entry, bytes) or len(entry) > MAX_ENTRY:
+                raise AuditError(f"an entry is at most {MAX_ENTRY} bytes")
+        return self._commits.commit(tuple(entries))
+
+    def _write(self, calls: Sequence[Call[tuple[bytes, ...]]]) -> None:
+        if self._failure is not None:
+            raise AuditError(
+                f"no longer open for appending: {self._failure}",
+                where=str(self._folder),
+                remedy="open the log again",
+            )
+        first = self.size
+        try:
+            self._append([entry for call in calls for entry in call.item])
+        except OSError as error:
+            self._failure = str(error)
+            raise AuditError(f"the log could not be written: {error}", where=str(self._folder)) from error
+        except BaseException as error:
+            self._failure = str(error) or type(error).__name__
+            raise
+        for call in calls:
+            call.first = first
+            first += len(call.item)
 
     def _check_place(self) -> None:
         """Return while the folder is the one that is locked, under the head that we wrote; raises AuditError, OSError.
