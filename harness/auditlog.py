@@ -12,12 +12,14 @@ One append, and what a crash after each step leaves:
     sign, replace `checkpoint`   the new head, with every byte that it covers already durable
 
 So a group is in the log as a whole or not at all, and recovery is the normal path: `open` reads the head,
-checks the right edge against it, and goes on from there. Before a head is signed, everything it newly
-covers is read back and hashed, for a flipped bit that was signed can never be repaired. Any error on the
-way, of fsync above all, ends the writer: what reached the disk is then known only by opening the log again.
+checks the right edge against it, and goes on from there. Before a head is signed, every file it newly
+covers is read back: new entries and all tiles are hashed, entries that were hashed before are compared with
+the bytes of then. A flipped bit that was signed could never be repaired. Any error on the way, of fsync above
+all, ends the writer: what reached the disk is then known only by opening the log again.
 
 One process writes at a time (flock on the folder). Readers need no lock. Nothing read is believed until
-it leads to the signed root; memory is the right edge of the tree, one bundle, and a few cached tiles.
+it leads to the signed root; memory is the right edge of the tree, a few cached tiles, and the last bundle twice:
+as it is to be written, and as it was read back.
 
 Not covered: a folder put back as a whole to an earlier signed state. That is seen only with a tree head
 kept elsewhere: pass it as `known`.
@@ -37,9 +39,11 @@ from typing import Self
 from harness.durable import make_directory, sync_directory, write_durably, write_together
 from harness.envelope import MAX_ENTRY
 from harness.errors import AuditError
+from harness.frontier import Frontier, partials
+from harness.group_commit import Call, GroupCommit
 from harness.keys import Signer, is_key_name
-from harness.logreader import HEAD, LogReader, check_log
-from harness.merkle import EMPTY_ROOT, HASH, WIDTH, edge_root, leaf_hash, subtree_hash, tile_path
+from harness.logreader import HEAD, Front, LogReader, check_log
+from harness.merkle import EMPTY_ROOT, WIDTH, tile_path
 from harness.notes import LogProof, TreeHead, open_head, sign_head, with_lines
 
 __all__ = ["AuditLog", "LogReader", "check_log"]
@@ -55,12 +59,13 @@ class AuditLog:
         self._lock = lock
         self._reader = reader
         self._mutex = threading.Lock()
+        self._commits = GroupCommit(self._mutex, self._write)
         self._failure: str | None = None
         self._superseded: list[Path] = []
         self._place = _identity(folder)
-        self._edge = reader.edge
-        last = reader.bundle(reader.size // WIDTH) if reader.size % WIDTH else []
-        self._bundle = b"".join(_framed(entry) for entry in last)
+        index, width = divmod(reader.size, WIDTH)
+        self._frontier = Frontier.of(reader.size, reader.edge, reader.bundle(index) if width else [])
+        self._front = reader.extend(index, Front()) if width else Front()
 
     @classmethod
     def create(cls, folder: Path | str, signer: Signer, origin: str) -> Self:
@@ -182,42 +187,50 @@ class AuditLog:
             return True
 
     def append(self, entries: Sequence[bytes]) -> int:
-        """Append a group of entries (each at most 65,535 bytes) and return the index of the first.
+        """Append a group of entries (each at most 65,535 bytes), which stay together; return the index of the first.
 
-        On return all of them are durable and under a freshly signed head. Raises AuditError: for an empty
+        On return all of them are durable and under a freshly signed head: with the groups of other threads that
+        waited meanwhile, which then succeed or fail as one. Raises AuditError: for an empty
         group or an entry that is too long, leaving the log as it was; for any failure of the disk, after
         which the object refuses to append and the log, opened again, has either all of the group or none.
         """
-        with self._mutex:
-            if self._failure is not None:
-                raise AuditError(
-                    f"no longer open for appending: {self._failure}",
-                    where=str(self._folder),
-                    remedy="open the log again",
-                )
-            if not entries:
-                raise AuditError("an empty group")
-            for entry in entries:
-                if not isinstance(entry, bytes) or len(entry) > MAX_ENTRY:
-                    raise AuditError(f"an entry is at most {MAX_ENTRY} bytes")
-            first = self.size
-            try:
-                self._append(entries)
-            except OSError as error:
-                self._failure = str(error)
-                raise AuditError(f"the log could not be written: {error}", where=str(self._folder)) from error
-            except BaseException as error:
-                self._failure = str(error) or type(error).__name__
-                raise
-            return first
+        if not entries:
+            raise AuditError("an empty group")
+        for entry in entries:
+            if not isinstance(entry, bytes) or len(entry) > MAX_ENTRY:
+                raise AuditError(f"an entry is at most {MAX_ENTRY} bytes")
+        return self._commits.commit(tuple(entries))
+
+    def _write(self, calls: Sequence[Call[tuple[bytes, ...]]]) -> None:
+        if self._failure is not None:
+            raise AuditError(
+                f"no longer open for appending: {self._failure}",
+                where=str(self._folder),
+                remedy="open the log again",
+            )
+        first = self.size
+        try:
+            self._append([entry for call in calls for entry in call.item])
+        except OSError as error:
+            self._failure = str(error)
+            raise AuditError(f"the log could not be written: {error}", where=str(self._folder)) from error
+        except BaseException as error:
+            self._failure = str(error) or type(error).__name__
+            raise
+        for call in calls:
+            call.first = first
+            first += len(call.item)
 
     def _check_place(self) -> None:
         """Return while the folder is the one that is locked, under the head that we wrote; raises AuditError, OSError.
 
         A folder that was put back or exchanged beneath a writer is nobody's to go on with: the lock is on the old one.
         """
-        with (self._folder / HEAD).open("rb") as file:
-            found = file.read(len(self.head) + 1)
+        file = os.open(self._folder / HEAD, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = os.read(file, len(self.head) + 1)
+        finally:
+            os.close(file)
         if _identity(self._folder) != self._place or found != self.head:
             raise AuditError(
                 "the log was exchanged while it was open: its lock is lost",
@@ -227,42 +240,31 @@ class AuditLog:
 
     def _append(self, entries: Sequence[bytes]) -> None:
         self._check_place()
-        old, size = self.size, self.size
-        bundle, edge = bytearray(self._bundle), [bytearray(tile) for tile in self._edge]
-        bundles: list[tuple[str, bytes]] = []
-        tiles: list[tuple[str, bytes]] = []
-        for entry in entries:
-            bundle += _framed(entry)
-            _add_leaf(edge, size, leaf_hash(entry), tiles)
-            size += 1
-            if size % WIDTH == 0:
-                bundles.append((tile_path(None, size // WIDTH - 1), bytes(bundle)))
-                bundle = bytearray()
-        if bundle:
-            bundles.append((tile_path(None, size // WIDTH, size % WIDTH), bytes(bundle)))
-        new_edge = [bytes(tile) for tile in edge]
-        there = set(_partials(old))
-        for level, tile in enumerate(new_edge):
-            name = tile_path(level, size >> 8 * level + 8, len(tile) // HASH)
-            if tile and name not in there:  # the bytes do not tell: a later tile may hold the same hashes
-                tiles.append((name, tile))
-        files = [(self._folder / name, data) for name, data in bundles + tiles]
+        old = self.size
+        frontier, added = self._frontier.with_entries(entries)
+        files = [(self._folder / name, data) for name, data in added]
         for folder in dict.fromkeys(path.parent for path, _ in files):
             make_directory(folder, below=self._folder)
         write_together(files, mode=0o444)
-        reader = self._read_back(TreeHead(self.origin, size, edge_root(new_edge)))
+        reader, front = self._read_back(TreeHead(self.origin, frontier.size, frontier.root))
         write_durably(self._folder / HEAD, reader.head, mode=0o644)
-        self._reader, self._bundle, self._edge = reader, bytes(bundle), new_edge
+        self._reader, self._frontier, self._front = reader, frontier, front
         self._drop_superseded(old)
 
-    def _read_back(self, head: TreeHead) -> LogReader:
-        """Read from disk all that `head` newly covers, as an outsider would, and sign it only then."""
-        unsigned = LogReader(self._folder, b"", head, exact=True)
+    def _read_back(self, head: TreeHead) -> tuple[LogReader, Front]:
+        """Read from disk all that `head` newly covers, as an outsider would, and sign it only then.
+
+        Neither the root nor the front comes from the bytes that are written: each grows from what was read and checked,
+        so that a bit which flips in memory, between two appends, is seen here like one on the way to the disk.
+        """
+        unsigned, front = LogReader(self._folder, b"", head, exact=True), self._front
         for index in range(self.size // WIDTH, -(-head.size // WIDTH)):
-            unsigned.bundle(index)
+            front = unsigned.extend(index, front)
+            if front.entries == WIDTH:
+                front = Front()
         note = sign_head(head, self._signer)
         open_head(note, self._signer.verifier)  # a fault while signing would give the key away with the signature
-        return unsigned.under(note)
+        return unsigned.under(note), front
 
     def _drop_superseded(self, old: int) -> None:
         """Remove partial files that wider ones replaced, one head late: readers of the last head still use them."""
@@ -270,7 +272,7 @@ class AuditLog:
             with contextlib.suppress(OSError):  # a leftover does no harm
                 path.unlink()
                 path.parent.rmdir()  # refuses while another width is there
-        replaced = set(_partials(old)) - set(_partials(self.size))
+        replaced = set(partials(old)) - set(partials(self.size))
         self._superseded = [self._folder / name for name in sorted(replaced)]
 
 
@@ -285,7 +287,7 @@ def _forget_leftovers(folder: Path, size: int) -> None:
 
     Full tiles beyond the head stay, for no reader looks at them, until an append puts others in their place.
     """
-    keep = {folder / name for name in _partials(size)}
+    keep = {folder / name for name in partials(size)}
     levels = -(-size.bit_length() // 8) + 1
     for level in [None, *range(levels)]:
         index = max((size >> (8 if level is None else 8 * level + 8)) - 1, 0)
@@ -298,36 +300,6 @@ def _forget_leftovers(folder: Path, size: int) -> None:
                     if path not in keep:
                         path.unlink()
             index += 1
-
-
-def _add_leaf(edge: list[bytearray], size: int, node: bytes, full: list[tuple[str, bytes]]) -> None:
-    """Put leaf number `size` on the right edge; tiles that become full move to `full`, their hash a level up."""
-    for level in range(64):
-        if level == len(edge):
-            edge.append(bytearray())
-        edge[level] += node
-        if len(edge[level]) < WIDTH * HASH:
-            return
-        tile = bytes(edge[level])
-        full.append((tile_path(level, size >> 8 * level + 8), tile))
-        node, edge[level] = subtree_hash(tile), bytearray()
-
-
-def _partials(size: int) -> list[str]:
-    """Name the partial files that a log of `size` entries has: at most one bundle, and one tile for each level."""
-    names, level, count = list[str](), 0, size
-    if size % WIDTH:
-        names.append(tile_path(None, size // WIDTH, size % WIDTH))
-    while count:
-        index, width = divmod(count, WIDTH)
-        if width:
-            names.append(tile_path(level, index, width))
-        level, count = level + 1, index
-    return names
-
-
-def _framed(entry: bytes) -> bytes:
-    return len(entry).to_bytes(2, "big") + entry
 
 
 @contextlib.contextmanager

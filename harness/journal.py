@@ -1,7 +1,9 @@
 """The log and the state it folds to, kept in step: the only way in which a run's state changes.
 
 `commit` folds first (an illegal entry never reaches the disk), signs, appends durably, and
-only then shows the new state. Entries given together are one group under one tree head.
+only then shows the new state. Entries given together are one group under one tree head, and so are those of
+threads that commit at the same time. Whoever holds `lock` sees no entry come between what they look at and what
+they commit.
 `follow` is the same for readers: every entry verified, folded and handed on, none kept. `verify` folds the order alone,
 without the record, so that what it holds does not grow with the log; and it can go on from where it ended before.
 """
@@ -19,6 +21,7 @@ from harness.auditlog import AuditLog, LogReader
 from harness.entries import Entry, KeyRotated, kind_of, read_entry, subjects_of
 from harness.envelope import seal, unseal
 from harness.errors import AuditError, StoppingError
+from harness.group_commit import Call, GroupCommit
 from harness.keys import Signer, Verifier
 from harness.legality import advance
 from harness.notes import open_note
@@ -55,6 +58,7 @@ class Journal:
         self._listener = listener
         self._release = release
         self.lock = threading.RLock()
+        self._commits = GroupCommit[list[Entry]](self.lock, self._write)
         self._frozen = False
         self.state = RunState(keys=(chain[0] if chain else signer.verifier,))
         for step in _steps(log.read(), self.state, fold):
@@ -74,22 +78,38 @@ class Journal:
 
     def commit(self, *entries: Entry) -> int:
         """Append entries as one group; returns the index of the first. Nothing changes where it raises."""
-        return self._commit([entry.model_copy(update={"time": now()}) for entry in entries])
+        if not entries:
+            raise AuditError("an empty group")
+        stamped = [entry.model_copy(update={"time": now()}) for entry in entries]
+        return self._tell(self._commits.commit(stamped), stamped)
 
-    def _commit(self, stamped: Sequence[Entry], successor: Signer | None = None) -> int:
-        signers = (self._signer,) if successor is None else (self._signer, successor)
-        with self.lock:
-            if self._frozen:
-                raise StoppingError("the supervisor is ending: what is under way will be done again")
-            state, first = self.state, self.state.size
-            for offset, entry in enumerate(stamped):
-                state = fold(state, first + offset, entry)
-            sealed = [seal(kind_of(e), e.json_value(), subjects_of(e), *signers) for e in stamped]
-            if successor is not None:
-                self._log.sign_with(successor)  # the head over a rotation is by the new key (FORMAT §3.2)
-                self._signer = successor
+    def _write(self, calls: Sequence[Call[list[Entry]]]) -> None:
+        """Append what these callers commit as one group; an entry that is illegal costs its own caller alone."""
+        state, legal, sealed = self.state, list[tuple[Call[list[Entry]], int]](), list[bytes]()
+        for call in calls:
+            try:
+                legal.append((call, state.size))
+                state, raw = self._sealed(state, call.item, self._signer)
+            except Exception as error:  # noqa: BLE001 - it is raised where it belongs
+                legal.pop()
+                call.error = error
+            else:
+                sealed += raw
+        if legal:
             self._log.append(sealed)
             self.state = state
+        for call, first in legal:
+            call.first = first
+
+    def _sealed(self, state: RunState, stamped: Sequence[Entry], *signers: Signer) -> tuple[RunState, list[bytes]]:
+        """The state after these entries, and what is to be appended; StateError, StoppingError."""
+        if self._frozen:
+            raise StoppingError("the supervisor is ending: what is under way will be done again")
+        for entry in stamped:
+            state = fold(state, state.size, entry)
+        return state, [seal(kind_of(e), e.json_value(), subjects_of(e), *signers) for e in stamped]
+
+    def _tell(self, first: int, stamped: Sequence[Entry]) -> int:
         if self._listener is not None:
             for offset, entry in enumerate(stamped):
                 self._listener(first + offset, entry)
@@ -98,7 +118,14 @@ class Journal:
     def rotate(self, successor: Signer, reason: str) -> int:
         """Let another key sign from here on: one entry that both sign. The old key signs nothing after it."""
         entry = KeyRotated(old=self.verifier.vkey, new=successor.verifier.vkey, reason=reason, time=now())
-        return self._commit([entry], successor)
+        with self.lock:  # a group of its own: what follows is signed by the new key
+            first = self.state.size
+            state, raw = self._sealed(self.state, [entry], self._signer, successor)
+            self._log.sign_with(successor)  # the head over a rotation is by the new key (FORMAT §3.2)
+            self._signer = successor
+            self._log.append(raw)
+            self.state = state
+        return self._tell(first, [entry])
 
     def raw(self, index: int) -> bytes:
         """The exact bytes of one entry."""

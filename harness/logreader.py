@@ -16,6 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +26,7 @@ from harness.keys import Verifier
 from harness.merkle import HASH, WIDTH, TileTree, consistency_proof, inclusion_proof, tile_path
 from harness.notes import LogProof, TreeHead, open_head
 
-__all__ = ["HEAD", "LogReader", "check_log"]
+__all__ = ["HEAD", "Front", "LogReader", "check_log"]
 
 HEAD = "checkpoint"
 """tlog-tiles' name of the file that holds the signed tree head."""
@@ -35,6 +36,14 @@ _TILE_LIMIT = WIDTH * HASH
 _BUNDLE_LIMIT = WIDTH * (2 + MAX_ENTRY)
 _ATTEMPTS = 8
 _WIDTH_NAME = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Front:
+    """What was read of a bundle, every entry of it checked: their number, and their bytes as they lie on disk."""
+
+    entries: int = 0
+    data: bytes = b""
 
 
 class LogReader:
@@ -148,17 +157,35 @@ class LogReader:
     def bundle(self, index: int) -> list[bytes]:
         """Return the entries below tile 0/`index`, each checked against it; raises AuditError."""
         tile = self._tree.tile(0, index)
+        return self._split(index, tile, self._fetch(None, index, len(tile) // HASH), Front())
+
+    def extend(self, index: int, front: Front) -> Front:
+        """Check a bundle of which `front` was checked before; return all of it, as the next front. Raises AuditError.
+
+        Equal bytes need no second hash: as strong as `bundle`, and less work where few entries are new.
+        """
+        tile = self._tree.tile(0, index)
+        data = self._fetch(None, index, len(tile) // HASH)
+        if not data.startswith(front.data):
+            where = tile_path(None, index, len(tile) // HASH)
+            raise AuditError("the bundle does not begin with the entries that were there before", where=where)
+        self._split(index, tile, data, front)
+        return Front(len(tile) // HASH, data)
+
+    @staticmethod
+    def _split(index: int, tile: bytes, data: bytes, front: Front) -> list[bytes]:
+        """Return the entries after `front`, each checked against its leaf; raises AuditError."""
+        entries, leaves, at, whole = list[bytes](), list[bytes](), len(front.data), len(data)
         width = len(tile) // HASH
-        data = self._fetch(None, index, width)
-        entries, leaves, at, whole = list[bytes](), list[bytes](), 0, len(data)
         sha256 = hashlib.sha256  # `leaf_hash` spelt out: every entry that is read goes through here
-        for _ in range(width):
+        for _ in range(front.entries, width):
             start, at = at + 2, at + 2 + int.from_bytes(data[at : at + 2], "big")
             entry = data[start:at]
             entries.append(entry)
             leaves.append(sha256(b"\x00" + entry).digest())
-        if at > whole or b"".join(leaves) != tile:
-            wrong = (n for n, leaf in enumerate(leaves) if leaf != tile[n * HASH : n * HASH + HASH])
+        if at > whole or b"".join(leaves) != tile[front.entries * HASH :]:
+            numbered = enumerate(leaves, front.entries)
+            wrong = (n for n, leaf in numbered if leaf != tile[n * HASH : n * HASH + HASH])
             number = next(wrong, width - 1)  # the last one is cut where all that is there of it hashes well
             raise AuditError(
                 "the entry is not the one that the tree head covers", where=f"entry {index * WIDTH + number}"
@@ -237,9 +264,13 @@ def _read(path: Path, limit: int, clause: str = "§4.2") -> bytes:
 def _read_file(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes, following no link; raises OSError, AuditError."""
     file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    status = os.fstat(file)
-    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+            raise AuditError(f"not a regular file of at most {limit} bytes", where=str(path))
+        data = os.read(file, status.st_size)  # a larger number would be allocated whole
+        while len(data) < status.st_size and (more := os.read(file, status.st_size - len(data))):
+            data += more
+    finally:
         os.close(file)
-        raise AuditError(f"not a regular file of at most {limit} bytes", where=str(path))
-    with os.fdopen(file, "rb") as stream:
-        return stream.read(status.st_size)  # a larger number would be allocated whole
+    return data

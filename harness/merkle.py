@@ -24,10 +24,12 @@ __all__ = [
     "Nodes",
     "TileTree",
     "consistency_proof",
-    "edge_root",
+    "edge_peaks",
+    "grow",
     "inclusion_proof",
     "leaf_hash",
     "node_hash",
+    "peaks_root",
     "span_hash",
     "subtree_hash",
     "tile_path",
@@ -63,13 +65,17 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def tree_hash(leaves: Sequence[bytes]) -> bytes:
     """Return the root over leaf hashes: the definition of RFC 6962 §2.1, for trees that fit in memory."""
-    peaks: list[tuple[int, bytes]] = []  # complete subtrees from the left, each (level, hash)
-    for leaf in leaves:
-        level, node = 0, leaf
-        while peaks and peaks[-1][0] == level:
-            level, node = level + 1, node_hash(peaks.pop()[1], node)
-        peaks.append((level, node))
-    return _fold([node for _, node in peaks])
+    peaks: list[bytes] = []
+    for size, leaf in enumerate(leaves):
+        grow(peaks, size, leaf)
+    return peaks_root(peaks)
+
+
+def grow(peaks: list[bytes], size: int, leaf: bytes) -> None:
+    """Add leaf number `size` to the complete subtrees, from the left, of a tree of `size` leaves, in place."""
+    while size & 1:
+        leaf, size = node_hash(peaks.pop(), leaf), size >> 1
+    peaks.append(leaf)
 
 
 def span_hash(start: int, stop: int, nodes: Nodes) -> bytes:
@@ -79,7 +85,7 @@ def span_hash(start: int, stop: int, nodes: Nodes) -> bytes:
         level = (stop - start).bit_length() - 1
         parts.append(nodes(level, start >> level))
         start += 1 << level
-    return _fold(parts)
+    return peaks_root(parts)
 
 
 def inclusion_proof(index: int, size: int, nodes: Nodes) -> list[bytes]:
@@ -185,9 +191,12 @@ def subtree_hash(hashes: bytes) -> bytes:
     return hashes
 
 
-def edge_root(edge: Sequence[bytes]) -> bytes:
-    """Return the root of the tree whose partial tile at level L is `edge[L]` (empty where the level ends full)."""
-    peaks: list[bytes] = []  # from the right
+def edge_peaks(edge: Sequence[bytes]) -> list[bytes]:
+    """Return the complete subtrees, from the left, of the tree whose partial tile at level L is `edge[L]`.
+
+    It is empty where the level ends with a full one.
+    """
+    peaks: list[bytes] = []
     for tile in edge:
         width = stop = len(tile) // HASH
         for height in range(8):
@@ -195,7 +204,7 @@ def edge_root(edge: Sequence[bytes]) -> bytes:
                 start = stop - (1 << height)
                 peaks.append(subtree_hash(tile[start * HASH : stop * HASH]))
                 stop = start
-    return _fold(peaks[::-1])
+    return peaks[::-1]
 
 
 def tile_path(level: int | None, index: int, width: int = WIDTH) -> str:
@@ -229,7 +238,7 @@ class TileTree:
             index, width = divmod(count, WIDTH)
             self._edge.append(self._sized(len(self._edge), index, width) if width else b"")
             count = index
-        if edge_root(self._edge) != root:
+        if peaks_root(edge_peaks(self._edge)) != root:
             raise AuditError(f"the right edge of the tree of {size} does not lead to the signed root", where="tile")
 
     @property
@@ -282,8 +291,8 @@ class TileTree:
         return tile
 
 
-def _fold(peaks: Sequence[bytes]) -> bytes:
-    """Hash complete subtrees, given from the left, into the root above them."""
+def peaks_root(peaks: Sequence[bytes]) -> bytes:
+    """Return the root above complete subtrees, given from the left."""
     if not peaks:
         return EMPTY_ROOT
     root = peaks[-1]

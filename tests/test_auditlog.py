@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -316,6 +317,31 @@ def test_a_flipped_bit_on_the_way_to_the_disk_is_not_signed(tmp_path, monkeypatc
             with pytest.raises(AuditError, match="no longer"):
                 log.append([b"new"])
         check_against(folder, [b"old"] * 254)
+
+
+@pytest.mark.parametrize("part", ["bundle", "edge", "peaks", "front"])
+@pytest.mark.parametrize("more", [1, 60])
+def test_a_bit_that_flips_in_memory_is_not_signed(tmp_path, part, more):
+    """Between two appends one bit of what the writer remembers flips: the next append is refused, the log stays whole."""
+
+    def flipped(data):
+        return data[:2] + bytes([data[2] ^ 1]) + data[3:]
+
+    with AuditLog.create(tmp_path / "log", SIGNER, "example.org/run") as log:
+        log.append([b"old"] * 100)
+        log.append([b"old"] * 100)
+        held = log._frontier
+        changed = {"bundle": flipped(held.bundle), "edge": (flipped(held.edge[0]),)}
+        changed["peaks"] = (flipped(held.peaks[0]), *held.peaks[1:])
+        if part == "front":
+            log._front = dataclasses.replace(log._front, data=flipped(log._front.data))
+        else:
+            log._frontier = dataclasses.replace(held, **{part: changed[part]})
+        with pytest.raises(AuditError):
+            log.append([b"new"] * more)
+        with pytest.raises(AuditError, match="no longer"):
+            log.append([b"new"])
+    check_against(tmp_path / "log", [b"old"] * 200)
 
 
 def test_cosignatures_stand_under_the_head_they_are_for(tmp_path):

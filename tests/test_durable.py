@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from harness.durable import TEMPORARY, make_directory, sync_directory, write_durably
+from harness.durable import TEMPORARY, make_directory, sync_directory, write_durably, write_together
 
 
 def test_bytes_and_mode(tmp_path):
@@ -125,3 +128,50 @@ def test_syncing_a_file_as_a_directory_fails(tmp_path):
     with pytest.raises(NotADirectoryError):
         sync_directory(tmp_path / "x")
     assert TEMPORARY.startswith(".")
+
+
+WATCHER = """
+import pathlib, sys
+paths, size = [pathlib.Path(path) for path in sys.argv[2:]], int(sys.argv[1])
+last, changes = {}, 0
+while changes < 300:
+    for path in paths:
+        data = path.read_bytes()
+        if len(data) != size or data != data[:1] * size:
+            sys.exit(f"torn: {len(data)} bytes, {len(set(data))} different")
+        changes += last.get(path) not in (None, data[:1])
+        last[path] = data[:1]
+"""
+
+
+def watched(folder, write):
+    """Let `write` replace two files until a reader in a process of its own met 300 changes or a torn file; its exit."""
+    size, paths = 1 << 18, [folder / "a", folder / "b"]
+    letters = itertools.cycle(b"abcdefgh")
+    for path in paths:
+        path.write_bytes(b"h" * size)
+    command = [sys.executable, "-c", WATCHER, str(size), *map(str, paths)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as reader:
+        while reader.poll() is None:
+            write([(path, bytes([letter]) * size) for path, letter in zip(paths, letters, strict=False)])
+        return reader.returncode, reader.stderr.read()
+
+
+def in_place(files):
+    """Write over the files themselves: a mistake."""
+    for path, data in files:
+        path.write_bytes(data)
+
+
+@pytest.mark.usefixtures("quick_disk")
+def test_a_reader_beside_a_writer_meets_whole_files(tmp_path):
+    """While files are replaced again and again, a reader in another process finds each there, and whole, at every look."""
+    assert watched(tmp_path, write_together) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_a_reader_beside_a_writer_in_place_meets_torn_ones(tmp_path):
+    """The same reader does catch a writer that writes in place: the fact above can fail."""
+    code, told = watched(tmp_path, in_place)
+    assert code == 1
+    assert "torn" in told
