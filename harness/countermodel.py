@@ -62,15 +62,19 @@ def main(memory: int) -> None:
 
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    question = Question.parse(json.loads(sys.stdin.buffer.read()))
-    deadline = time.monotonic() + question.seconds
-    old, new = _Side.of(question.old), _Side.of(question.new)
-    for index, goal in enumerate(question.goals):
-        answer = answer_goal(index, goal, old, new, deadline)
+    for answer in answers(Question.parse(json.loads(sys.stdin.buffer.read()))):
         os.write(1, json.dumps(answer.json_value()).encode() + b"\n")
 
 
-def answer_goal(index: int, goal: Goal, old: _Side, new: _Side, deadline: float) -> Solved:
+def answers(question: Question) -> Iterator[Solved]:
+    """Yield an answer for each goal, in order."""
+    deadline = time.monotonic() + question.seconds
+    old, new = _Side.of(question.old), _Side.of(question.new)
+    for index, goal in enumerate(question.goals):
+        yield _answer(index, goal, old, new, deadline)
+
+
+def _answer(index: int, goal: Goal, old: _Side, new: _Side, deadline: float) -> Solved:
     """Return a proof, a document, or what stopped both."""
     rule = next(r for r in old.rules(goal.stage, goal.kinds[0]) if r.name == goal.rule)
     rules = new.rules(goal.stage, goal.kinds[0])
@@ -144,7 +148,9 @@ def _documents(goal: Goal, rule: RuleTerm, premises: Sequence[RuleTerm], end: fl
     short = [collection.length <= max(8, len(collection.views)) for collection in encoder.collections.values()]
     doubles = [variable for variable, shape in encoder.scalars.values() if shape.kind == "double"]
     plain = [z3.And(z3.IsInt(variable * 1024), variable <= 2**20, variable >= -(2**20)) for variable in doubles]
-    kinds = [[*short, *plain], short, []] if short or plain else [[]]
+    usual = base_document(goal.stage)["proposal"]["kind"]
+    kind = [encoder.variable(("proposal", "kind")) == encoder.text(usual)] if usual in goal.kinds else []
+    kinds = [[*short, *plain, *kind], [*short, *kind], []]
     for assumed in kinds:
         for _ in range(_MODELS):
             if query.check(end, *assumed) != z3.sat:

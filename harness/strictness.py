@@ -88,11 +88,13 @@ class _Group:
     new: tuple[RuleTerm, ...]
 
 
-def compare_sets(old: PolicySet, new: PolicySet, *, seconds: float = SECONDS, judge: Judge | None = None) -> Comparison:
+def compare_sets(
+    old: PolicySet, new: PolicySet, *, seconds: float = SECONDS, judge: Judge | None = None, solver: Solver | None = None
+) -> Comparison:
     """Compare two sets; `seconds` bound the solver. Raises PolicyError where a set does not compile, nothing else."""
     if judge is None:
         with Judge() as own:
-            return compare_sets(old, new, seconds=seconds, judge=own)
+            return compare_sets(old, new, seconds=seconds, judge=own, solver=solver)
     groups = _groups(old, new)
     lines: list[RuleComparison] = []
     open_goals: list[tuple[_Group, RuleTerm]] = []
@@ -105,7 +107,7 @@ def compare_sets(old: PolicySet, new: PolicySet, *, seconds: float = SECONDS, ju
                 lines.append(_line(group, rule, "at-least-as-strict", settled))
         if not group.old and group.new:
             lines.append(_opened(group, old, new, judge))
-    lines += _by_solver(open_goals, old, new, seconds, judge)
+    lines += _by_solver(open_goals, old, new, solver or Solver(seconds=seconds), judge)
     known = {(group.stage, rule.name) for group in groups for rule in group.old}
     added = dict.fromkeys(r.name for group in groups for r in group.new if (group.stage, r.name) not in known)
     notes = [
@@ -196,12 +198,12 @@ def may_run_out(rule: RuleTerm) -> bool:
 
 
 def _by_solver(
-    goals: Sequence[tuple[_Group, RuleTerm]], old: PolicySet, new: PolicySet, seconds: float, judge: Judge
+    goals: Sequence[tuple[_Group, RuleTerm]], old: PolicySet, new: PolicySet, solver: Solver, judge: Judge
 ) -> list[RuleComparison]:
     if not goals:
         return []
     asked = [Goal(stage=group.stage, kinds=list(group.kinds), rule=rule.name) for group, rule in goals]
-    answers = Solver(seconds=seconds).solve(old, new, asked)
+    answers = solver.solve(old, new, asked)
     return [
         _answered(group, rule, answer, old, new, judge) for (group, rule), answer in zip(goals, answers, strict=True)
     ]

@@ -27,7 +27,7 @@ import z3
 from harness.policy_document import MAX_INTEGER, MAX_ITEMS, SHAPES, ListOf, MapOf, Message, Scalar, Shape, Stage
 from harness.terms import STRING, Term, cannot_fail, interval
 
-MAX_INSTANCES = 4_000
+MAX_INSTANCES = 12_000
 _MAX_PAIRS = 30
 _UNIT = Fraction(1, 2**53)
 _TINY = Fraction(1, 2**1000)  # more than half of the smallest subnormal
@@ -102,26 +102,29 @@ class Element:
 Env = tuple[Element, ...]
 
 
+TRUE, FALSE = z3.BoolVal(True), z3.BoolVal(False)  # the only ones, so that identity tells a constant
+
+
 def conj(*parts: Any) -> Any:
     """Return the conjunction, folded where parts are constants."""
-    kept = [part for part in parts if not z3.is_true(part)]
-    if any(z3.is_false(part) for part in kept):
-        return z3.BoolVal(False)
-    return z3.BoolVal(True) if not kept else kept[0] if len(kept) == 1 else z3.And(*kept)
+    kept = [part for part in parts if part is not TRUE]
+    if any(part is FALSE for part in kept):
+        return FALSE
+    return TRUE if not kept else kept[0] if len(kept) == 1 else z3.And(*kept)
 
 
 def disj(*parts: Any) -> Any:
     """Return the disjunction, likewise."""
-    kept = [part for part in parts if not z3.is_false(part)]
-    if any(z3.is_true(part) for part in kept):
-        return z3.BoolVal(True)
-    return z3.BoolVal(False) if not kept else kept[0] if len(kept) == 1 else z3.Or(*kept)
+    kept = [part for part in parts if part is not FALSE]
+    if any(part is TRUE for part in kept):
+        return TRUE
+    return FALSE if not kept else kept[0] if len(kept) == 1 else z3.Or(*kept)
 
 
 def neg(part: Any) -> Any:
     """Return the negation, likewise."""
-    if z3.is_true(part) or z3.is_false(part):
-        return z3.BoolVal(z3.is_false(part))
+    if part is TRUE or part is FALSE:
+        return FALSE if part is TRUE else TRUE
     return z3.Not(part)
 
 
@@ -178,7 +181,7 @@ class Encoder:
         if term.op == "const":
             return self._constant(term)
         if term.op == "doc":
-            return self._at((term.value,), term.shape, z3.BoolVal(True))
+            return self._at((term.value,), term.shape, TRUE)
         if term.op == "bound":
             return env[-1 - term.value].value
         if term.op == "field":
@@ -201,8 +204,8 @@ class Encoder:
     def _constant(self, term: Term) -> Known:
         kind, value = term.value[0], term.value[1]
         if kind == "bool":
-            return Bool(z3.BoolVal(value), z3.BoolVal(not value))
-        true = z3.BoolVal(True)
+            return Bool(TRUE, FALSE) if value else Bool(FALSE, TRUE)
+        true = TRUE
         if kind == "string":
             return self._string(true, z3.IntVal(self.text(value)))
         if kind == "int":
@@ -273,7 +276,7 @@ class Encoder:
             return Part(self._new("ok", z3.BoolSort()), ("?", self._number()), term.shape)
         if term.shape.kind == "bool":
             return self._opaque_bool(term, env)
-        ok = z3.BoolVal(True) if cannot_fail(term) else self._new("ok", z3.BoolSort())
+        ok = TRUE if cannot_fail(term) else self._new("ok", z3.BoolSort())
         if term.shape.kind == "string":
             return self._string(ok, self._new("text", z3.IntSort()))
         if term.shape.kind == "double":
@@ -460,7 +463,7 @@ class Encoder:
         """What is known of every string that is spoken of."""
         for text, number in self.texts.items():
             for (name, part), said in self.predicates.items():
-                yield said(z3.IntVal(number)) == z3.BoolVal(satisfies(name, text, part))
+                yield said(z3.IntVal(number)) if satisfies(name, text, part) else neg(said(z3.IntVal(number)))
             if self.measured:
                 yield self.text_length(z3.IntVal(number)) == len(text)
         if not (self.predicates or self.measured):
@@ -491,7 +494,7 @@ class Encoder:
             self._facts += [made.length >= 0, made.length <= MAX_ITEMS]
             self.collections[part.path] = made
             # a collection that is not empty has an element
-            some, _ = self._some(made, lambda _: z3.BoolVal(True))
+            some, _ = self._some(made, lambda _: TRUE)
             self._facts.append(some == (made.length >= 1))
         return self.collections[part.path]
 
@@ -499,8 +502,8 @@ class Encoder:
         """Return the proposition that some element satisfies a condition, and the view that does if any does."""
         witness = View(self._number(), self._new("present", z3.BoolSort()))
         of_witness = said(witness)
-        if z3.is_false(of_witness):
-            return z3.BoolVal(False), None
+        if of_witness is FALSE:
+            return FALSE, None
         some = self._new("some", z3.BoolSort())
         self._facts.append(some == conj(witness.present, of_witness))
         for view in collection.views:
@@ -514,26 +517,30 @@ class Encoder:
     def _element(self, collection: Collection, view: View) -> Element:
         path = (*collection.path, view)
         if isinstance(collection.shape, MapOf):
-            key = self._at((*path, "@key"), STRING, z3.BoolVal(True))
+            key = self._at((*path, "@key"), STRING, TRUE)
             return Element(key, view, collection.path, (*path, "@value"))
-        return Element(self._at(path, collection.shape.item, z3.BoolVal(True)), view)
+        return Element(self._at(path, collection.shape.item, TRUE), view)
 
-    def _layers(self, source: Term, env: Env) -> tuple[Part | list[Known] | None, list[Term]]:
+    def _item(self, item: Term, env: Env) -> tuple[Known, Any]:
+        """Return an item of a list that is written out, and its name: the same wherever it stands."""
+        return self._encode(item, env), (item, tuple(env[-1 - i].name for i in sorted(free(item))))
+
+    def _layers(self, source: Term, env: Env) -> tuple[Part | list[tuple[Known, Any]] | None, list[Term]]:
         """Return what a chain of filters and maps runs over in the end, and the chain, the innermost first."""
         layers: list[Term] = []
         while source.op == "loop" and source.value in ("filter", "map"):
             layers.insert(0, source)
             source = source.args[0]
         if source.op == "list":
-            return [self._encode(item, env) for item in source.args], layers
+            return [self._item(item, env) for item in source.args], layers
         if source.op == "map":
-            return [self._encode(item, env) for item in source.args[::2]], layers
+            return [self._item(item, env) for item in source.args[::2]], layers
         base = self._encode(source, env)
         return (base if isinstance(base, Part) and isinstance(base.shape, ListOf | MapOf) else None), layers
 
     def _through(self, layers: list[Term], element: Element, env: Env) -> tuple[Any, Any, Element]:
         """Return when an element passes the filters, when they fail on it, and what it becomes by the maps."""
-        passes, fails = z3.BoolVal(True), z3.BoolVal(False)
+        passes, fails = TRUE, FALSE
         for layer in layers:
             inner = (*env, element)
             if layer.value == "filter":
@@ -564,10 +571,10 @@ class Encoder:
             return conj(passes, first), conj(passes, second), fails
 
         if isinstance(base, list):
-            found = [triple(Element(value, (source, index))) for index, value in enumerate(base)]
-            ok = conj(*(self._value_ok(value) for value in base))
-            sums = [disj(*column) for column in zip(*found, strict=True)] or [z3.BoolVal(False)] * 3
-            return conj(ok, neg(sums[2])), sums[0], sums[1], z3.BoolVal(True)
+            found = [triple(Element(value, name)) for value, name in base]
+            ok = conj(*(self._value_ok(value) for value, _ in base))
+            sums = [disj(*column) for column in zip(*found, strict=True)] or [FALSE] * 3
+            return conj(ok, neg(sums[2])), sums[0], sums[1], TRUE
         collection = self._collection(base)
         cache: dict[int, tuple[Any, Any, Any]] = {}
 
@@ -609,8 +616,8 @@ class Encoder:
             found = element.value
             if not isinstance(found, Value) or found.kind != wanted.kind or found.nan:
                 comparable = False
-                return z3.BoolVal(False), z3.BoolVal(False)
-            return found.v == wanted.v, z3.BoolVal(False)
+                return FALSE, FALSE
+            return found.v == wanted.v, FALSE
 
         found = self._over(source, env, equals)
         if found is None or not comparable:
@@ -642,9 +649,9 @@ class Encoder:
             self._facts.append(number >= 0)
             made = Value(self._new("ok", z3.BoolSort()), number, "int")
         elif isinstance(base, list):
-            parts = [self._through(layers, Element(value, (source, i)), env) for i, value in enumerate(base)]
+            parts = [self._through(layers, Element(value, name), env) for value, name in base]
             total = z3.Sum([z3.If(passes, 1, 0) for passes, _, _ in parts]) if parts else z3.IntVal(0)
-            ok = conj(*(neg(fails) for _, fails, _ in parts), *(self._value_ok(value) for value in base))
+            ok = conj(*(neg(fails) for _, fails, _ in parts), *(self._value_ok(value) for value, _ in base))
             made = Value(ok, total if filtered else z3.IntVal(len(base)), "int")
         else:
             made = self._counted(base, layers, env, filtered=filtered)
@@ -688,7 +695,7 @@ class Encoder:
         if key.op == "bound":
             element = env[-1 - key.value]
             if element.of == whole.path and element.at is not None:
-                return Bool(whole.ok, z3.BoolVal(False)) if term.op == "has" else self._at(element.at, term.shape, whole.ok)
+                return Bool(whole.ok, FALSE) if term.op == "has" else self._at(element.at, term.shape, whole.ok)
         wanted = self._encode(key, env)
         if not isinstance(wanted, Value):
             return self._opaque(term, env)
