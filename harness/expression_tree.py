@@ -319,12 +319,19 @@ class Tree:
             yield node
             waiting.extend(_children(node))
 
-    def _refuse(self, node: Any, message: str, remedy: str | None = None) -> CompileError:
+    def position(self, node: Any) -> tuple[int, int]:
+        """Return the line and the column of a node within the expression, counted from 1."""
         offset = self._checked.source.positions.get(node.id, 0)
         before = self.text[:offset]
-        return CompileError(
-            message, line=before.count("\n") + 1, column=offset - (before.rfind("\n") + 1) + 1, remedy=remedy
-        )
+        return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+    def primitive(self, node: Any) -> int:
+        """Return the number of a node's primitive type in checked.proto, or 0."""
+        return int(self._checked.types[node.id].primitive) if node.id in self._checked.types else 0
+
+    def _refuse(self, node: Any, message: str, remedy: str | None = None) -> CompileError:
+        line, column = self.position(node)
+        return CompileError(message, line=line, column=column, remedy=remedy)
 
 
 def _children(node: Any) -> Iterator[Any]:

@@ -20,6 +20,9 @@ from harness.records import Record
 
 Outcome = Literal["pass", "deny", "hold", "invalid"]
 
+RANK: dict[Outcome, int] = {"pass": 0, "hold": 1, "deny": 2, "invalid": 2}
+"""How much an outcome stops: what is invalid is treated as a denial."""
+
 MAX_REASON = 2_000
 
 

@@ -10,6 +10,7 @@ from harness.expression_tree import CompileError
 from harness.policy_document import SHAPES, Message
 from harness.policy_file import Policy, Rule, shape_of_value
 from harness.records import Record
+from harness.strict_yaml import Located
 from harness.strict_yaml import Path as YamlPath
 
 
@@ -44,6 +45,14 @@ class CompiledPolicy:
     rules: tuple[CompiledRule, ...]
 
 
+def place_within(located: Located, path: YamlPath, line: int, column: int) -> str:
+    """Return file:line:column of a place within the expression at a path; the place counts from 1."""
+    place = located.place(path)
+    if place.block:
+        return f"{located.name}:{place.line + line}:{column}"
+    return f"{located.name}:{place.line + line - 1}:{column + (place.column - 1 if line == 1 else 0)}"
+
+
 def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> CompiledPolicy:
     """Compile a policy's expressions.
 
@@ -58,13 +67,7 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         try:
             return environment.compile(text, boolean=boolean)
         except CompileError as error:
-            place = located.place(path)
-            if place.block:
-                line, column = place.line + error.line, error.column
-            else:
-                line = place.line + error.line - 1
-                column = error.column + (place.column - 1 if error.line == 1 else 0)
-            where = f"{located.name}:{line}:{column}"
+            where = place_within(located, path, error.line, error.column)
             if problems is None:
                 raise PolicyError(error.message, where=where, remedy=error.remedy) from error
             problems.append(Problem(where=where, message=error.message, remedy=error.remedy or ""))

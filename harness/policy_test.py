@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from harness.base_document import base_document
 from harness.errors import ConfigError, LockgateError, PolicyError
 from harness.judge import Judge
 from harness.judgement import Judgement, Outcome, RuleVerdict
@@ -19,7 +20,7 @@ from harness.policy import PolicySet, policy_set_of
 from harness.policy_compiler import Problem
 from harness.policy_document import Stage
 from harness.policy_file import TEST_SUFFIX, PolicySource, schema_errors
-from harness.policy_suite import Case, Suite, base_document, document_of
+from harness.policy_suite import Case, Suite, document_of
 from harness.records import Record
 from harness.strict_yaml import Located, load
 

@@ -1,15 +1,21 @@
-"""`lockgate policy`: write, check, test and explain policies."""
+"""`lockgate policy`: write, check, test, compare and explain policies."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.commands.common import REJECTED, Json, print_json, write_text
 
-app = typer.Typer(help="Write, check, test and explain policies.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from harness.policy import PolicySet
+    from harness.strictness import Comparison
+
+app = typer.Typer(help="Write, check, test, compare and explain policies.", no_args_is_help=True)
 
 
 @app.command("check")
@@ -127,6 +133,73 @@ def policy_schema(
             print(f"{name}: {'not current' if check else 'written'}")
     if check and stale:
         raise typer.Exit(REJECTED)
+
+
+_SET = "a file, a pack's name, a subject's folder, or a folder of policies"
+
+
+@app.command("compare")
+def policy_compare(
+    old: Annotated[str, typer.Argument(metavar="OLD", help=f"What is in force: {_SET}.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What would replace it, likewise.")],
+    json_: Json = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="The solver's deadline, for all rules.")] = 30.0,
+) -> None:
+    """Say whether NEW is at least as strict as OLD: proved (exit 0), weaker or unknown (both exit 3)."""
+    from harness.strictness import compare_sets
+
+    comparison = compare_sets(_policy_set(old), _policy_set(new), seconds=seconds)
+    if json_:
+        print_json(comparison.json_value())
+    else:
+        for line in _told(comparison):
+            print(line)
+    if comparison.verdict != "at-least-as-strict":
+        raise typer.Exit(REJECTED)
+
+
+def _told(comparison: Comparison) -> Iterator[str]:
+    """Tell a comparison in lines: a rule each, and of a witness only where it is no ordinary document."""
+    from harness.plain import plain
+
+    width = max((len(f"{line.policy}/{line.rule}") for line in comparison.rules), default=0)
+    head = ""
+    for line in comparison.rules:
+        here = f"at {line.stage}, for {', '.join(line.kinds)}:"
+        if here != head:
+            yield here
+            head = here
+        word = {"at-least-as-strict": "ok", "weaker": "WEAKER"}.get(line.verdict, line.verdict)
+        yield f"  {word:8}{line.policy + '/' + line.rule if line.rule else '':{width}}  {line.why}"
+        for construct in line.constructs:
+            yield f"          {plain(construct)}"
+        if line.witness:
+            for path, value in line.witness.changed.items():
+                yield f"          {plain(path)} = {plain(json.dumps(value))}"
+            before, after = line.witness.before, line.witness.after
+            yield f"          OLD: {before} ({', '.join(line.witness.stopped_by) or 'no rule applies'}); NEW: {after}"
+    for name in comparison.added:
+        yield f"added: {name}"
+    for note in comparison.notes:
+        yield f"note: {note}"
+    yield {
+        "at-least-as-strict": "at least as strict: proved for every rule of OLD",
+        "weaker": "weaker: NEW lets something further than OLD does",
+        "unknown": "unknown: neither proved nor refuted, so that people must decide",
+    }[comparison.verdict]
+
+
+def _policy_set(name: str) -> PolicySet:
+    from harness.config import load_config
+    from harness.policy import load_policies, load_subject_policies
+    from harness.policy_file import TEST_SUFFIX
+
+    folder = Path(name)
+    if (folder / "lockgate.yaml").is_file():
+        return load_subject_policies(load_config(folder).policies, folder)
+    if folder.is_dir():
+        return load_policies(sorted(p for p in folder.glob("*.yaml") if not p.name.endswith(TEST_SUFFIX)))
+    return load_policies(_policy_files([name]))
 
 
 def _policy_files(names: list[str]) -> list[Path]:
