@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Verify the trail of a Lockgate run: what audits/FORMAT.md says, from that page alone.
 
-    python verify.py RUN --key FILE [--head FILE] [--witness FILE --quorum K] [--max-age SECONDS]
-                         [--since FILE] [--save FILE] [--log-only] [--json]
+    python verify.py RUN --key FILE [--approvers FILE] [--head FILE] [--witness FILE --quorum K]
+                         [--max-age SECONDS] [--since FILE] [--save FILE] [--log-only] [--json]
 
 It needs Python 3.11 and the package `cryptography`; it shares no code with what writes runs. FILE of --key is your
-own copy of a key of the log, kept outside the run: without it the best answer is `identity unproven`.
+own copy of a key of the log, kept outside the run, and that of --approvers your own list of those who may answer
+holds, in the format of allowed_signers: without them the best answer is `identity unproven`.
 
 Exit codes (§11): 0 valid · 1 your own files cannot be read · 2 usage · 5 invalid · 6 identity unproven ·
 7 valid, but not shown to be as fresh as you asked.
@@ -36,8 +37,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
+from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 
 SAFE = 2**53 - 1  # the integers that a double holds exactly
 ENTRY, NOTE, BLOB = 65_535, 1 << 16, 16 << 20  # the most bytes of an entry, a note, and a blob that is parsed
@@ -249,9 +254,13 @@ def parse_key(line: str, kind: int = LOG_KEY, clause: str = "§2.1") -> Key:
         raise Invalid(clause, f"not a verifier key of type 0x{kind:02x}: {line[:80]!a}")
     same = key_id(match[1], material[1:], kind).hex() == match[2]
     need(same, clause, f"the key id does not belong to this key: {line[:80]!a}")
-    y = int.from_bytes(material[1:], "little") & ((1 << 255) - 1)
-    need(y < P and y not in SMALL, clause, "a key that anybody can sign for, or not in its one spelling")
+    need_sound(material[1:], clause)
     return match[1], material[1:]
+
+
+def need_sound(key: bytes, clause: str) -> None:
+    y = int.from_bytes(key, "little") & ((1 << 255) - 1)
+    need(y < P and y not in SMALL, clause, "a key that anybody can sign for, or not in its one spelling")
 
 
 def parse_keys(text: str, kind: int = LOG_KEY) -> list[Key]:
@@ -515,7 +524,7 @@ def from_summary(origin: str, predicate: dict[str, Any]) -> dict[str, Any]:
 
 def subjects(kind: str, body: dict[str, Any], origin: str) -> list[dict[str, Any]]:
     """What an entry is about (§5.8)."""
-    for name in ("candidate", "baseline", "document", "evidence", "answers"):
+    for name in ("candidate", "baseline", "document", "evidence", "answers", "hold"):
         value = body.get(name)
         if value is not None:
             break
@@ -527,16 +536,83 @@ def subjects(kind: str, body: dict[str, Any], origin: str) -> list[dict[str, Any
     return about
 
 
+ECDSA: dict[str, HashAlgorithm] = {
+    "ecdsa-sha2-nistp256": SHA256(), "ecdsa-sha2-nistp384": SHA384(), "ecdsa-sha2-nistp521": SHA512(),
+    "sk-ecdsa-sha2-nistp256@openssh.com": SHA256(),
+}  # fmt: skip
+SSH_KINDS = {"ssh-ed25519", "sk-ssh-ed25519@openssh.com", "ssh-rsa", *ECDSA}
+
+
+def strings(data: bytes) -> list[bytes]:
+    """Length-prefixed strings (RFC 4251 §5), nothing after the last one; ValueError."""
+    found = []
+    while data:
+        end = 4 + int.from_bytes(data[:4], "big")
+        if len(data) < max(4, end):
+            raise ValueError("cut")
+        found.append(data[4:end])
+        data = data[end:]
+    return found
+
+
+def ssh_signer(signature: str, message: bytes, clause: str) -> str:
+    """The key (type, space, base64) whose signature it is, over this message, for our namespace (§5.9)."""
+    try:
+        return ssh_verified(unbase64(signature, clause), message, clause)
+    except (ValueError, UnsupportedAlgorithm, NotImplementedError, InvalidSignature) as error:
+        raise Invalid(clause, f"an SSH signature that does not verify: {error}"[:200]) from None
+
+
+def ssh_verified(data: bytes, message: bytes, clause: str) -> str:
+    blob, space, reserved, hashing, made = strings(data[10:])  # PROTOCOL.sshsig; any other number is a ValueError
+    need(len(data) <= 4096 and data[:10] == b"SSHSIG\0\0\0\1", clause, "not an SSH signature of version 1")
+    need(space == b"lockgate-approval" and hashing in (b"sha256", b"sha512"), clause, "for another purpose")
+    hashed = hashlib.new(hashing.decode(), message).digest()
+    signed = b"SSHSIG" + b"".join(len(each).to_bytes(4, "big") + each for each in (space, reserved, hashing, hashed))
+    kind, *parts = strings(blob)
+    name = kind.decode("ascii")
+    need(name in SSH_KINDS, clause, f"a key of type {name[:40]!a}")
+    line = f"{name} {base64.b64encode(blob).decode()}"
+    key = load_ssh_public_key(line.encode())
+    end = 8 + int.from_bytes(made[:4], "big")  # algorithm, signature, and what a token adds
+    end += int.from_bytes(made[end - 4 : end], "big")
+    (algorithm, raw), added = strings(made[:end]), made[end:]
+    if name.startswith("sk-"):  # PROTOCOL.u2f: flags, of which 1 is the user's presence, and a counter
+        need(len(added) == 5 and added[0] & 1, clause, "nobody touched the hardware key")
+        signed = hashlib.sha256(parts[-1]).digest() + added + hashlib.sha256(signed).digest()
+    need(name.startswith("sk-") or not added, clause, "bytes after the signature")
+    if isinstance(key, rsa.RSAPublicKey):
+        with_rsa = {b"rsa-sha2-256": SHA256(), b"rsa-sha2-512": SHA512()}.get(algorithm)
+        need(
+            with_rsa and 2048 <= key.key_size <= 8192, clause, "an RSA key or signature that is too weak, or too large"
+        )
+        key.verify(raw, signed, padding.PKCS1v15(), with_rsa or SHA512())
+        return line
+    need(algorithm == kind, clause, "a signature of another kind than its key")
+    if isinstance(key, Ed25519PublicKey):
+        need_sound(parts[0], clause)
+        key.verify(raw, signed)
+    elif isinstance(key, ec.EllipticCurvePublicKey):
+        r, s = (int.from_bytes(each, "big", signed=True) for each in strings(raw))
+        need(min(r, s) > 0, clause, "no ECDSA signature")
+        key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(ECDSA[name]))
+    return line
+
+
 # -- §6 bodies ------------------------------------------------------------------------------------------------------
 
 BODIES = {
     "genesis": "origin s, seed i, config o, guard d, policies d, policy_sources d, eval_kinds {s}, baseline C, "
     "development {n}, answers d, data d, training d, vault_commitment d, vault_items i, vault_minimum i, "
-    "vault_named b, harness s",
+    "vault_named b, approvers [A], harness s",
     "started": "nonce s, isolation s, device s, ledger_size i, ledger_root h",
     "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d",
     "screened": "number i, base d, recipe o, source d, change d, document d, judgement d, "
     "outcome pass|deny|hold|invalid, failed [s]",
+    "held": "origin s, number i, stage screen|decide, incumbent d, guard d, policies d, document d, judgement d, "
+    "rules [s], expires t, ?candidate d",
+    "approved": "number i, hold d, by s, key s, reason s, signature s",
+    "refused": "number i, hold d, by s, key s, reason s, signature s",
     "built": "number i, candidate C, steps i, seconds n, peak_mb n",
     "developed": "number i, development {n}, answers d, ?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
@@ -557,7 +633,8 @@ BODIES = {
 RECORDS = {
     "C": "digest d, recipe o, source d, weights d, parameters i, bytes i, schema_digest d, ?flops i",
     "G": "name s, eval s, kind s, verdict pass|fail|inconclusive",
-    "D": "verdict promote|reject|hold, reasons [R]",
+    "D": "verdict promote|reject, reasons [R]",
+    "A": "name N, role W, key K",
     "R": "code r, text s",
     "S": "keyid s, sig s",
     "envelope": f"payload s, payloadType {PAYLOAD}, signatures [S]",  # §5.1
@@ -567,8 +644,8 @@ RECORDS = {
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op duplicate policy build-failed build-timeout build-memory "  # noqa: SIM905
     "build-output non-finite predict-failed predict-output development gate-objective gate-capability gate-alignment "
-    "gate-robustness inconclusive hold-unanswered vault-exhausted budget evaluator-failed judge-failed interrupted "
-    "internal".split()
+    "gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget evaluator-failed judge-failed "
+    "interrupted internal".split()
 )
 Check = Callable[[Any], object]  # truth, or a TypeError, which is no
 TYPES: dict[str, Check] = {
@@ -582,6 +659,9 @@ TYPES: dict[str, Check] = {
     "h": HEX.fullmatch,
     "t": moment,
     "r": CODES.__contains__,
+    "N": re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}").fullmatch,
+    "W": re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}").fullmatch,
+    "K": lambda x: type(x) is str and len(x) <= 3000,
 }
 
 
@@ -632,6 +712,7 @@ def beginning(keys: list[Key]) -> State:
         "size": 0, "keys": [key_line(*keys[0])], "genesis": None, "ledger": None, "count": 0, "open": {},
         "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0, "alphas": 0.0,
         "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False, "time": "",
+        "people": {},
     }  # fmt: skip
 
 
@@ -655,14 +736,16 @@ def configured(config: dict[str, Any]) -> dict[str, Any]:
         gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
         rule = config.get("witnesses") or {"require": 0, "of": []}
         required, lines = rule["require"], [each["key"] for each in rule["of"]]
+        agree = (config.get("approvers") or {"require": 0})["require"]
         sound = type(promotions) is int and promotions > 0 and type(delta) is float and 0 < delta < 0.5
         sound = sound and len({tuple(gate) for gate in gates}) == len(gates) > 0
         sound = sound and all(type(text) is str for text in sum(gates, lines))
         sound = sound and type(required) is int and 0 <= required <= len(lines)
+        sound = sound and type(agree) is int and agree >= bool(config.get("approvers"))
     except (KeyError, TypeError, AttributeError):
         sound = False
     need(sound, "§6", "genesis: a configuration without its gates, its budgets, or a quorum that can be")
-    return {"promotions": promotions, "delta": delta, "gates": gates, "witnesses": [required, *lines]}
+    return {"promotions": promotions, "delta": delta, "gates": gates, "witnesses": [required, *lines], "agree": agree}
 
 
 def spend(s: State, body: dict[str, Any]) -> None:
@@ -677,9 +760,24 @@ CLAUSES = {
     "genesis": "§7.1", "started": "§7.3", "proposed": "§7.4", "screened": "§7.5", "built": "§7.5", "developed": "§7.5",
     "staked": "§7.6", "predicted": "§7.7", "measured": "§7.8", "decided": "§7.9", "authorised": "§7.10",
     "intended": "§7.11", "promoted": "§7.12", "rolled-back": "§7.12", "watched": "§7.13", "voided": "§7.14",
-    "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16",
+    "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16", "held": "§7.17", "approved": "§7.17",
+    "refused": "§7.17",
 }  # fmt: skip
 STAGES = ("screened", "built", "developed", "staked", "measured")
+
+
+def let_go(s: State, found: dict[str, Any], stage: str, body: dict[str, Any], clause: str) -> None:
+    """People have let a held proposal go on (§7.17): as many as must agree, in time, over this incumbent."""
+    hold = found["hold"]
+    good = hold["stage"] == stage and not hold["refused"] and len(hold["approvals"]) >= s["genesis"]["agree"]
+    good = good and hold["incumbent"] == live(s) and earlier(body["time"], hold["expires"])
+    need(good, clause, "held, and people have not let it go on")
+    found["hold"], found["asked"] = None, stage == "decide" or found["asked"]
+    found["approvals"] += hold["approvals"]
+
+
+def earlier(time: str, end: str) -> bool:
+    return datetime.fromisoformat(time) < datetime.fromisoformat(end)
 
 
 def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
@@ -690,7 +788,11 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
         raise Invalid("§7.2", "an intent is open: its outcome comes first")
     found: dict[str, Any] = {}
     if kind in STAGES or kind == "decided":
-        found = proposal(s, body, clause, None, "hold")
+        found = proposal(s, body, clause, None)
+        need(kind in ("screened", "decided") or not found["hold"], clause, "held: people have not answered")
+    elif kind in ("held", "approved", "refused"):
+        found = proposal(s, body, clause, None)
+        need(bool(found["hold"]) == (kind != "held"), clause, "held already, or not held")
     elif kind in ("authorised", "voided"):
         found = proposal(s, body, clause, "promote")
 
@@ -701,7 +803,9 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
     match kind:
         case "genesis":
             s["genesis"] = configured(body["config"])
-            s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies", "vault_named")}
+            s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies", "vault_named", "approvers")}
+            agree, names = s["genesis"]["agree"], {each["name"] for each in body["approvers"]}
+            must(len(names) >= agree and (agree or not names), "fewer approvers than must agree, or some for nothing")
             must(body["origin"] == parse_key(s["keys"][0])[0], "the origin is not the log's")
             s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
         case "started":
@@ -709,11 +813,49 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
         case "proposed":
             must(body["number"] == s["count"] + 1, "a number that is not the next")
             s["count"] += 1
-            fresh = dict.fromkeys((*STAGES, "verdict", "permit"))
-            s["open"][str(body["number"])] = {**fresh, "ended": False}
+            fresh = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold"))
+            more = {"proposer": body["proposer"], "ended": False, "asked": False, "approvals": []}
+            s["open"][str(body["number"])] = fresh | more
         case "screened":
-            must(not found["screened"], "screened already")
-            found["screened"] = body["outcome"]
+            shown = {name: body[name] for name in ("base", "recipe", "source", "change", "document", "judgement")}
+            if found["hold"]:
+                same = all(shown[name] == found["shown"][name] for name in ("base", "recipe", "source", "change"))
+                must(same and body["outcome"] == "pass", "the second screen is of another change, or not `pass`")
+                let_go(s, found, "screen", body, clause)
+            else:
+                must(not found["screened"], "screened already")
+            found["screened"], found["shown"] = body["outcome"], shown if body["outcome"] == "hold" else None
+        case "held":
+            about = ("origin", "guard", "policies")
+            must(run["agree"], "the run has no approvers")
+            must(all(body[name] == run[name] for name in about), "another log, guard or policies than this run's")
+            must(body["incumbent"] == live(s), "another incumbent than the live one")
+            must(body["rules"] and earlier(body["time"], body["expires"]), "no rule that asks, or expired at once")
+            if body["stage"] == "screen":
+                shown = found["shown"] or {}
+                same = all(shown.get(name) == body[name] for name in ("document", "judgement"))
+                must(same and body.get("candidate") is None, "no screen asks for people, or another one")
+            else:
+                passed = found["measured"] and found["measured"]["passed"] and not found["asked"]
+                must(passed, "its gates have not passed, or people have answered this")
+                must(body.get("candidate") == found["built"]["digest"], "another candidate than the one measured")
+            named = sha256(encoded({"candidate": None} | body))
+            found["hold"] = {name: body[name] for name in ("stage", "incumbent", "expires")}
+            found["hold"] |= {"digest": named, "approvals": [], "refused": False, "answered": []}
+        case "approved" | "refused":
+            hold, verdict = found["hold"], {"approved": "approve"}.get(kind, "refuse")
+            must(body["hold"] == hold["digest"], "an answer to another hold")
+            said = encoded({"hold": body["hold"], "reason": body["reason"], "verdict": verdict})
+            must(body["key"] == ssh_signer(body["signature"], said, clause), "not signed by the key that it names")
+            listed = any((each["name"], each["key"]) == (body["by"], body["key"]) for each in run["approvers"])
+            must(listed, "the key is none of the approvers', or under another name")
+            must(body["by"] != found["proposer"], "an answer to one's own proposal")
+            must(not {body["by"], body["key"]} & {*hold["answered"]}, "answered already")
+            must(earlier(body["time"], hold["expires"]), "the hold has expired")
+            hold["answered"] += [body["by"], body["key"]]
+            hold["refused"] = hold["refused"] or kind == "refused"
+            hold["approvals"] += [sha256(encoded(body))] if kind == "approved" else []
+            s["people"].setdefault(f"{body['by']} {body['key']}", index)
         case "built":
             must(not found["built"] and found["screened"] == "pass", "built already, or not through the screen")
             found["built"] = body["candidate"]
@@ -722,6 +864,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             found["developed"] = True
         case "staked":
             must(not found["staked"] and found["developed"], "staked already, or not developed")
+            must(not any(each["hold"] for each in s["open"].values()), "a hold is open: nothing is tested meanwhile")
             must(s["stake"] is None, "another stake is open")
             must(body["epoch"] == s["epoch"] and body["incumbent"] == live(s), "of another epoch or incumbent")
             spend(s, body)
@@ -749,6 +892,8 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             verdict, measured = body["decision"]["verdict"], found["measured"]
             must(verdict != "promote" or (measured and measured["passed"]), "promoted without a passed measurement")
             must(verdict == "promote" or body["decision"]["reasons"], "not promoted, without a reason")
+            if found["hold"] and verdict == "promote":
+                let_go(s, found, "decide", body, clause)
             s["stake"] = None if s["stake"] == body["number"] else s["stake"]
             found["verdict"], found["ended"] = verdict, verdict == "reject"
         case "authorised":
@@ -763,7 +908,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(body["incumbent"] == live(s) == staked["incumbent"], "the incumbent has moved")
             must(body["version"] == len(s["versions"]), f"expected version {len(s['versions'])}")
             must(len(s["versions"]) - 1 < run["promotions"], "the budget of promotions is spent")
-            must(not body["approvals"], "approvals, of which the log has none")
+            must(body["approvals"] == found["approvals"], "other approvals than those by which it went on")
             must(body["nonce"] not in s["nonces"], "its nonce was used before")
             found["permit"] = index
             s["nonces"].append(body["nonce"])
@@ -779,8 +924,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 must(permit["incumbent"] == live(s), "the incumbent has moved")
                 epoch = s["open"][str(permit["number"])]["staked"]["epoch"]
                 must(epoch == s["epoch"], "the epoch of its test has ended")
-                times = map(datetime.fromisoformat, (body["time"], permit["expires"]))
-                must(next(times) < next(times), "the authorisation has expired")
+                must(earlier(body["time"], permit["expires"]), "the authorisation has expired")
             else:
                 must(version < len(s["versions"]) and version != s["live"], "no earlier version, or live already")
                 must(
@@ -962,6 +1106,20 @@ def own_keys(paths: list[str], kind: int) -> list[Key]:
     return found
 
 
+def own_people(path: str) -> set[str]:
+    """The reader's own list of approvers: `NAME TYPE KEY` of each line of allowed_signers."""
+    people = set()
+    try:
+        for line in own(path, 1 << 20).decode().splitlines():
+            words = line.split()
+            if words and not words[0].startswith("#"):
+                at = next(at for at, word in enumerate(words) if word in SSH_KINDS)
+                people.add(f"{words[0].split(',')[0]} {words[at]} {words[at + 1]}")
+    except (UnicodeDecodeError, StopIteration, IndexError):
+        raise Unreadable(f"{path}: not in the format of allowed_signers") from None
+    return people
+
+
 def load_saved(path: str) -> tuple[State | None, bytes]:
     """What --since was given: a state that --save wrote, with its head; or a bare head."""
     data = own(path)
@@ -984,7 +1142,10 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     run = Path(os.path.realpath(options.run))
     straight.cache_clear()
     trusted = own_keys([options.key], LOG_KEY) if options.key else []
-    witnesses = own_keys(options.witness, WITNESS_KEY)
+    witnesses, people = (
+        own_keys(options.witness, WITNESS_KEY),
+        own_people(options.approvers) if options.approvers else None,
+    )
     listed, chain = run / "keys" / "log.pub", trusted
     if not trusted or os.path.lexists(listed):
         try:
@@ -1024,12 +1185,18 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     need(keys[-1][1] in signers and keys[-1][0] == origin, "§3.2", "the tree head is not signed by the key in force")
     ours = not trusted or {key for _, key in trusted} & {key for _, key in keys}
     need(ours, "§2.3", "your key is none of this log's")
+    for who, index in state["people"].items():
+        if people is not None and who not in people:
+            raise Invalid("§11", f"answered by {who[:80]!a}, whom your list of approvers does not have", index)
     if not options.log_only:
         check_models(run, state, tiles)
     fresh, why = freshness(options, note, witnesses, state["time"])
     told = f"{size} entries signed by {origin}, {'log only' if options.log_only else f'{len(blobs)} blobs by digest'}, "
     told += f"version {state['live']} live{'; ' + why if why else ''}"
     verdict = "valid and fresh" if fresh else f"valid at size {size}, freshness unproven"
+    if trusted and state["people"] and people is None:
+        verdict = "identity unproven"
+        told += "; but people have answered holds: verify again with --approvers and a list that you keep elsewhere"
     if not trusted:
         verdict = "identity unproven"
         told += "; but the key came from the run itself: verify again with --key and a copy that you keep elsewhere"
@@ -1070,6 +1237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Verify the trail of a Lockgate run (audits/FORMAT.md).")
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     parser.add_argument("--key", metavar="FILE", help="your own copy of a key of the log")
+    parser.add_argument("--approvers", metavar="FILE", help="your own list of approvers, as allowed_signers")
     parser.add_argument("--head", metavar="FILE", help="a signed tree head that you hold: the log must extend it")
     parser.add_argument("--witness", metavar="FILE", action="append", default=[], help="keys of witnesses, one a line")
     parser.add_argument("--quorum", metavar="K", type=int, help="how many of them must have cosigned; all by default")

@@ -17,11 +17,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness.approval import parse_allowed_signers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
 from harness.entries import blob_digests, candidate_of, kind_of
-from harness.errors import AuditError, KeyFileError, LockgateError, PromotionError
+from harness.errors import AuditError, ConfigError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
 from harness.journal import Step, verify
 from harness.keys import Verifier, VerifierChain
@@ -61,14 +62,17 @@ def verify_run(
     *,
     freshness: Freshness = Freshness(),
     log_only: bool = False,
+    approvers: Path | None = None,
 ) -> dict[str, Any]:
     """Verify everything that can be seen from the run's folder; AuditError or StateError at the first defect.
 
     The log is streamed: what is held of it is the state that it folds to. `key` is the reviewer's own copy of a key
     of the log; without it the verdict is `identity unproven`, for whoever replaced the log would have replaced the
-    key in it, too. With `log_only` neither blobs nor models are read, by a reader who has no access to them.
+    key in it, too; and so it is without `approvers`, the reviewer's own list of who may answer holds (allowed_signers),
+    where people have answered any. With `log_only` neither blobs nor models are read, by a reader without access.
     """
     trusted = None if key is None else VerifierChain.load(key)
+    people = None if approvers is None else read_approvers(approvers)
     chain = _chain(folder, trusted)
     with _clause("§4.2"):
         reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
@@ -86,23 +90,32 @@ def verify_run(
         raise AuditError("the log is empty: no genesis", where="entry 0", clause="§7.1")
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
+    for (name, line), index in state.people.items():
+        if people is not None and (name, line) not in people:
+            message = f"answered by {name}, whom your list of approvers does not have with that key"
+            raise AuditError(message, where=f"entry {index}", clause="§11")
     if not log_only:
         _check_models(folder, reader, state)
     fresh = _fresh(reader, state, freshness)
-    return _report(reader, state, fresh, blobs.count, trusted=trusted is not None, log_only=log_only)
+    unproven = ""
+    if trusted is None:
+        unproven = "the key came from the run itself: verify again with --key and a copy"
+    elif state.people and people is None:
+        unproven = "people have answered holds: verify again with --approvers and a list"
+    return _report(reader, state, fresh, blobs.count, unproven=unproven, log_only=log_only)
 
 
 def _report(
-    reader: LogReader, state: Order, fresh: str, blobs: int, *, trusted: bool, log_only: bool
+    reader: LogReader, state: Order, fresh: str, blobs: int, *, unproven: str, log_only: bool
 ) -> dict[str, Any]:
     size, shown = reader.size, fresh.startswith("fresh")
     verdict = "valid and fresh" if shown else f"valid at size {size}, freshness unproven"
     told = f"{size} entries signed by {state.keys[-1].name}, "
     told += "log only" if log_only else f"{blobs} blobs by digest, {len(state.versions)} versions"
     told += f", version {state.live} live" + (f"; {fresh}" if fresh else "")
-    if not trusted:
+    if unproven:
         verdict = "identity unproven"
-        told += "; but the key came from the run itself: verify again with --key and a copy that you keep elsewhere"
+        told += f"; but {unproven} that you keep elsewhere"
     return {
         "verdict": verdict,
         "summary": told,
@@ -114,6 +127,15 @@ def _report(
         "promotions": state.promotions,
         "fresh": shown,
     }
+
+
+def read_approvers(path: Path) -> set[tuple[str, str]]:
+    """Names and keys on the reader's own list, in the format of allowed_signers; ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
+    return {(each.name, each.key) for each in parse_allowed_signers(text, str(path))}
 
 
 def read_witnesses(files: Sequence[Path]) -> list[WitnessVerifier]:

@@ -90,7 +90,7 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
                 raise illegal(f"expected number {order.proposed + 1}")
             return {"proposed": entry.number, "open": order.open.with_value(entry.number, Open(entry.proposer))}
         case Held() | Approved() | Refused():
-            return _hold(order, entry, illegal)
+            return _hold(order, index, entry, illegal)
         case Screened() | Built() | Developed():
             return _stage(order, entry, illegal)
         case Staked() | Predicted() | Measured() | Decided():
@@ -218,7 +218,7 @@ def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) 
     return _with(order, entry.number, found)
 
 
-def _hold(order: Order, entry: Held | Approved | Refused, illegal: Illegal) -> dict[str, Any]:
+def _hold(order: Order, index: int, entry: Held | Approved | Refused, illegal: Illegal) -> dict[str, Any]:
     """A proposal waits for people, and they answer."""
     if isinstance(entry, Held):
         found = _free(order, entry.number, illegal)
@@ -231,7 +231,8 @@ def _hold(order: Order, entry: Held | Approved | Refused, illegal: Illegal) -> d
         answered = found.hold.with_answer(entry, _terms(order).approvers, found.proposer)
     except AuditError as error:
         raise illegal(str(error)) from error
-    return _with(order, entry.number, replace(found, hold=answered))
+    people = {(entry.by, entry.key): index, **order.people}
+    return {**_with(order, entry.number, replace(found, hold=answered)), "people": people}
 
 
 def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> None:

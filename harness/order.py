@@ -162,6 +162,8 @@ class Order:
     unwatched: bool = False
     """A promotion whose smoke test has not been logged."""
     halted: bool = False
+    people: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(name, key) of those who have answered holds → the entry of their first answer."""
     last_time: str = ""
 
     def after(self, **changes: Any) -> Self:

@@ -19,9 +19,11 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 import paper_run  # noqa: E402
+import people  # noqa: E402
 from paper_run import NEW, OLD, THIEF, Item  # noqa: E402
 
-from harness.canonical import digest  # noqa: E402
+from harness.approval import message  # noqa: E402
+from harness.canonical import digest, digest_json  # noqa: E402
 from harness.envelope import pae  # noqa: E402
 from harness.keys import Signer  # noqa: E402
 from harness.notes import TreeHead, sign_head  # noqa: E402
@@ -67,6 +69,7 @@ class Vectors:
         """Begin with the plain run."""
         self.folder = folder
         self.plain = told()
+        self.bases = {"plain": self.plain, "asked": told(paper_run.asking)}
         with tempfile.TemporaryDirectory() as place:
             self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
         self.key = {"key": OLD.verifier.vkey.encode() + b"\n"}
@@ -105,11 +108,13 @@ class Vectors:
             vector["arguments"] = arguments
         self.write("invalid", name, vector)
 
-    def illegal(self, name: str, why: str, clause: str, items: list[Item], entry: int | None = None) -> None:
+    def illegal(
+        self, name: str, why: str, clause: str, items: list[Item], entry: int | None = None, *, base: str = "plain"
+    ) -> None:
         """Entries signed rightly of which the last (or `entry`) may not stand there."""
-        change: Change = {path: None for path in self.plain if path.startswith("log/tile/")}
+        change: Change = {path: None for path in self.bases[base] if path.startswith("log/tile/")}
         change |= {f"{path}": data for path, data in log_of(items).items()}
-        self.invalid(name, why, change, clause, len(items) - 1 if entry is None else entry)
+        self.invalid(name, why, change, clause, len(items) - 1 if entry is None else entry, base=base)
 
     def upto(self, kind: str, nth: int = 1) -> list[Item]:
         """The story up to and without the nth entry of a kind."""
@@ -232,9 +237,141 @@ def valid(v: Vectors) -> None:
     v.valid("cut-inside-a-swap", "a crash after the rename and before its outcome was logged: the intended version is live",
             told(lambda paper: paper_run.story(paper)[:swap]))  # fmt: skip
     v.valid("quorum", "a run that requires two witnesses: both versions were allowed under them", quorate(""))
+    asked, listed = v.bases["asked"], "".join(person.line for person in paper_run.ASKED).encode()
+    v.valid("asked", "people let a proposal go on at both stages, by every kind of key, and refused another", asked,
+            reader={**v.key, "approvers": listed}, arguments=["--key", "READER/key", "--approvers", "READER/approvers"])  # fmt: skip
+    v.valid("asked-no-approvers", "who the people are is not shown by the run's own list of them", asked,
+            verdict="identity unproven", code=6)  # fmt: skip
+    v.valid("asked-approvers-not-needed", "a list of approvers, and a run that asked nobody", plain,
+            reader={**v.key, "approvers": listed}, arguments=["--key", "READER/key", "--approvers", "READER/approvers"])  # fmt: skip
+    few = "".join(person.line for person in paper_run.ASKED[1:]).encode()
+    v.invalid("approver-that-the-reader-does-not-have", "ann is not on the reader's own list", {}, "§11",
+              1 + next(place for place, item in enumerate(asking(v)) if item.kind == "held"), base="asked",
+              reader={**v.key, "approvers": few})  # fmt: skip
+    renamed = listed.replace(b"ann@example.org,", b"eve@example.org,")
+    v.invalid("approver-under-another-name", "the key is on the reader's list, and not as ann's", {}, "§11",
+              1 + next(place for place, item in enumerate(asking(v)) if item.kind == "held"), base="asked",
+              reader={**v.key, "approvers": renamed})  # fmt: skip
     bare = {path: data for path, data in plain.items() if path.startswith(("log/", "keys/"))}
     v.valid("log-only", "a reader without access to blobs and models verifies the log", bare,
             arguments=["--key", "READER/key", "--log-only"])  # fmt: skip
+
+
+def asking(v: Vectors) -> list[Item]:
+    """The story of a run that asks people."""
+    del v
+    with tempfile.TemporaryDirectory() as place:
+        return paper_run.asking(paper_run.Paper(paper_run.BlobStore(Path(place))))
+
+
+def answers(v: Vectors) -> None:
+    """§5.9 and §7.17: what people are asked, and what they say."""
+    items = asking(v)
+    screen, decide, third = (place for place, item in enumerate(items) if item.kind == "held")
+    asked = next(item for item in items if item.kind == "genesis")
+
+    def upto(place: int, **genesis: Any) -> list[Item]:
+        return [Item("genesis", {**asked.body, **genesis}), *copy.deepcopy(items[1:place])]
+
+    def changed(place: int, kind: str = "", **body: Any) -> Item:
+        item = copy.deepcopy(items[place])
+        return Item(kind or item.kind, {**item.body, **body})
+
+    def said(place: int, person: people.Person, verdict: str = "approve", **body: Any) -> Item:
+        held = digest_json(items[max(at for at in (screen, decide, third) if at < place)].body)
+        signature = base64.b64encode(person.sign(message(held, verdict, ""))).decode()
+        entry = {"number": items[place].body["number"], "hold": held, "by": person.name, "key": person.key.line}
+        whole = {**entry, "reason": "", "signature": signature, "time": items[place].body["time"], **body}
+        return Item("approved" if verdict == "approve" else "refused", whole)
+
+    def case(name: str, why: str, before: list[Item], last: Item, clause: str = "§7.17") -> None:
+        v.illegal(name, why, clause, [*before, last], base="asked")
+
+    case("approvers-too-few", "fewer approvers than must agree", [],
+         Item("genesis", {**asked.body, "approvers": asked.body["approvers"][:1]}), "§7.1")  # fmt: skip
+    without = {**asked.body["config"], "approvers": None}
+    case("approvers-for-nothing", "approvers of a run that asks nobody", [],
+         Item("genesis", {**asked.body, "config": without}), "§7.1")  # fmt: skip
+    none = {**asked.body["config"], "approvers": {"require": 0}}
+    case("approvers-none-required", "a quorum of nobody", [], Item("genesis", {**asked.body, "config": none}), "§6")
+    odd = [{**asked.body["approvers"][0], "name": "an n"}, *asked.body["approvers"][1:]]
+    case("approver-with-an-odd-name", "a name with a space in it", [],
+         Item("genesis", {**asked.body, "approvers": odd}), "§6")  # fmt: skip
+    case("held-without-approvers", "a hold where nobody can answer", upto(screen, config=without, approvers=[]),
+         changed(screen))  # fmt: skip
+    for name, why, place, body in (
+        ("held-for-another-log", "the hold names another log", screen, {"origin": "lockgate-other"}),
+        ("held-under-another-guard", "the hold names another guard", screen, {"guard": digest(b"x")}),
+        ("held-under-other-policies", "the hold names other policies", decide, {"policies": digest(b"x")}),
+        ("held-over-another-incumbent", "the hold names another incumbent", decide, {"incumbent": digest(b"x")}),
+        ("held-for-no-rule", "no rule asks for people", decide, {"rules": []}),
+        ("held-and-expired", "the hold expires before it begins", screen, {"expires": "2026-01-01T00:00:00Z"}),
+        ("held-with-another-document", "another document than the screen's", screen, {"document": items[3].body["document"]}),
+        ("held-with-another-candidate", "another candidate than the one measured", decide, {"candidate": digest(b"x")}),
+        ("held-with-no-candidate", "no candidate after its test", decide, {"candidate": None}),
+        ("held-at-the-wrong-stage", "held at the end of a test that was not made", screen, {"stage": "decide"}),
+    ):  # fmt: skip
+        case(name, why, upto(place), changed(place, **body))
+    case("held-twice", "a second hold while one is open", upto(screen + 1), changed(screen))
+    case("held-again-after-release", "people are asked what they have answered", upto(decide + 6), changed(decide))
+    first = screen + 1
+    case("approved-and-not-held", "an answer to nothing", upto(screen), changed(first))
+    case("approved-another-hold", "an answer to another hold", upto(first), said(first, people.ANN, hold=digest(b"x")))
+    case("approved-by-a-stranger", "signed by a key that genesis does not list", upto(first),
+         said(first, people.Person("dan")))  # fmt: skip
+    case("approved-in-anothers-name", "the signer's key under another's name", upto(first),
+         said(first, people.ANN, by=people.BEN.name))  # fmt: skip
+    case("approved-with-anothers-key", "the entry names another key than the signer's", upto(first),
+         said(first, people.ANN, key=people.BEN.key.line))  # fmt: skip
+    case("approved-twice-by-one-person", "one person is counted once", upto(first + 1), said(first, people.ANN))
+    case("approved-from-a-refusal", "a refusal turned into an approval", upto(first),
+         Item("approved", said(first, people.ANN, "refuse").body))  # fmt: skip
+    case("approved-for-another-reason", "the reason is not the one signed", upto(first),
+         said(first, people.ANN, reason="because"))  # fmt: skip
+    case("approved-too-late", "an answer after the hold has expired", upto(first),
+         said(first, people.ANN, time="2026-01-05T00:00:00Z"))  # fmt: skip
+    own = [Item(item.kind, {**item.body, "proposer": people.ANN.name}) if item.kind == "proposed" else item
+           for item in upto(first)]  # fmt: skip
+    case("approved-by-the-proposer", "whoever proposed it answers", own, said(first, people.ANN))
+    other = base64.b64encode(people.ANN.sign(message(digest_json(items[screen].body), "approve", ""), "git")).decode()
+    case("approved-in-another-namespace", "a signature that was made for another purpose", upto(first),
+         said(first, people.ANN, signature=other))  # fmt: skip
+    untouched = people.Person(people.BEN.name, people.BEN.kind, flags=0)
+    case("approved-by-an-untouched-token", "a hardware key that says that nobody was there", upto(first),
+         said(first, untouched))  # fmt: skip
+    good = said(first, people.ANN).body["signature"]
+    longer = base64.b64encode(base64.b64decode(good) + b"x").decode()
+    for name, why, signature in (
+        ("approved-with-more-behind", "a byte after the SSH signature", longer),
+        ("approved-by-nothing", "an empty signature", ""),
+        ("approved-not-base64", "loose bits at the end of the base64", f"{good[:-2]}{chr(ord(good[-2]) + 1)}="),
+    ):
+        case(name, why, upto(first), said(first, people.ANN, signature=signature))
+    case("screened-again-too-early", "one of two approvals", upto(first + 1), changed(first + 2), "§7.5")
+    case("screened-again-otherwise", "the second screen is of another source", upto(first + 2),
+         changed(first + 2, source=items[3].body["document"]), "§7.5")  # fmt: skip
+    case("screened-again-and-held", "the second screen asks again", upto(first + 2),
+         changed(first + 2, outcome="hold"), "§7.5")  # fmt: skip
+    case("built-while-held", "built before people have answered", upto(first + 2), changed(first + 3), "§7.5")
+    staked = next(place for place, item in enumerate(items) if item.kind == "staked")
+    fourth = [changed(third - 2, number=3), changed(third - 1, number=3, base=items[3].body["base"])]
+    more = changed(third, number=3, incumbent=items[screen].body["incumbent"])
+    before = [*upto(staked), *fourth, more]
+    case("staked-while-another-is-held", "a test while people are asked", before, changed(staked), "§7.6")
+    case("promoted-while-held", "promoted with no approval", upto(decide + 1), changed(decide + 6), "§7.9")
+    late = changed(decide + 6, time="2026-01-05T00:00:00Z")
+    case("promoted-after-the-hold-expired", "promoted when the hold had expired", upto(decide + 6), late, "§7.9")
+    refusal = said(decide + 3, people.CAT, "refuse")
+    case("promoted-though-refused", "promoted although one refused", [*upto(decide + 6), refusal],
+         changed(decide + 6), "§7.9")  # fmt: skip
+    permit = next(place for place, item in enumerate(items) if item.kind == "authorised")
+    names = items[permit].body["approvals"]
+    for name, why, approvals in (
+        ("authorised-without-the-approvals", "the authorisation names no approvals", []),
+        ("authorised-with-fewer-approvals", "the authorisation leaves an approval out", names[1:]),
+        ("authorised-with-an-approval-twice", "the authorisation names one approval twice", [*names, names[0]]),
+    ):
+        case(name, why, upto(permit), changed(permit, approvals=approvals), "§7.10")
 
 
 def heads(v: Vectors) -> None:
@@ -778,7 +915,7 @@ def main() -> None:
     for group in ("valid", "invalid"):
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
-    for part in (valid, heads, tiles, envelopes, order, models):
+    for part in (valid, answers, heads, tiles, envelopes, order, models):
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
     print(f"{counts['valid']} valid, {counts['invalid']} invalid")

@@ -12,6 +12,7 @@ from harness.commands.common import (
     AUDIT_FAILED,
     STALE,
     UNPROVEN,
+    ApproversFile,
     HeadFile,
     Json,
     KeyFile,
@@ -31,6 +32,7 @@ app = typer.Typer(help="Read and verify the trail of a run.", no_args_is_help=Tr
 def audit_verify(
     run: Run,
     key: KeyFile = None,
+    approvers: ApproversFile = None,
     head: HeadFile = None,
     witness: WitnessFiles = None,
     quorum: QuorumOf = None,
@@ -52,7 +54,7 @@ def audit_verify(
 
     freshness = Freshness(head=head, witnesses=read_witnesses(witness or []), quorum=quorum or 0, max_age=max_age)
     try:
-        report = verify_run(RunFolder(run), key, freshness=freshness, log_only=log_only)
+        report = verify_run(RunFolder(run), key, freshness=freshness, log_only=log_only, approvers=approvers)
     except (AuditError, StateError) as error:
         place = (error.where or "").removeprefix("entry ")
         entry = int(place) if place.isdecimal() else None

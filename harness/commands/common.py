@@ -33,6 +33,10 @@ PassphraseFd = Annotated[
 ]
 Unencrypted = Annotated[bool, typer.Option("--unencrypted", help="Keep the private keys as plain files.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")]
+ApproversFile = Annotated[
+    Path | None,
+    typer.Option("--approvers", help="Your own list of who may answer holds, as allowed_signers has it."),
+]
 HeadFile = Annotated[
     Path | None, typer.Option("--head", help="A signed tree head that you hold: the log must extend it.")
 ]

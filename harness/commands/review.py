@@ -11,6 +11,7 @@ from harness.commands.common import (
     AUDIT_FAILED,
     STALE,
     UNPROVEN,
+    ApproversFile,
     HeadFile,
     Json,
     KeyFile,
@@ -30,6 +31,7 @@ def review(
     run: Run,
     static: Annotated[Path, typer.Option("--static", metavar="OUT", help="The folder to write the pages to.")],
     key: KeyFile = None,
+    approvers: ApproversFile = None,
     head: HeadFile = None,
     witness: WitnessFiles = None,
     quorum: QuorumOf = None,
@@ -55,7 +57,10 @@ def review(
             print(f"· {text}", file=sys.stderr)
 
     try:
-        report = write_pages(existing(run), static, key=key, freshness=freshness, public=public, note=note)
+        folder = existing(run)
+        report = write_pages(
+            folder, static, key=key, approvers=approvers, freshness=freshness, public=public, note=note
+        )
     except (AuditError, StateError) as error:
         told = {"verdict": "invalid", "summary": str(error), "clause": error.clause, "where": error.where}
         print_json(told) if json_ else print(plain(f"invalid: {error}: no pages were written", 4000))

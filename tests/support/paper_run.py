@@ -6,17 +6,20 @@ the log's key, and writes the folder that a supervisor would have left.
 
 from __future__ import annotations
 
+import base64
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import people
 from safetensors.numpy import save as safetensors_of
 
+from harness.approval import message
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
-from harness.canonical import canonical_bytes, digest
+from harness.canonical import canonical_bytes, digest, digest_json
 from harness.config import parse_config
 from harness.entries import KINDS, subjects_of
 from harness.envelope import seal
@@ -153,6 +156,72 @@ def story(paper: Paper) -> list[Item]:
     return copy.deepcopy(items)
 
 
+ASKED = (*people.PEOPLE, *people.OTHERS)
+
+
+def asking(paper: Paper) -> list[Item]:
+    """Tell the story of a run that asks people: let go on at both stages, by every kind of key, and refused once."""
+    told, items = story(paper), list[Item]()
+    told[0].body["config"] = {**told[0].body["config"], "approvers": {"require": 2, "file": "approvers", "hours": 72.0}}
+    told[0].body["approvers"] = [person.approver.json_value() for person in ASKED]
+
+    def hold(number: int, stage: str, screened: Item, candidate: str | None, *said: tuple[people.Person, str]) -> None:
+        shown = {name: screened.body[name] for name in ("document", "judgement")} if stage == "screen" else {
+            name: paper.blob(f"{name} {number} at the end") for name in ("document", "judgement")
+        }  # fmt: skip
+        incumbent = told[0].body["baseline"]["digest"] if number == 2 else paper.candidates["two"].digest
+        items.append(Item("held", {
+            "origin": ORIGIN, "number": number, "stage": stage, "incumbent": incumbent, "guard": digest(b"guard"),
+            "policies": digest(b"policies"), **shown, "candidate": candidate, "rules": ["pack/rule"],
+            "expires": "2026-01-05T00:00:00Z",
+        }))  # fmt: skip
+        for person, verdict in said:
+            items.append(Item("approved" if verdict == "approve" else "refused", {"number": number, "who": person}))
+
+    for item in told:
+        if item.kind == "screened" and item.body["number"] == 2:
+            first = Item("screened", {**item.body, "outcome": "hold", "failed": ["pack/rule"]})
+            items.append(first)
+            hold(2, "screen", first, None, (people.ANN, "approve"), (people.BEN, "approve"))
+            item.body |= {"document": paper.blob("shown 2 again"), "judgement": paper.blob("judged 2 again")}
+        if item.kind == "decided" and item.body["number"] == 2:
+            said = [(person, "approve") for person in people.OTHERS]
+            hold(2, "decide", item, paper.candidates["two"].digest, *said)
+        items.append(item)
+    asked = copy.deepcopy([item for item in told if item.body.get("number") == 1])
+    for item in asked:
+        item.body["number"] = 4
+    asked[1].body |= {"outcome": "hold", "base": paper.candidates["two"].digest}
+    asked[0].body |= {"index": 3, "label": "no. 4"}
+    items += asked[:2]
+    hold(4, "screen", asked[1], None, (people.CAT, "refuse"))
+    asked[2].body["decision"] = {"verdict": "reject", "reasons": [{"code": "hold-refused", "text": "cat refused"}]}
+    items.append(asked[2])
+    return signed(items)
+
+
+def signed(items: list[Item]) -> list[Item]:
+    """Give entries their times, and what follows from them: what people signed, and where a permission stands."""
+    held, approvals = dict[int, str](), list[str]()
+    for place, item in enumerate(items):
+        body = item.body
+        body["time"] = f"2026-01-02T03:{place // 60:02}:{place % 60:02}Z"
+        if item.kind == "held":
+            held[body["number"]] = digest_json(body)
+        elif "who" in body:
+            person, verdict = body.pop("who"), "approve" if item.kind == "approved" else "refuse"
+            name, reason = held[body["number"]], f"as {person.name} sees it"
+            made = base64.b64encode(person.sign(message(name, verdict, reason))).decode()
+            body |= {"hold": name, "by": person.name, "key": person.key.line, "reason": reason, "signature": made}
+            if item.kind == "approved":
+                approvals.append(digest_json(body))
+        elif item.kind == "authorised":
+            body["approvals"] = list(approvals)
+        elif item.kind == "intended":
+            body["authorisation"] = place - 1
+    return items
+
+
 def rotation(time: str = "2026-01-02T04:00:00Z") -> Item:
     """Let the new key follow the old one."""
     body = {"time": time, "old": OLD.verifier.vkey, "new": NEW.verifier.vkey, "reason": "a year has passed"}
@@ -181,7 +250,7 @@ def _records(item: Item) -> dict[str, Any]:
     for name in ("candidate", "baseline"):
         if isinstance(body.get(name), dict):
             body[name] = Candidate.model_construct(**body[name])
-    for name in ("document", "evidence", "answers", "candidate", "baseline"):
+    for name in ("document", "evidence", "answers", "candidate", "baseline", "hold"):
         body.setdefault(name, None)
     return body
 

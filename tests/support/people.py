@@ -26,6 +26,21 @@ CURVES = {
 }
 
 
+PRIMES = (
+    (
+        "fd853a13083350fbd7c29a2068edfd1aa659a6f8fd85bcb24a6f2abd8ecbe28a256570f5163e537288145494aa4cc015dfe6"
+        "8321c8bc293019427a9991ce7ab4af84d5d66cdc2fae3d05e44d7c1fe8d99435654e8012f714d3cb2fd4d2bc04e7ac805a6c"
+        "75d2e74fc47cb8a0663216333354ed76999801afdc85736efa62b571"
+    ),
+    (
+        "ca26aa8ee0389a30927f9b4e9fce50fff423709039290a3d346f6889bcb954f0c8d3513be7dd9fcadb9b6932dc429500319c"
+        "2edaa0e2cc77b769ef40b01a33a5f8c4660d6b050646ab900c34e8f8139cee02741c954b90fddad34933f8327ecfb79c2266"
+        "b6ad1475ab9fd48baa4f31051db85a29ce1ca97393743bd868a77e6d"
+    ),
+)
+"""Of the one RSA key of these tests, which is nobody's."""
+
+
 def string(data: bytes) -> bytes:
     """Write a string as RFC 4251 §5 has it."""
     return len(data).to_bytes(4, "big") + data
@@ -47,7 +62,7 @@ class Person:
     application: bytes = b"ssh:"
 
     def __post_init__(self) -> None:
-        """Make the key: the same one for the same name, where its kind can be made from a seed."""
+        """Make the key, the same one every time."""
         seed = hashlib.sha256(f"{self.name} {self.kind}".encode()).digest()
         self.private: Any
         if self.kind in ("ssh-ed25519", SK_ED25519):
@@ -55,7 +70,11 @@ class Person:
         elif self.kind in CURVES:
             self.private = ec.derive_private_key(int.from_bytes(seed, "big") >> 1, CURVES[self.kind][0])
         else:
-            self.private = rsa.generate_private_key(65537, 2048)
+            p, q = (int(prime, 16) for prime in PRIMES)
+            d = pow(65537, -1, (p - 1) * (q - 1))
+            public = rsa.RSAPublicNumbers(65537, p * q)
+            parts = (p, q, d, rsa.rsa_crt_dmp1(d, p), rsa.rsa_crt_dmq1(d, q), rsa.rsa_crt_iqmp(p, q))
+            self.private = rsa.RSAPrivateNumbers(*parts, public).private_key()
 
     @property
     def key(self) -> SshKey:
@@ -83,7 +102,9 @@ class Person:
         if isinstance(self.private, ed25519.Ed25519PrivateKey):
             raw = self.private.sign(signed)
         elif isinstance(self.private, ec.EllipticCurvePrivateKey):
-            r, s = decode_dss_signature(self.private.sign(signed, ec.ECDSA(CURVES[self.kind][1])))
+            r, s = decode_dss_signature(
+                self.private.sign(signed, ec.ECDSA(CURVES[self.kind][1], deterministic_signing=True))
+            )
             raw = mpint(r) + mpint(s)
         else:
             raw, name = self.private.sign(signed, padding.PKCS1v15(), hashes.SHA512()), "rsa-sha2-512"
@@ -98,8 +119,17 @@ class Person:
         time = "2026-01-02T00:00:00Z"
         return kind(**{**fields, "reason": reason, "signature": signature, "time": time, **changes})
 
+    @property
+    def line(self) -> str:
+        """As allowed_signers lists them."""
+        return f'{self.name},role:{self.role} namespaces="{NAMESPACE}" {self.key.line}\n'
+
 
 ANN, BEN, CAT = Person("ann@example.org", role="safety"), Person("ben@example.org", SK_ED25519), Person("cat")
+PEOPLE = (ANN, BEN, CAT)
+
+OTHERS = tuple(Person(f"with-{kind.split('@')[0]}", kind) for kind in ("ssh-rsa", *CURVES))
+"""One with each of the other kinds of keys."""
 
 
 def armoured(signature: bytes) -> str:
