@@ -89,10 +89,12 @@ def by_script(run: Path, *arguments: str) -> Answer:
     return Answer(code, report["verdict"], report.get("entry"), report.get("clause"), report["summary"], content)
 
 
-def by_harness(run: Path, key: Path | None, *, log_only: bool = False, **freshness: Any) -> Answer:
+def by_harness(
+    run: Path, key: Path | None, *, log_only: bool = False, approvers: Path | None = None, **freshness: Any
+) -> Answer:
     """What verify_run says; any exception but its own passes through."""
     try:
-        report = verify_run(RunFolder(run), key, log_only=log_only, **freshness)
+        report = verify_run(RunFolder(run), key, log_only=log_only, approvers=approvers, **freshness)
     except (AuditError, StateError) as error:
         place = (error.where or "").removeprefix("entry ")
         return Answer(5, "invalid", int(place) if place.isdecimal() else None, error.clause, str(error), (None,) * 6)
