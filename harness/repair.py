@@ -30,7 +30,7 @@ from harness.errors import ArtifactError, AuditError, LockgateError, PromotionEr
 from harness.folder import RunFolder
 from harness.journal import follow
 from harness.keys import VerifierChain
-from harness.live import CURRENT, WEIGHTS, live_version, restore, set_aside, swap
+from harness.live import CURRENT, DAMAGED, MODELS, WEIGHTS, live_version, restore, set_aside, swap
 from harness.logreader import LogReader
 from harness.notes import LogProof, open_head, with_lines
 from harness.quorum import Witnesses
@@ -39,6 +39,8 @@ from harness.state import RunState
 from harness.witnessing import Quorum
 
 __all__ = ["Repaired", "repair"]
+
+PROOF = "authorisation.proof"
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class _Repair:
         """The log is no older than what it signed before: a proof may be all that tells of it. AuditError."""
         for version in self.order():
             try:
-                path = self._folder.models / str(version) / "authorisation.proof"
+                path = self._folder.models / str(version) / PROOF
                 known = open_head(LogProof.parse(_small(path)).head, self._keys)
             except (OSError, AuditError):
                 continue  # damaged, and evidence of nothing
@@ -181,16 +183,16 @@ class _Repair:
                 return "candidate.json is not the record in the log"
             if (place / "authorisation.json").read_bytes() != self._entry(version):
                 return f"authorisation.json is not entry {self._allowed_by[version]}"
-            return None if self._standing_proof(version) else "authorisation.proof does not hold in this log"
+            return None if self._standing(place / PROOF, version) else "authorisation.proof does not hold in this log"
         except AuditError as error:
             return f"{Path(error.where).name}: {error.message}" if error.where else error.message
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
 
-    def _standing_proof(self, version: int) -> bytes | None:
-        """The proof in a version's folder where it still holds: its cosignatures may be had from nobody else."""
+    def _standing(self, path: Path, version: int) -> bytes | None:
+        """The proof in a file where it still holds for a version."""
         try:
-            data, entry = _small(self._folder.models / str(version) / "authorisation.proof"), self._entry(version)
+            data, entry = _small(path), self._entry(version)
             proof = LogProof.parse(data)
             self._reader.check_extends(proof.verify(entry, self._keys, origin=self._keys.last.name))
             enough = proof.index == self._allowed_by[version] and self._cosigned(proof.head)
@@ -200,9 +202,12 @@ class _Repair:
 
     def _proof(self, version: int) -> bytes:
         """The proof that stands, or a new one under the present head and the quorum that the run requires (§10.3)."""
-        standing = self._standing_proof(version)
-        if standing is not None:
-            return standing
+        aside = self._folder.root / DAMAGED  # a repair that was cut may have left it there
+        kept = [*aside.glob(f"*-{version}/{PROOF}"), *aside.glob(f"*-{MODELS}/{version}/{PROOF}")]
+        for path in [self._folder.models / str(version) / PROOF, *sorted(kept, reverse=True)]:
+            # Its cosignatures may be had from nobody else.
+            if (standing := self._standing(path, version)) is not None:
+                return standing
         head = self._reader.head
         if self._rule is not None and not self._cosigned(head):
             quorum = Quorum(self._rule)
