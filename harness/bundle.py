@@ -12,7 +12,8 @@ Keys come from outside. The first thing that does not hold is an AuditError that
 
 Not covered, because the folder cannot show it: that the version was swapped in at all (its authorisation may have been
 voided), that it is live now or was rolled back since, and what the evidence says. The log shows these.
-`schema_digest` and `flops` of candidate.json are the log's to vouch for, save for version 0: they are not handed out.
+`schema_digest` and `flops` of candidate.json are the log's to vouch for, save for version 0: they are not handed out,
+and the result names them as `unbound`.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ from harness.live import FILES, WEIGHTS, candidate_digest
 from harness.notes import LogProof, TreeHead
 from harness.records import Candidate, first_problem
 
-__all__ = ["MAX_PROOF", "MAX_WEIGHTS", "Bundle", "Trust", "read_bundle"]
+__all__ = ["MAX_PROOF", "MAX_WEIGHTS", "UNBOUND", "Bundle", "Trust", "read_bundle"]
 
 MAX_WEIGHTS = 4 << 30
 """The most bytes of weights that are read unless the caller says otherwise."""
 
 MAX_PROOF = 1 << 17
 """The most bytes that `authorisation.proof` may have."""
+
+UNBOUND = ("schema_digest", "flops")
+"""What no digest in an `authorised` entry covers (FORMAT §9.5)."""
 
 _MAX_FILE = 1 << 20
 _MAX_SOURCE = 64 << 20  # bytes of all source files together
@@ -55,7 +59,10 @@ _MAX_DEPTH = 16
 
 @dataclass(frozen=True)
 class Trust:
-    """What a reader believes, all of it from outside the folder: whose word counts, and what it must say."""
+    """What a reader believes, all of it from outside the folder: whose word counts, and what it must say.
+
+    No trust in a signer makes more of `Bundle.unbound` than a note: the signer did not sign it.
+    """
 
     keys: VerifierChain
     """The keys of the log, the oldest first. Leave one out, and nothing that it signed is believed."""
@@ -135,12 +142,18 @@ class Bundle:
         return value if isinstance(value, dict) else {}
 
     @property
+    def unbound(self) -> tuple[str, ...]:
+        """The members of candidate.json that nothing in the folder binds: whoever holds it may have set them."""
+        return () if isinstance(self.authorisation, Genesis) else UNBOUND
+
+    @property
     def summary(self) -> str:
         """What was shown, in words."""
         entry, seen = f"entry {self.index} of {self.head.size}", f", cosigned by {', '.join(self.cosigned)}"
         return (
             f"version {self.version} of {self.origin}, candidate {self.candidate[7:19]}, authorised by {entry}"
             f"{seen if self.cosigned else ''}; whether it is live, or was rolled back, is for the log to say"
+            + (f", and so are {' and '.join(self.unbound)} of candidate.json" if self.unbound else "")
         )
 
     def report(self) -> dict[str, Any]:
@@ -154,6 +167,7 @@ class Bundle:
             "weights": digest(self.weights),
             "recipe": self.recipe,
             "parameters": self.parameters,
+            "unbound": list(self.unbound),
             "policies": self.authorisation.policies,
             "guard": self.authorisation.guard,
             "authorised": {"entry": self.index, "kind": kind_of(self.authorisation), "time": self.authorisation.time},

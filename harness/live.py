@@ -56,9 +56,8 @@ def stage(run: Path, version: int, candidate: Candidate, blobs: BlobStore, autho
         raise PromotionError(f"version {version} is live already")
     staging = _written(run, version, candidate, blobs, authorisation, proof)
     try:
-        if target.exists():
-            # Left by a crash between staging and intent: nothing live points there, for versions are never reused.
-            shutil.rmtree(target)
+        # Left by a crash between staging and intent: nothing live points there, for versions are never reused.
+        _remove(target)
         staging.rename(target)
         sync_directory(run / MODELS)
     except OSError as error:
@@ -110,8 +109,7 @@ def _written(
     staging = models / f".staging-{version}"
     try:
         make_directory(models)
-        if staging.exists():
-            shutil.rmtree(staging)
+        _remove(staging)
         make_directory(staging / "source")
         manifest = parse_json(blobs.get(candidate.source))
         if not isinstance(manifest, dict):
@@ -129,6 +127,13 @@ def _written(
     except (OSError, ArtifactError, CanonicalError) as error:
         raise PromotionError(f"staging failed: {error}", where=str(staging)) from error
     return staging
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def check_version(run: Path, version: int, candidate: Candidate) -> None:

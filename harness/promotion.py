@@ -234,8 +234,9 @@ class Promotion(Desk):
             swap(rooms.folder.root, 0)
         live = live_version(rooms.folder.root)
         if live != self.state.live:
+            named = "no version" if live is None else f"version {live}"
             raise PromotionError(
-                f"version {live} is live, but the log says version {self.state.live}",
+                f"{named} is live, but the log says version {self.state.live}",
                 where=str(rooms.folder.root / "current"),
                 remedy=REPAIR,
             )

@@ -10,7 +10,8 @@ in `damaged/`. A proof that still holds stays, with the cosignatures it has; a n
 requires. Every rename comes after all that it makes visible is durable: cut anywhere, a second repair ends it. What an
 open intent is to come to is left to the supervisor.
 
-Not covered: blobs and the log, which are the source of it all. Where those are damaged, only a backup helps.
+Not covered: blobs and the log, which are the source of it all. Where those are damaged, only a backup helps. A log that
+is older than the head in a version's proof was cut or put back: nothing is made to agree with it.
 """
 
 from __future__ import annotations
@@ -29,15 +30,17 @@ from harness.errors import ArtifactError, AuditError, LockgateError, PromotionEr
 from harness.folder import RunFolder
 from harness.journal import follow
 from harness.keys import VerifierChain
-from harness.live import CURRENT, WEIGHTS, live_version, restore, set_aside, swap
+from harness.live import CURRENT, DAMAGED, MODELS, WEIGHTS, live_version, restore, set_aside, swap
 from harness.logreader import LogReader
-from harness.notes import LogProof, with_lines
+from harness.notes import LogProof, open_head, with_lines
 from harness.quorum import Witnesses
 from harness.records import Candidate
 from harness.state import RunState
 from harness.witnessing import Quorum
 
 __all__ = ["Repaired", "repair"]
+
+PROOF = "authorisation.proof"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ def repair(folder: RunFolder, tell: Callable[[Repaired], None]) -> None:
     folder.lock()
     try:
         work = _Repair(folder, tell)
+        work.need_whole_log()
         work.models_folder()
         failed: list[LockgateError] = []
         for version in work.order():
@@ -99,6 +103,24 @@ class _Repair:
     def order(self) -> list[int]:
         """The versions that were ever live, the one that is first of all."""
         return sorted(self._state.versions, key=lambda version: (version != self._state.live, -version))
+
+    def need_whole_log(self) -> None:
+        """The log is no older than what it signed before: a proof may be all that tells of it. AuditError."""
+        for version in self.order():
+            try:
+                path = self._folder.models / str(version) / PROOF
+                known = open_head(LogProof.parse(_small(path)).head, self._keys)
+            except (OSError, AuditError):
+                continue  # damaged, and evidence of nothing
+            try:
+                self._reader.check_extends(known)
+            except AuditError as error:
+                raise AuditError(
+                    f"the proof of version {version} is under a head of {known.size} entries: {error.message}",
+                    where=str(self._folder.log),
+                    clause="§9.3",
+                    remedy="it is the log that is damaged: restore it; nothing is repaired from this one",
+                ) from error
 
     def models_folder(self) -> None:
         """`models` itself is a folder, and no link to one."""
@@ -161,19 +183,16 @@ class _Repair:
                 return "candidate.json is not the record in the log"
             if (place / "authorisation.json").read_bytes() != self._entry(version):
                 return f"authorisation.json is not entry {self._allowed_by[version]}"
-            return None if self._standing_proof(version) else "authorisation.proof does not hold in this log"
+            return None if self._standing(place / PROOF, version) else "authorisation.proof does not hold in this log"
         except AuditError as error:
             return f"{Path(error.where).name}: {error.message}" if error.where else error.message
         except OSError as error:
             return f"it cannot be read: {error.strerror}"
 
-    def _standing_proof(self, version: int) -> bytes | None:
-        """The proof in a version's folder where it still holds: its cosignatures may be had from nobody else."""
-        path, entry = self._folder.models / str(version) / "authorisation.proof", self._entry(version)
+    def _standing(self, path: Path, version: int) -> bytes | None:
+        """The proof in a file where it still holds for a version."""
         try:
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_PROOF:
-                return None
-            data = path.read_bytes()
+            data, entry = _small(path), self._entry(version)
             proof = LogProof.parse(data)
             self._reader.check_extends(proof.verify(entry, self._keys, origin=self._keys.last.name))
             enough = proof.index == self._allowed_by[version] and self._cosigned(proof.head)
@@ -183,9 +202,12 @@ class _Repair:
 
     def _proof(self, version: int) -> bytes:
         """The proof that stands, or a new one under the present head and the quorum that the run requires (§10.3)."""
-        standing = self._standing_proof(version)
-        if standing is not None:
-            return standing
+        aside = self._folder.root / DAMAGED  # a repair that was cut may have left it there
+        kept = [*aside.glob(f"*-{version}/{PROOF}"), *aside.glob(f"*-{MODELS}/{version}/{PROOF}")]
+        for path in [self._folder.models / str(version) / PROOF, *sorted(kept, reverse=True)]:
+            # Its cosignatures may be had from nobody else.
+            if (standing := self._standing(path, version)) is not None:
+                return standing
         head = self._reader.head
         if self._rule is not None and not self._cosigned(head):
             quorum = Quorum(self._rule)
@@ -220,3 +242,10 @@ class _Repair:
                 where=str(self._blobs.path(name)),
                 remedy="restore this file from a backup of blobs/, then repair again",
             ) from error
+
+
+def _small(path: Path) -> bytes:
+    """The bytes of a proof; AuditError for what cannot be one, OSError."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_PROOF:
+        raise AuditError("no proof", where=str(path))
+    return path.read_bytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import shutil
 import stat
@@ -22,6 +23,7 @@ from harness.cosignature import WitnessVerifier, cosign
 from harness.errors import AuditError, ConfigError, KeyFileError
 from harness.keys import Signer, VerifierChain
 from harness.notes import LogProof, TreeHead, open_head, parse_note, sign_head
+from harness.records import Candidate
 
 W1, W2 = (Signer.from_seed(name, bytes([number] * 32)) for name, number in (("w1", 11), ("w2", 12)))
 TRUST = Trust(VerifierChain.of([OLD.verifier]))
@@ -234,6 +236,22 @@ def test_the_record_of_the_baseline_is_bound_whole(run, tmp_path):
     copy = shutil.copytree(run / "models" / "0", tmp_path / "0")
     record(copy, schema_digest=digest(b"another"))
     refused(copy, "candidate.json", "§9.3")
+
+
+@pytest.mark.parametrize(("version", "unbound"), [("0", set()), ("1", {"schema_digest", "flops"})])
+def test_each_member_of_the_record_is_bound_or_said_not_to_be(run, tmp_path, version, unbound):
+    """Whatever of candidate.json can be changed without refusal is what the result names as unbound, no more, no less."""
+    other = {"recipe": {"name": "other", "rate": 0.5}, "parameters": 3, "bytes": 73, "flops": 7}
+    changeable = set()
+    for member in Candidate.model_fields:
+        copy = shutil.copytree(run / "models" / version, tmp_path / member)
+        record(copy, **{member: other.get(member, digest(b"another"))})
+        with contextlib.suppress(AuditError):
+            read_bundle(copy, TRUST)
+            changeable.add(member)
+    bundle = read_bundle(run / "models" / version, TRUST)
+    assert set(bundle.unbound) == set(bundle.report()["unbound"]) == changeable == unbound
+    assert ("schema_digest and flops of candidate.json" in bundle.summary) == bool(unbound)
 
 
 def test_weights_beyond_the_caller_s_bound_are_not_read(copy):

@@ -17,7 +17,7 @@ from rigs import generation, knobs
 from typer.testing import CliRunner
 from witnesses import served
 
-from harness import promotion
+from harness import live, promotion
 from harness.auditing import Freshness, verify_run
 from harness.bundle import Trust, read_bundle
 from harness.cli import app
@@ -28,7 +28,7 @@ from harness.entries import Resumed, kind_of
 from harness.errors import AuditError
 from harness.folder import RunFolder
 from harness.keys import Signer, VerifierChain
-from harness.live import live_version
+from harness.live import live_version, set_aside
 from harness.notes import LogProof
 from harness.operating import rotate_keys
 from harness.passphrase import PassphraseSource
@@ -365,6 +365,25 @@ def test_a_repaired_version_keeps_the_proof_that_its_witnesses_signed(copy):
     repair(RunFolder(copy), lambda _: None)
     assert proof.read_bytes() == before
     verify_run(RunFolder(copy), RunFolder(copy).public_key)
+
+
+def test_a_repair_that_was_cut_needs_no_witness_either(copy, monkeypatch):
+    """Cut between moving the damage away and putting the version back, the proof that was kept is used again."""
+    proof = copy / "models" / "1" / "authorisation.proof"
+    before = proof.read_bytes()
+    (copy / "models" / "1" / "weights.safetensors").unlink()
+
+    def cut(run, path):
+        set_aside(run, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(live, "set_aside", cut)
+        with pytest.raises(KeyboardInterrupt):
+            repair(RunFolder(copy), lambda _: None)
+    assert not proof.exists()
+    repair(RunFolder(copy), lambda _: None)
+    assert proof.read_bytes() == before
 
 
 def test_a_lost_proof_comes_back_under_the_quorum_of_today(rig, scene, copy):

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 import rigs
-from paper_run import OLD, write
+from paper_run import OLD, story, write
 from two_verifiers import by_harness, by_script
 
 from harness import live, promotion
 from harness.artifacts import BlobStore
 from harness.bundle import Trust, read_bundle
-from harness.errors import ConfigError, LockgateError, PromotionError
+from harness.errors import AuditError, ConfigError, LockgateError, PromotionError
 from harness.folder import RunFolder
 from harness.keys import VerifierChain
 from harness.live import live_version
@@ -284,6 +284,35 @@ def test_nothing_is_repaired_from_a_log_that_does_not_hold(run):
     with pytest.raises(LockgateError):
         mended(run)
     assert (run / "models" / "1" / "recipe.json").read_bytes() == b"{}"
+
+
+def test_nothing_is_made_to_agree_with_a_log_that_was_cut(run, tmp_path):
+    """A log put back behind the head in a version's proof is refused: the proof is what shows it, and stays."""
+    write(tmp_path / "older", lambda paper: story(paper)[:-2])
+    shutil.rmtree(run / "log")
+    shutil.copytree(tmp_path / "older" / "log", run / "log")
+    overwrite(run / "models" / "1" / "recipe.json")
+    before = models(run)
+    assert verdicts(run) == (5, 5)
+    with pytest.raises(AuditError, match="the log was cut: 25 entries, where 27 were signed before"):
+        mended(run)
+    assert models(run) == before
+
+
+@pytest.mark.parametrize("how", ["a link", "a file", "a folder"])
+def test_what_stands_in_the_way_of_staging_is_removed(run, how):
+    """Something else under the name of the staging folder does not keep a version from coming back."""
+    before, way = models(run), run / "models" / ".staging-1"
+    if how == "a link":
+        way.symlink_to(run / "blobs")
+    elif how == "a file":
+        way.write_bytes(b"")
+    else:
+        (way / "source").mkdir(parents=True)
+    overwrite(run / "models" / "1" / "recipe.json")
+    blobs = contents(run / "blobs")
+    mended(run)
+    assert (models(run), contents(run / "blobs"), verdicts(run)) == (before, blobs, (0, 0))
 
 
 def test_the_command_says_what_was_done(run):
