@@ -17,9 +17,9 @@ covers is read back: new entries and all tiles are hashed, entries that were has
 the bytes of then. A flipped bit that was signed could never be repaired. Any error on the way, of fsync above
 all, ends the writer: what reached the disk is then known only by opening the log again.
 
-One process writes at a time (flock on the folder). Readers need no lock. Nothing read is believed until
-it leads to the signed root; memory is the right edge of the tree, a few cached tiles, and the last bundle twice:
-as it is to be written, and as it was read back.
+One process writes at a time (flock on the folder); what its threads append meanwhile is one group under the next
+head. Readers need no lock. Nothing read is believed until it leads to the signed root; memory is the right edge of
+the tree, a few cached tiles, and the last bundle twice: as it is to be written, and as it was read back.
 
 Not covered: a folder put back as a whole to an earlier signed state. That is seen only with a tree head
 kept elsewhere: pass it as `known`.
@@ -50,7 +50,7 @@ __all__ = ["AuditLog", "LogReader", "check_log"]
 
 
 class AuditLog:
-    """A log open for writing: one at a time, and only while nothing has failed."""
+    """A log open for writing, by any thread of one process, and only while nothing has failed."""
 
     def __init__(self, folder: Path, signer: Signer, lock: contextlib.ExitStack, reader: LogReader) -> None:
         """Take over a folder that `lock` holds and whose head `reader` verified; use `create` or `open`."""

@@ -9,6 +9,10 @@ pages, and a second fsync would report success for bytes that are lost.
 `write_together` is for files that nothing names yet. It renames before it syncs: cut, a file may be there and
 torn, which does no harm where whoever reads it begins at a name that is written after it.
 
+Each file and each directory is synced by itself, as POSIX asks for it. One syncfs would wait for whatever other
+processes have left to write; syncs from several threads at once were no faster on an idle disk, for they wait for one
+journal; without the rename, readers of an older head would meet torn files.
+
 Not covered: disks that acknowledge a flush and do not do it.
 """
 

@@ -1,7 +1,7 @@
 """What the audit log costs, each figure beside its floor, measured in the same minute on the same machine.
 
-Run `python tests/benchmarks/audit.py [FOLDER] [ENTRIES]`. The floor of an append is one write and fsync of an entry's
-bytes to one open file; the floor of a verification is as many Ed25519 signatures verified over messages of the same
+Run `python tests/benchmarks/audit.py [FOLDER] [ENTRIES]`; 0 entries leave out what is verified. The floor of an append
+is one write and fsync of an entry's bytes to one open file, taken in turn with the appends; the floor of a verification is as many Ed25519 signatures verified over messages of the same
 length. The log that is verified holds real entries of a legal run, most of them proposals that a policy denied.
 Figures are ratios, because seconds of one machine say nothing about another.
 """
@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from harness.keys import Signer, VerifierChain  # noqa: E402
 from harness.notes import TreeHead, open_head, sign_head  # noqa: E402
 
 GROUP = 64
+THREADS = 64
 NEW = 1_000
 """Entries after the head that an incremental verification starts from."""
 
@@ -45,6 +47,24 @@ def timed(call: Callable[[int], Any], times: int) -> float:
     return statistics.median(seconds)
 
 
+def in_turn(calls: dict[str, Callable[[int], Any]], times: int) -> dict[str, float]:
+    """Return the median seconds of each call, made by tens in turn, so that they meet the same disk."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(times // 10):
+        for name, call in calls.items():
+            seconds[name].append(timed(call, 10))
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def at_once(log: AuditLog, entry: bytes, threads: int, times: int) -> float:
+    """Return the seconds per entry where many threads append, each one entry after the other."""
+    with ThreadPoolExecutor(threads) as pool:
+        begin = time.perf_counter()
+        for done in [pool.submit(lambda: [log.append([entry]) for _ in range(times)]) for _ in range(threads)]:
+            done.result()
+        return (time.perf_counter() - begin) / (threads * times)
+
+
 def appends(folder: Path, *, times: int = 200) -> dict[str, float]:
     """Return medians in seconds: the floor before and after, an append, an append per entry in groups."""
     signer = Signer.generate("benchmark")
@@ -55,15 +75,16 @@ def appends(folder: Path, *, times: int = 200) -> dict[str, float]:
         os.write(plain, entry)
         os.fsync(plain)
 
-    figures = {"floor": timed(floor, times)}
     with AuditLog.create(folder / "log", signer, "benchmark") as log:
-        figures["append alone"] = timed(lambda _: log.append([entry]), times)
-        figures["append in groups of 64, each"] = timed(lambda _: log.append([entry] * GROUP), times) / GROUP
-        figures["append in groups of 256, each"] = timed(lambda _: log.append([entry] * 256), times) / 256
+        groups = {"append alone": 1, "append in groups of 64, each": GROUP, "append in groups of 256, each": 256}
+        calls = {name: lambda _, size=size: log.append([entry] * size) for name, size in groups.items()}
+        figures = in_turn({"floor": floor, "append alone": calls.pop("append alone")}, times)
+        for name, call in calls.items():
+            figures[name] = timed(call, times) / groups[name]
+        figures[f"append by {THREADS} threads, each"] = at_once(log, entry, THREADS, times // 10)
         figures["a proof of one entry, made"] = timed(lambda number: log.prove(number * 7), times)
         proof = log.prove(1000)
         figures["a proof of one entry, checked"] = timed(lambda _: proof.verify(entry, signer.verifier), times)
-    figures["floor"] = statistics.median([figures["floor"], timed(floor, times)])
     os.close(plain)
     head = TreeHead("benchmark", 1000, bytes(32))
     note = sign_head(head, signer)
@@ -173,7 +194,8 @@ def main() -> None:
         print(f"floor: one write + fsync, {1e3 * floor:.3f} ms, {1 / floor:.0f}/s")
         for name, seconds in figures.items():
             print(f"{name:30} {seconds / floor:9.4f} times the floor   {1 / seconds:10.0f}/s")
-        verifications(Path(folder), size)
+        if size:
+            verifications(Path(folder), size)
 
 
 if __name__ == "__main__":
