@@ -1002,6 +1002,9 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
         need(extended, "§11.1", f"the log does not extend the head of {old} entries that you hold")
         if path == options.since:
             skip, state = old, saved or state
+    if not options.log_only:
+        need_folder(run / "blobs", "§8.1")
+        need((run / "blobs").is_dir(), "§8.1", "there is no folder of blobs")
     blobs: dict[str, None] = {}
     key = parse_key(state["keys"][-1])
     for bundle in range(state["size"] // 256, -(-size // 256)):
