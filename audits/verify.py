@@ -563,6 +563,17 @@ RECORDS = {
     "envelope": f"payload s, payloadType {PAYLOAD}, signatures [S]",  # §5.1
     "statement": "_type https://in-toto.io/Statement/v1, predicateType s, subject l, predicate o",  # §5.5
     "tree": "source {d}",  # §8.2
+    # what --save writes, appendix A
+    "saved": "head s, state Z, digest d",
+    "Z": "size i, keys [s], genesis N, ?ledger l, count i, open {P}, versions [V], live i, epoch i, answered {b}, "
+    "?stake i, tests i, alphas n, permits {A}, nonces [s], ?intent I, unwatched b, halted b, time t",
+    "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, gates [l], witnesses l",
+    "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b",
+    "T": "epoch i, incumbent d",
+    "M": "passed b, evidence d",
+    "V": "candidate C, index i, raw d",
+    "A": "number i, version i, candidate d, incumbent d, expires t, raw d",
+    "I": "action promote|rollback, version i, candidate d, ?authorisation i",
 }
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op duplicate policy build-failed build-timeout build-memory "  # noqa: SIM905
@@ -680,6 +691,7 @@ CLAUSES = {
     "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16",
 }  # fmt: skip
 STAGES = ("screened", "built", "developed", "staked", "measured")
+UNTOUCHED = dict.fromkeys((*STAGES, "verdict", "permit"))
 
 
 def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
@@ -709,8 +721,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
         case "proposed":
             must(body["number"] == s["count"] + 1, "a number that is not the next")
             s["count"] += 1
-            fresh = dict.fromkeys((*STAGES, "verdict", "permit"))
-            s["open"][str(body["number"])] = {**fresh, "ended": False}
+            s["open"][str(body["number"])] = {**UNTOUCHED, "ended": False}
         case "screened":
             must(not found["screened"], "screened already")
             found["screened"] = body["outcome"]
@@ -963,20 +974,27 @@ def own_keys(paths: list[str], kind: int) -> list[Key]:
 
 
 def load_saved(path: str) -> tuple[State | None, bytes]:
-    """What --since was given: a state that --save wrote, with its head; or a bare head."""
+    """What --since was given: a state that --save wrote (appendix A), with its head; or a bare head."""
     data = own(path)
-    if not data.startswith(b"{"):
-        return None, data
     try:
-        saved = strict_json(data, 1 << 30, "--since")
+        if not data.startswith(b"{"):
+            parse_note(data, "§3.1")
+            return None, data
+        saved = DECODER.decode(
+            data.decode()
+        )  # a recipe may be nested as deep as an entry lets it, and lies deeper here
+        wrong = misfit("saved", saved)
+        need(wrong is None, "appendix A", f"the member {wrong!a} is missing, unknown or of another type")
         state, note = saved["state"], saved["head"]
-        whole = saved["digest"] == sha256(encoded([note, state]))
-        whole = whole and set(state) == set(beginning([("a", bytes(32))]))
-    except (Invalid, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise Unreadable(f"{path}: not what --save of this version wrote")
-    return state, note.encode()
+        need(saved["digest"] == sha256(encoded([note, state])), "appendix A", "it was changed since it was saved")
+        size = number(parse_note(note.encode(), "§3.1")[0].split("\n")[1], "§3.1")
+        own_chain = parse_keys("\n".join(state["keys"]))[0][0] == state["genesis"]["origin"]
+        fits = own_chain and state["size"] == size > 0 and state["live"] < len(state["versions"])
+        need(fits, "appendix A", "its state is not one under its head")
+    except (Invalid, ValueError, RecursionError) as error:
+        raise Unreadable(f"{path}: neither a tree head nor what --save wrote: {error}") from None
+    known = {place: {**UNTOUCHED, **found} for place, found in state["open"].items()}
+    return {**beginning([("", b"")]), **state, "open": known}, note.encode()
 
 
 def verify(options: argparse.Namespace) -> dict[str, Any]:
@@ -996,7 +1014,7 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     tiles = Tiles(run / "log", size, root)
     state, skip = beginning(chain), 0
     for path in filter(None, (options.head, options.since)):
-        saved, known = load_saved(path)
+        saved, known = load_saved(path) if path == options.since else (None, own(path))
         (name, old, root_then), _ = open_head(known, chain + trusted, "§11.1")
         extended = name == origin and tiles.extends(old, root_then)
         need(extended, "§11.1", f"the log does not extend the head of {old} entries that you hold")
