@@ -634,12 +634,27 @@ RECORDS = {
     "C": "digest d, recipe o, source d, weights d, parameters i, bytes i, schema_digest d, ?flops i",
     "G": "name s, eval s, kind s, verdict pass|fail|inconclusive",
     "D": "verdict promote|reject, reasons [R]",
-    "A": "name N, role W, key K",
+    "A": "name name, role role, key key",
     "R": "code r, text s",
     "S": "keyid s, sig s",
     "envelope": f"payload s, payloadType {PAYLOAD}, signatures [S]",  # §5.1
     "statement": "_type https://in-toto.io/Statement/v1, predicateType s, subject l, predicate o",  # §5.5
     "tree": "source {d}",  # §8.2
+    # what --save writes, appendix A
+    "saved": "head s, state Z, digest d",
+    "Z": "size i, keys [s], genesis N, ?ledger l, count i, open {P}, versions [V], live i, epoch i, answered {b}, "
+    "?stake i, tests i, alphas n, permits {U}, nonces [s], ?intent I, unwatched b, halted b, time t, people {i}",
+    "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, gates [l], witnesses l, agree i, "
+    "approvers [A]",
+    "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b, proposer s, "
+    "?shown F, ?hold H, asked b, approvals [d]",
+    "F": "base d, recipe o, source d, change d, document d, judgement d",
+    "H": "stage screen|decide, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
+    "T": "epoch i, incumbent d",
+    "M": "passed b, evidence d",
+    "V": "candidate C, index i, raw d",
+    "U": "number i, version i, candidate d, incumbent d, expires t, raw d",
+    "I": "action promote|rollback, version i, candidate d, ?authorisation i",
 }
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op duplicate policy build-failed build-timeout build-memory "  # noqa: SIM905
@@ -659,9 +674,9 @@ TYPES: dict[str, Check] = {
     "h": HEX.fullmatch,
     "t": moment,
     "r": CODES.__contains__,
-    "N": re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}").fullmatch,
-    "W": re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}").fullmatch,
-    "K": lambda x: type(x) is str and len(x) <= 3000,
+    "name": re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}").fullmatch,
+    "role": re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}").fullmatch,
+    "key": lambda x: type(x) is str and len(x) <= 3000,
 }
 
 
@@ -764,6 +779,7 @@ CLAUSES = {
     "refused": "§7.17",
 }  # fmt: skip
 STAGES = ("screened", "built", "developed", "staked", "measured")
+UNTOUCHED = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold"))
 
 
 def let_go(s: State, found: dict[str, Any], stage: str, body: dict[str, Any], clause: str) -> None:
@@ -813,9 +829,8 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
         case "proposed":
             must(body["number"] == s["count"] + 1, "a number that is not the next")
             s["count"] += 1
-            fresh = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold"))
-            more = {"proposer": body["proposer"], "ended": False, "asked": False, "approvals": []}
-            s["open"][str(body["number"])] = fresh | more
+            fresh = {"proposer": body["proposer"], "ended": False, "asked": False, "approvals": []}
+            s["open"][str(body["number"])] = UNTOUCHED | fresh
         case "screened":
             shown = {name: body[name] for name in ("base", "recipe", "source", "change", "document", "judgement")}
             if found["hold"]:
@@ -1121,20 +1136,26 @@ def own_people(path: str) -> set[str]:
 
 
 def load_saved(path: str) -> tuple[State | None, bytes]:
-    """What --since was given: a state that --save wrote, with its head; or a bare head."""
+    """What --since was given: a state that --save wrote (appendix A), with its head; or a bare head."""
     data = own(path)
-    if not data.startswith(b"{"):
-        return None, data
     try:
-        saved = strict_json(data, 1 << 30, "--since")
+        if not data.startswith(b"{"):
+            parse_note(data, "§3.1")
+            return None, data
+        # Not by strict_json: a recipe may be nested as deep as an entry lets it, and lies deeper here.
+        saved = DECODER.decode(data.decode())
+        wrong = misfit("saved", saved)
+        need(wrong is None, "appendix A", f"the member {wrong!a} is missing, unknown or of another type")
         state, note = saved["state"], saved["head"]
-        whole = saved["digest"] == sha256(encoded([note, state]))
-        whole = whole and set(state) == set(beginning([("a", bytes(32))]))
-    except (Invalid, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise Unreadable(f"{path}: not what --save of this version wrote")
-    return state, note.encode()
+        need(saved["digest"] == sha256(encoded([note, state])), "appendix A", "it was changed since it was saved")
+        size = number(parse_note(note.encode(), "§3.1")[0].split("\n")[1], "§3.1")
+        own_chain = parse_keys("\n".join(state["keys"]))[0][0] == state["genesis"]["origin"]
+        fits = own_chain and state["size"] == size > 0 and state["live"] < len(state["versions"])
+        need(fits, "appendix A", "its state is not one under its head")
+    except (Invalid, ValueError, RecursionError) as error:
+        raise Unreadable(f"{path}: neither a tree head nor what --save wrote: {error}") from None
+    known = {place: {**UNTOUCHED, **found} for place, found in state["open"].items()}
+    return {**beginning([("", b"")]), **state, "open": known}, note.encode()
 
 
 def verify(options: argparse.Namespace) -> dict[str, Any]:
@@ -1142,10 +1163,8 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     run = Path(os.path.realpath(options.run))
     straight.cache_clear()
     trusted = own_keys([options.key], LOG_KEY) if options.key else []
-    witnesses, people = (
-        own_keys(options.witness, WITNESS_KEY),
-        own_people(options.approvers) if options.approvers else None,
-    )
+    witnesses = own_keys(options.witness, WITNESS_KEY)
+    people = own_people(options.approvers) if options.approvers else None
     listed, chain = run / "keys" / "log.pub", trusted
     if not trusted or os.path.lexists(listed):
         try:
@@ -1157,12 +1176,15 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     tiles = Tiles(run / "log", size, root)
     state, skip = beginning(chain), 0
     for path in filter(None, (options.head, options.since)):
-        saved, known = load_saved(path)
+        saved, known = load_saved(path) if path == options.since else (None, own(path))
         (name, old, root_then), _ = open_head(known, chain + trusted, "§11.1")
         extended = name == origin and tiles.extends(old, root_then)
         need(extended, "§11.1", f"the log does not extend the head of {old} entries that you hold")
         if path == options.since:
             skip, state = old, saved or state
+    if not options.log_only:
+        need_folder(run / "blobs", "§8.1")
+        need((run / "blobs").is_dir(), "§8.1", "there is no folder of blobs")
     blobs: dict[str, None] = {}
     key = parse_key(state["keys"][-1])
     for bundle in range(state["size"] // 256, -(-size // 256)):

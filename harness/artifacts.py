@@ -35,7 +35,9 @@ from harness.errors import ArtifactError, CanonicalError, DiskError
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["DTYPES", "MAX_HEADER", "BlobStore", "TensorSpec", "open_regular", "read_tensors", "tensor_header"]
+__all__ = [
+    "DTYPES", "MAX_HEADER", "BlobStore", "TensorSpec", "behind_link", "open_regular", "read_tensors", "tensor_header",
+]  # fmt: skip
 
 MAX_HEADER = 64 * 1024
 """The most bytes that a tensor file's header may have."""
@@ -114,7 +116,7 @@ class BlobStore:
 
     def get(self, name: str, *, max_bytes: int | None = None) -> bytes:
         """Return a blob's bytes, hashed again; raises ArtifactError when it is missing, too long or damaged."""
-        with open_regular(self.path(name), max_bytes=max_bytes) as file:
+        with self._open(name, max_bytes) as file:
             data = file.read()
         if digest(data) != name:
             raise ArtifactError("the blob's bytes are not those of its name", where=name)
@@ -122,8 +124,14 @@ class BlobStore:
 
     def check(self, name: str) -> int:
         """Hash a blob again without holding it in memory and return its size; raises ArtifactError."""
-        with open_regular(self.path(name)) as file:
+        with self._open(name) as file:
             return sum(len(piece) for piece in _checked(file, name, name))
+
+    def _open(self, name: str, max_bytes: int | None = None) -> BufferedReader:
+        path = self.path(name)
+        if behind_link(path, self._folder):
+            raise ArtifactError("a folder above it is a link", where=str(path))
+        return open_regular(path, max_bytes=max_bytes)
 
     def _holds(self, name: str) -> bool:
         """Tell whether the blob is there and whole: a damaged one is written again."""
@@ -146,6 +154,12 @@ class BlobStore:
             raise DiskError(
                 f"a blob cannot be written: {error.strerror}", where=str(path), remedy="free some space, then resume"
             ) from error
+
+
+def behind_link(path: Path, root: Path) -> bool:
+    """Tell whether a folder between `root` and `path` is a link; `root` itself is where somebody said that it is."""
+    between = path.relative_to(root).parents
+    return any((root / inner).is_symlink() for inner in between if inner.name)
 
 
 def open_regular(path: Path | str, *, max_bytes: int | None = None, one_link: bool = False) -> BufferedReader:

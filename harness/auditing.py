@@ -74,6 +74,8 @@ def verify_run(
     trusted = None if key is None else VerifierChain.load(key)
     people = None if approvers is None else read_approvers(approvers)
     chain = _chain(folder, trusted)
+    if os.path.lexists(folder.log):
+        _need_folder(folder.log, "§4.3")
     with _clause("§4.2"):
         reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
     _check_head(reader, freshness, [*chain, *(trusted or ())])
@@ -147,6 +149,8 @@ def _chain(folder: RunFolder, trusted: VerifierChain | None) -> Sequence[Verifie
     """The log's keys as the run names them, a hint; the reader's own where the run names none."""
     if trusted is not None and not os.path.lexists(folder.public_key):
         return trusted
+    if folder.public_key.parent.is_symlink():
+        raise AuditError("a link to a folder", where=str(folder.public_key.parent), clause="§2.2")
     try:
         text = _small(folder.public_key, "§2.2").decode("utf-8")
     except UnicodeDecodeError as error:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.artifacts import behind_link
 from harness.envelope import MAX_ENTRY
 from harness.errors import AuditError
 from harness.keys import Verifier
@@ -198,6 +199,8 @@ class LogReader:
         """Read a tile or a bundle, or the front of a wider one that has taken its place (tlog-tiles §Partial Tiles)."""
         limit = _BUNDLE_LIMIT if level is None else _TILE_LIMIT
         name = tile_path(level, index, width)
+        if behind_link(self._folder / name, self._folder):
+            raise AuditError("a folder above it is a link", where=name, clause="§4.3")
         if width == WIDTH or self._exact:
             return _read(self._folder / name, limit)
         for _ in range(_ATTEMPTS):

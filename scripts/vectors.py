@@ -895,10 +895,6 @@ def models(v: Vectors) -> None:
     v.invalid("live-model-elsewhere", "the link leads out of the run", {}, "§9.4", links={"current": "/tmp/model"})
     v.invalid("cut-inside-a-swap-to-another-model", "the intended version is live, and is not what was authorised",
               {weights: plain[weights][:-1] + b"\x01"}, "§9.2", base="cut-inside-a-swap")  # fmt: skip
-    moved: Change = {path: None for path in plain if path.startswith("models/1/source/")}
-    moved |= {path.replace("models/1/source", "elsewhere"): plain[path] for path in list(moved)}
-    v.invalid("source-is-a-link", "the live source tree lies elsewhere", moved, "§9.1",
-              links={"models/1/source": "../../elsewhere"})  # fmt: skip
     proof = "models/1/authorisation.proof"
     for name, why, signers in (
         ("quorum-too-small", "version 1 was allowed under one of the two witnesses required", WITNESSES[:1]),
@@ -909,13 +905,39 @@ def models(v: Vectors) -> None:
     v.invalid("no-live-model", "there is no link", {}, "§9.4", links={"current": None})
 
 
+def links(v: Vectors) -> None:
+    """§4.3: a folder of the trail that is a link, to a folder that holds the very same files."""
+    plain, size = v.plain, int(v.plain["log/checkpoint"].split(b"\n")[1])
+    shard = next(path for path in plain if path.startswith("blobs/") and b"evidence 2" in plain[path]).rpartition("/")[
+        0
+    ]
+    named = [json.dumps(item.body) for item in v.items]
+    first = next(place for place, body in enumerate(named) if f"sha256:{shard[-2:]}" in body)
+    for folder, clause, entry in (
+        ("keys", "§2.2", None), ("log", "§4.3", None), ("log/tile", "§4.3", None), ("log/tile/0", "§4.3", None),
+        ("log/tile/0/000.p", "§4.3", None), ("log/tile/entries", "§4.3", None), ("log/tile/entries/000.p", "§4.3", None),
+        ("blobs", "§8.1", None), ("blobs/sha256", "§8.1", 0), (shard, "§8.1", first), ("models", "§9.1", None),
+        ("models/0", "§9.1", None), ("models/1", "§9.1", None), ("models/1/source", "§9.1", None),
+        ("models/1/source/parts", "§9.1", None),
+    ):  # fmt: skip
+        moved: Change = {path: None for path in plain if path.startswith(f"{folder}/")}
+        moved |= {path.replace(folder, "elsewhere", 1): plain[path] for path in list(moved)}
+        name = folder.replace("/", "-").replace(shard.replace("/", "-"), "blobs-shard").replace(".", "-")
+        v.invalid(f"linked-{name}", f"{folder} is a link", moved, clause, entry,
+                  links={folder: "../" * folder.count("/") + "elsewhere"})  # fmt: skip
+    bundle, tile = (f"log/tile/{part}/000.p/{size}" for part in ("entries", "0"))
+    v.invalid("linked-beside-a-full-tile", "a partial tile's folder is a link to nowhere, and a full tile would serve",
+              {tile: None, bundle: None, "log/tile/0/000": plain[tile] * 9, "log/tile/entries/000": plain[bundle]},
+              "§4.3", links={"log/tile/0/000.p": "nowhere", "log/tile/entries/000.p": "nowhere"})  # fmt: skip
+
+
 def main() -> None:
     """Write them all."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "audits" / "vectors"
     for group in ("valid", "invalid"):
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
-    for part in (valid, answers, heads, tiles, envelopes, order, models):
+    for part in (valid, answers, heads, tiles, envelopes, order, models, links):
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
     print(f"{counts['valid']} valid, {counts['invalid']} invalid")
