@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 
 import paper_run
 import pytest
+import rigs
 import two_verifiers as two
 
 from harness import journal, saved
@@ -245,3 +248,39 @@ def test_a_file_that_cannot_be_read_or_written_is_named(seen):
         with pytest.raises(LockgateError, match="cannot be") as error:
             verified(seen, "whole", **more)
         assert str(seen / "missing") in str(error.value.where)
+
+
+def test_a_real_run_verified_as_it_grows_has_the_verdict_of_the_whole(rig, tmp_path):
+    """After each generation of a real run, going on from any earlier end tells what a full verification tells."""
+    folder, ends, opened = RunFolder(tmp_path / "run"), [], rig.open(tmp_path / "run")
+    try:
+        for last in (1, 2, 3):
+            rigs.drive(opened, last)
+            whole = verify_run(folder, folder.public_key, save=tmp_path / f"seen-{last}")
+            for end in ends:
+                since = verify_run(folder, folder.public_key, since=end, save=tmp_path / "again")
+                assert {**since, "blobs": 0} == {**whole, "blobs": 0}
+                assert (tmp_path / "again").read_bytes() == (tmp_path / f"seen-{last}").read_bytes()
+            ends.append(tmp_path / f"seen-{last}")
+    finally:
+        opened.close()
+    assert whole["promotions"] >= 1
+    assert whole["size"] > 40
+
+
+def test_the_command_line_saves_and_goes_on(seen, tmp_path):
+    """`--save` and `--since` have the exit codes of FORMAT §11: valid, the reader's own file, and usage."""
+
+    def ask(*more):
+        command = [sys.executable, "-m", "harness.cli", "audit", "verify", seen / "whole", "--key", seen / "key", *more]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    whole, since = ask("--save", tmp_path / "seen"), ask("--since", tmp_path / "seen")
+    assert (whole.returncode, since.returncode) == (0, 0), whole.stderr + since.stderr
+    assert whole.stdout == since.stdout
+    (tmp_path / "seen").chmod(0o600)
+    (tmp_path / "seen").write_bytes(b"{}")
+    damaged = ask("--since", tmp_path / "seen")
+    assert (damaged.returncode, damaged.stdout) == (1, "")
+    assert str(tmp_path / "seen") in damaged.stderr
+    assert ask("--save", tmp_path / "seen", "--log-only").returncode == 2
