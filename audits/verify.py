@@ -788,7 +788,7 @@ def let_go(s: State, found: dict[str, Any], stage: str, body: dict[str, Any], cl
     good = hold["stage"] == stage and not hold["refused"] and len(hold["approvals"]) >= s["genesis"]["agree"]
     good = good and hold["incumbent"] == live(s) and earlier(body["time"], hold["expires"])
     need(good, clause, "held, and people have not let it go on")
-    found["hold"], found["asked"] = None, stage == "decide" or found["asked"]
+    found["hold"], found["asked"] = None, stage == "decide"
     found["approvals"] += hold["approvals"]
 
 
@@ -860,6 +860,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
         case "approved" | "refused":
             hold, verdict = found["hold"], {"approved": "approve"}.get(kind, "refuse")
             must(body["hold"] == hold["digest"], "an answer to another hold")
+            must(not hold["refused"], "refused already: nothing more is answered")
             said = encoded({"hold": body["hold"], "reason": body["reason"], "verdict": verdict})
             must(body["key"] == ssh_signer(body["signature"], said, clause), "not signed by the key that it names")
             listed = any((each["name"], each["key"]) == (body["by"], body["key"]) for each in run["approvers"])
@@ -868,7 +869,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(not {body["by"], body["key"]} & {*hold["answered"]}, "answered already")
             must(earlier(body["time"], hold["expires"]), "the hold has expired")
             hold["answered"] += [body["by"], body["key"]]
-            hold["refused"] = hold["refused"] or kind == "refused"
+            hold["refused"] = kind == "refused"
             hold["approvals"] += [sha256(encoded(body))] if kind == "approved" else []
             s["people"].setdefault(f"{body['by']} {body['key']}", index)
         case "built":

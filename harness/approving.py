@@ -85,8 +85,8 @@ def leave(
         raise ConfigError(error.message, remedy=error.remedy or f"approvers of this run: {listed}") from error
     if approver.name == state.proposals[number].proposed.proposer:
         raise ConfigError(f"{approver.name} cannot answer their own proposal")
-    if {approver.name, approver.key} & hold.answered:
-        raise ConfigError(f"{approver.name} has answered already")
+    if hold.refused or {approver.name, approver.key} & {*hold.answered}:
+        raise ConfigError(f"{approver.name} has answered already, or somebody has refused")
     answer = Answer(hold=hold.digest, verdict=verdict, reason=reason, signature=signature)
     data = canonical_bytes(answer.json_value())
     try:

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from harness import saved
 from harness.approval import parse_allowed_signers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
@@ -63,14 +64,23 @@ def verify_run(
     freshness: Freshness = Freshness(),
     log_only: bool = False,
     approvers: Path | None = None,
+    since: Path | None = None,
+    save: Path | None = None,
 ) -> dict[str, Any]:
     """Verify everything that can be seen from the run's folder; AuditError or StateError at the first defect.
 
-    The log is streamed: what is held of it is the state that it folds to. `key` is the reviewer's own copy of a key
-    of the log; without it the verdict is `identity unproven`, for whoever replaced the log would have replaced the
-    key in it, too; and so it is without `approvers`, the reviewer's own list of who may answer holds (allowed_signers),
-    where people have answered any. With `log_only` neither blobs nor models are read, by a reader without access.
+    The log is streamed: what is held of it is its order. `key` is the reviewer's own copy of a key of the log; without
+    it the verdict is `identity unproven`, for whoever replaced the log would have replaced the key in it, too; and so it
+    is without `approvers`, the reviewer's own list of who may answer holds (allowed_signers), where people have answered
+    any. With `log_only` neither blobs nor models are read, by a reader who has no access to them.
+
+    `save` is written where all of it held, and says where this ended; given as `since`, the entries up to there and
+    their blobs are taken as verified and not read again, and everything else is (models are, all of them). So whoever
+    saves reads blobs: ValueError for `save` with `log_only`. LockgateError where one of the reader's own files, these
+    two or the head, is not what it should be or cannot be read or written.
     """
+    if log_only and save is not None:
+        raise ValueError("what goes on from a saved state takes its blobs as read")
     trusted = None if key is None else VerifierChain.load(key)
     people = None if approvers is None else read_approvers(approvers)
     chain = _chain(folder, trusted)
@@ -79,12 +89,12 @@ def verify_run(
     with _clause("§4.2"):
         reader = LogReader.open(folder.log, [*chain, *(trusted or ())])
     _check_head(reader, freshness, [*chain, *(trusted or ())])
+    state = Order() if since is None else _begin(since, reader, [*chain, *(trusted or ())])
     if not log_only:
         _need_folder(folder.blobs, "§8.1")
     blobs = _Blobs(folder)
-    state = Order()
     with _clause("§4.2"):
-        for step in verify(reader, chain):
+        for step in verify(reader, chain, state if since else None):
             if not log_only:
                 blobs.check(step)
             state = step.state
@@ -104,6 +114,8 @@ def verify_run(
         unproven = "the key came from the run itself: verify again with --key and a copy"
     elif state.people and people is None:
         unproven = "people have answered holds: verify again with --approvers and a list"
+    if save is not None:
+        saved.save(save, state, reader)
     return _report(reader, state, fresh, blobs.count, unproven=unproven, log_only=log_only)
 
 
@@ -113,7 +125,7 @@ def _report(
     size, shown = reader.size, fresh.startswith("fresh")
     verdict = "valid and fresh" if shown else f"valid at size {size}, freshness unproven"
     told = f"{size} entries signed by {state.keys[-1].name}, "
-    told += "log only" if log_only else f"{blobs} blobs by digest, {len(state.versions)} versions"
+    told += "log only" if log_only else f"every blob by its digest, {len(state.versions)} versions"
     told += f", version {state.live} live" + (f"; {fresh}" if fresh else "")
     if unproven:
         verdict = "identity unproven"
@@ -185,11 +197,25 @@ def _check_head(reader: LogReader, freshness: Freshness, keys: Sequence[Verifier
             note = file.read(1 << 16)
     except OSError as error:
         raise LockgateError(f"cannot be read: {error.strerror}", where=str(freshness.head)) from error
+    _extended(reader, note, keys)
+
+
+def _begin(since: Path, reader: LogReader, keys: Sequence[Verifier]) -> Order:
+    """The order to go on from, of a log that this one extends; LockgateError, AuditError."""
+    order, note = saved.load(since)
+    if _extended(reader, note, keys).size != order.size:
+        raise LockgateError("not what --save of this version wrote", where=str(since))
+    return order
+
+
+def _extended(reader: LogReader, note: bytes, keys: Sequence[Verifier]) -> TreeHead:
+    """A tree head, signed by one of `keys`, that the log extends; AuditError."""
     try:
-        known: TreeHead = open_head(note, keys)
+        known = open_head(note, keys)
         reader.check_extends(known)
     except AuditError as error:
         raise AuditError(error.message, where=error.where, clause="§11.1") from error
+    return known
 
 
 def _fresh(reader: LogReader, state: Order, freshness: Freshness) -> str:

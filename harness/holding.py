@@ -80,9 +80,9 @@ class Holding(Desk):
         against = hold.ended(require, now, state.incumbent.digest)
         if against is not None or hold.why_not(require, now, state.incumbent.digest) is not None:
             return against
-        shown = judged_document(rooms.blobs.get(hold.entry.document))
+        shown = judged_document(rooms.blobs.get(hold.said.document))
         document = answered_document(shown, state, rooms.config, found, hold.facts)
-        judgement = rooms.judge.decide(rooms.policies, hold.entry.stage, document["proposal"]["kind"], document)
+        judgement = rooms.judge.decide(rooms.policies, hold.stage, document["proposal"]["kind"], document)
         # A rule that speaks of approvals may ask for more of them, or for other people: then it goes on waiting.
         return None if judgement.outcome == "hold" and not answerable(judgement) else Answered(document, judgement)
 

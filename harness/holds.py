@@ -15,7 +15,7 @@ from harness.approval import Said, answered_by
 from harness.canonical import digest_json
 from harness.decision import reject
 from harness.entries import Approved, Held, Refused
-from harness.errors import AuditError
+from harness.errors import AuditError, StateError
 from harness.quorum import Approver
 from harness.records import Decision, Digest
 
@@ -24,17 +24,29 @@ from harness.records import Decision, Digest
 class Hold:
     """One hold with the answers that it has so far."""
 
-    entry: Held
     digest: Digest
     """Of the body: what approvers sign."""
+    stage: str
+    incumbent: Digest
+    expires: str
     approvals: tuple[tuple[Digest, Approver], ...] = ()
     """The digest of each approval's body, and whose it is, in the order of the log."""
-    refused: Refused | None = None
+    refused: tuple[Approver, str] | None = None
+    """Who refused, and why: then nothing more is answered."""
+    entry: Held | None = None
+    """All that it says; None where a verification goes on from a saved state."""
 
     @classmethod
     def of(cls, entry: Held) -> Hold:
         """Open a hold."""
-        return cls(entry, digest_json(entry.json_value()))
+        return cls(digest_json(entry.json_value()), entry.stage, entry.incumbent, entry.expires, entry=entry)
+
+    @property
+    def said(self) -> Held:
+        """The entry; StateError where only its order is known."""
+        if self.entry is None:
+            raise StateError("of this hold only its place in the order is known")
+        return self.entry
 
     @property
     def facts(self) -> list[dict[str, str]]:
@@ -47,37 +59,40 @@ class Hold:
         return [approver.name for _, approver in self.approvals]
 
     @property
-    def answered(self) -> set[str]:
-        """Names and keys that have answered."""
-        found = {word for _, approver in self.approvals for word in (approver.name, approver.key)}
-        return found | ({self.refused.by, self.refused.key} if self.refused else set())
+    def answered(self) -> list[str]:
+        """Name and key of each who has answered, in order."""
+        who = [approver for _, approver in self.approvals] + ([self.refused[0]] if self.refused else [])
+        return [word for approver in who for word in (approver.name, approver.key)]
 
     def with_answer(self, entry: Approved | Refused, approvers: Sequence[Approver], proposer: str) -> Hold:
         """The hold with one answer more; AuditError where that does not count."""
         if entry.hold != self.digest:
             raise AuditError("an answer to another hold")
+        if self.refused is not None:
+            raise AuditError(f"{self.refused[0].name} has refused it: nothing more is answered")
         said: Said = "approve" if isinstance(entry, Approved) else "refuse"
         approver = answered_by(entry.hold, said, entry.reason, entry.signature, approvers)
         if (approver.name, approver.key) != (entry.by, entry.key):
             raise AuditError("the signature is not that of whom the entry names")
         if approver.name == proposer:
             raise AuditError(f"{approver.name} answers their own proposal")
-        if {approver.name, approver.key} & self.answered:
+        if {approver.name, approver.key} & {*self.answered}:
             raise AuditError(f"{approver.name} has answered already")
-        if expired(entry.time, self.entry.expires):
+        if expired(entry.time, self.expires):
             raise AuditError("the hold has expired")
         if isinstance(entry, Refused):
-            return replace(self, refused=entry)
+            return replace(self, refused=(approver, entry.reason))
         return replace(self, approvals=(*self.approvals, (digest_json(entry.json_value()), approver)))
 
     def why_not(self, require: int, time: str, incumbent: Digest) -> str | None:
         """Why the proposal may not go on at `time`; None where people have let it."""
         if self.refused is not None:
-            return f"{self.refused.by} refused" + (f": {self.refused.reason}" if self.refused.reason else "")
-        if self.entry.incumbent != incumbent:
+            approver, reason = self.refused
+            return f"{approver.name} refused" + (f": {reason}" if reason else "")
+        if self.incumbent != incumbent:
             return "the incumbent has moved since it was held"
-        if expired(time, self.entry.expires):
-            return f"{len(self.approvals)} of {require} approvals were there when it expired at {self.entry.expires}"
+        if expired(time, self.expires):
+            return f"{len(self.approvals)} of {require} approvals were there when it expired at {self.expires}"
         if len(self.approvals) < require:
             return f"{len(self.approvals)} of {require} approvals"
         return None
@@ -89,9 +104,9 @@ class Hold:
             return None
         if self.refused is not None:
             return reject("hold-refused", why)
-        if self.entry.incumbent != incumbent:
+        if self.incumbent != incumbent:
             return reject("interrupted", why)
-        return reject("hold-unanswered", why) if expired(time, self.entry.expires) else None
+        return reject("hold-unanswered", why) if expired(time, self.expires) else None
 
 
 def expired(time: str, expires: str) -> bool:

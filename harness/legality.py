@@ -45,7 +45,7 @@ from harness.errors import AuditError, KeyFileError, StateError
 from harness.holds import Hold, expired
 from harness.keys import Verifier
 from harness.ledger import gamma
-from harness.order import BASELINE, Measurement, Open, Order, Some, Stake, Terms
+from harness.order import BASELINE, Measurement, Open, Order, Shown, Some, Stake, Terms
 
 
 def advance(order: Some, index: int, entry: Entry) -> Some:
@@ -196,19 +196,19 @@ def _grown(order: Order, entry: Started | Staked, index: int) -> tuple[int, str]
 def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) -> dict[str, Any]:
     """A proposal goes on: screened, built, developed, each once, but for a screen that people have answered."""
     found = _undecided(order, entry.number, illegal)
-    if isinstance(entry, Screened) and found.hold is not None and found.screened is not None:
-        same = ("base", "recipe", "source", "change")
-        if any(getattr(entry, name) != getattr(found.screened, name) for name in same) or entry.outcome != "pass":
+    if isinstance(entry, Screened) and found.hold is not None and found.shown is not None:
+        if _shown(entry)[:4] != found.shown[:4] or entry.outcome != "pass":
             raise illegal("the second screen of a held proposal is of another change, or not `pass`")
-        return _with(order, entry.number, replace(_released(order, found, "screen", entry, illegal), screened=entry))
+        gone_on = replace(_released(order, found, "screen", entry, illegal), screened=entry.outcome, shown=None)
+        return _with(order, entry.number, gone_on)
     found = _free(order, entry.number, illegal)
     match entry:
         case Screened():
             if found.screened:
                 raise illegal(f"proposal {entry.number} is screened already")
-            found = replace(found, screened=entry)
+            found = replace(found, screened=entry.outcome, shown=_shown(entry) if entry.outcome == "hold" else None)
         case Built():
-            if found.built or found.screened is None or found.screened.outcome != "pass":
+            if found.built or found.screened != "pass":
                 raise illegal(f"proposal {entry.number} did not pass the screen, or is built already")
             found = replace(found, built=entry.candidate)
         case Developed():
@@ -216,6 +216,10 @@ def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) 
                 raise illegal(f"proposal {entry.number} is not built, or is developed already")
             found = replace(found, developed=True)
     return _with(order, entry.number, found)
+
+
+def _shown(entry: Screened) -> Shown:
+    return Shown(*(getattr(entry, name) for name in Shown._fields))
 
 
 def _hold(order: Order, index: int, entry: Held | Approved | Refused, illegal: Illegal) -> dict[str, Any]:
@@ -237,7 +241,7 @@ def _hold(order: Order, index: int, entry: Held | Approved | Refused, illegal: I
 
 def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> None:
     """A hold stands behind a screen that asks for people, or behind gates that passed, and names what is there."""
-    terms, screened = _terms(order), found.screened
+    terms = _terms(order)
     if not terms.agree:
         raise illegal("the run has no approvers")
     if (entry.origin, entry.guard, entry.policies) != (terms.origin, terms.guard, terms.policies):
@@ -247,26 +251,27 @@ def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> Non
     if not entry.rules or expired(entry.time, entry.expires):
         raise illegal("no rule that asks for people, or expired at once")
     if entry.stage == "screen":
-        if screened is None or screened.outcome != "hold" or entry.candidate is not None:
+        if found.shown is None or entry.candidate is not None:
             raise illegal("its screen does not ask for people")
-        if (screened.document, screened.judgement) != (entry.document, entry.judgement):
+        if found.shown[4:] != (entry.document, entry.judgement):
             raise illegal("another document or judgement than the screen's")
     elif found.measured is None or not found.measured.passed or found.built is None:
         raise illegal("its gates have not passed")
     elif entry.candidate != found.built.digest:
         raise illegal("another candidate than the one measured")
-    elif any(hold.entry.stage == "decide" for hold in found.released):
+    elif found.asked:
         raise illegal("people have answered this already")
 
 
 def _released(order: Order, found: Open, stage: str, entry: Screened | Decided, illegal: Illegal) -> Open:
     """A held proposal that people have let go on."""
-    if found.hold is None or found.hold.entry.stage != stage:
+    if found.hold is None or found.hold.stage != stage:
         raise illegal(f"proposal {entry.number} is not held at this stage")
     why = found.hold.why_not(_terms(order).agree, entry.time, order.incumbent.digest)
     if why is not None:
         raise illegal(f"people have not let it go on: {why}")
-    return replace(found, hold=None, released=(*found.released, found.hold))
+    names = tuple(name for name, _ in found.hold.approvals)
+    return replace(found, hold=None, asked=stage == "decide", approvals=(*found.approvals, *names))
 
 
 def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decided, illegal: Illegal) -> dict[str, Any]:
@@ -355,7 +360,7 @@ def _authorised(order: Order, index: int, entry: Authorised, illegal: Illegal) -
         raise illegal("other weights than those decided on")
     if order.promotions >= terms.promotions:
         raise illegal("the budget of promotions is spent")
-    if entry.approvals != found.approvals:
+    if tuple(entry.approvals) != found.approvals:
         raise illegal("other approvals than those by which it went on")
     if entry.nonce in order.nonces:
         raise illegal("its nonce was used before")

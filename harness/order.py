@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
-from harness.entries import Genesis, Screened
+from harness.entries import Genesis
 from harness.holds import Hold
 from harness.keys import Verifier
 from harness.pages import Numbered
@@ -62,6 +62,17 @@ class Terms:
         )
 
 
+class Shown(NamedTuple):
+    """What a screen was about: people are asked about it, and a second screen must be of the same."""
+
+    base: Digest
+    recipe: dict[str, Any]
+    source: Digest
+    change: Digest
+    document: Digest
+    judgement: Digest
+
+
 class Stake(NamedTuple):
     """Over what a test was begun."""
 
@@ -80,9 +91,11 @@ class Measurement(NamedTuple):
 class Open:
     """A proposal that has not come to its end."""
 
-    proposer: str = ""
-    screened: Screened | None = None
-    """The screen, the second one where people were asked."""
+    proposer: str
+    screened: str | None = None
+    """The outcome of the screen, of the second one where people were asked."""
+    shown: Shown | None = None
+    """What a screen that asks for people has named."""
     built: Candidate | None = None
     developed: bool = False
     staked: Stake | None = None
@@ -91,13 +104,10 @@ class Open:
     authorisation: int | None = None
     """The index of its authorisation."""
     hold: Hold | None = None
-    released: tuple[Hold, ...] = ()
-    """The holds from which people have let it go on."""
-
-    @property
-    def approvals(self) -> list[Digest]:
-        """The approvals by which it went on, in the order of the log."""
-        return [digest for hold in self.released for digest, _ in hold.approvals]
+    asked: bool = False
+    """Whether it was released from a hold of the stage `decide`: there is one such hold."""
+    approvals: tuple[Digest, ...] = ()
+    """Of the holds that it was released from, in the order of the log."""
 
 
 class Permit(Protocol):

@@ -141,7 +141,7 @@ def _replay_proposal(
     where = f"proposal {number}"
     for hold in (*found.released, *([found.hold] if found.hold else [])):
         _replay_hold(where, hold, blobs, policies, judge)
-    held = {hold.entry.stage: hold for hold in found.released}
+    held = {hold.stage: hold for hold in found.released}
     if found.screened is not None:
         again = _judge_again(judge, policies, "screen", found.screened.document, blobs)
         _same(where, "the screen's judgement", digest(canonical_bytes(again.json_value())), found.screened.judgement)
@@ -184,7 +184,7 @@ def _replay_proposal(
 
 def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, judge: Judge) -> None:
     """A hold follows from its document: nothing denies it, and the rules that it names ask for people."""
-    entry = hold.entry
+    entry = hold.said
     again = _judge_decided(where, entry.stage, entry.document, entry.judgement, blobs, policies, judge)
     _same(where, "why it was held", (again.outcome, again.failed), ("hold", entry.rules))
 
@@ -197,11 +197,11 @@ def _replay_ended(
     if hold is None or decision is None or rule is None:
         raise AuditError("a hold without approvers", where=where)
     if found.document is not None and found.judgement is not None:
-        again = _judge_decided(where, hold.entry.stage, found.document, found.judgement, blobs, policies, judge)
+        again = _judge_decided(where, hold.stage, found.document, found.judgement, blobs, policies, judge)
         _same(where, "the approvals shown", _approvals(blobs, found.document), hold.facts)
         _same(where, "the decision", decision.reasons, judged(again, answered=True))
     elif decision.reasons[0].code in ("hold-refused", "hold-unanswered"):
-        _same(where, "the decision", hold.ended(rule.require, hold.entry.expires, hold.entry.incumbent), decision)
+        _same(where, "the decision", hold.ended(rule.require, hold.expires, hold.incumbent), decision)
     return 1
 
 

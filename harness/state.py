@@ -166,8 +166,7 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
             fresh = ProposalState(entry, epoch=state.epoch)
             return {"proposals": state.proposals.with_value(entry.number, fresh)}
         case Screened():
-            now = after.open[entry.number]
-            return of(entry.number, screened=entry, hold=now.hold, released=now.released)
+            return of(entry.number, screened=entry, **_let_go(state.proposals[entry.number]))
         case Held() | Approved() | Refused():
             return of(entry.number, hold=after.open[entry.number].hold)
         case Built():
@@ -185,8 +184,7 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
             decided = {"decision": entry.decision, "judgement": entry.judgement, "document": entry.document}
             if entry.decision.verdict == "reject":
                 return of(entry.number, **decided)
-            now = after.open[entry.number]
-            return of(entry.number, **decided, hold=now.hold, released=now.released)
+            return of(entry.number, **decided, **_let_go(state.proposals[entry.number]))
         case Authorised():
             return of(entry.number, authorisation=index)
         case Promoted():
@@ -203,6 +201,11 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
         case Resumed():
             return {"halt": None}
     return {}
+
+
+def _let_go(found: ProposalState) -> dict[str, Any]:
+    """What becomes of the hold of a proposal that goes on."""
+    return {} if found.hold is None else {"hold": None, "released": (*found.released, found.hold)}
 
 
 def _seconds(before: str, after: str) -> float:

@@ -185,7 +185,7 @@ class Supervisor(Desk):
             return None
         if found.staked is not None and found.staked.epoch != self.state.epoch:
             return self._reject(number, reject("interrupted", "a rollback ended the epoch of its test"))
-        if found.hold is not None and found.hold.entry.stage == "screen":
+        if found.hold is not None and found.hold.stage == "screen":
             return None
         if found.built is None or found.developed is None:
             return self._reject(number, reject("interrupted", "it was not built"))

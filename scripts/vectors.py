@@ -347,6 +347,8 @@ def answers(v: Vectors) -> None:
         ("approved-not-base64", "loose bits at the end of the base64", f"{good[:-2]}{chr(ord(good[-2]) + 1)}="),
     ):
         case(name, why, upto(first), said(first, people.ANN, signature=signature))
+    case("approved-after-a-refusal", "one has refused, and another approves",
+         [*upto(first), said(first, people.CAT, "refuse")], said(first, people.ANN))  # fmt: skip
     case("screened-again-too-early", "one of two approvals", upto(first + 1), changed(first + 2), "§7.5")
     case("screened-again-otherwise", "the second screen is of another source", upto(first + 2),
          changed(first + 2, source=items[3].body["document"]), "§7.5")  # fmt: skip

@@ -42,6 +42,12 @@ def audit_verify(
     log_only: Annotated[
         bool, typer.Option("--log-only", help="Read neither blobs nor models: for who has no access to them.")
     ] = False,
+    since: Annotated[
+        Path | None, typer.Option("--since", help="What --save wrote: verify what is new since then, and the models.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option("--save", help="Write where this verification ended, for --since.")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Verify a run: every signature and hash, the legality of every step, every blob, the live model.
@@ -52,9 +58,15 @@ def audit_verify(
     from harness.errors import AuditError, StateError
     from harness.folder import RunFolder
 
+    if log_only and save is not None:
+        raise typer.BadParameter(
+            "--save is for whoever reads the blobs, too: what goes on from there takes them as read"
+        )
     freshness = Freshness(head=head, witnesses=read_witnesses(witness or []), quorum=quorum or 0, max_age=max_age)
     try:
-        report = verify_run(RunFolder(run), key, freshness=freshness, log_only=log_only, approvers=approvers)
+        report = verify_run(
+            RunFolder(run), key, freshness=freshness, log_only=log_only, approvers=approvers, since=since, save=save
+        )
     except (AuditError, StateError) as error:
         place = (error.where or "").removeprefix("entry ")
         entry = int(place) if place.isdecimal() else None

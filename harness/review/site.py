@@ -52,6 +52,7 @@ def write_pages(
     out: Path,
     *,
     key: Path | None = None,
+    approvers: Path | None = None,
     freshness: Freshness = NOTHING_HELD,
     public: bool = False,
     note: Callable[[str], None] = lambda _: None,
@@ -63,7 +64,7 @@ def write_pages(
     """
     _check_place(out)
     note("verifying the run")
-    report = verify_run(folder, key, freshness=freshness)
+    report = verify_run(folder, key, freshness=freshness, approvers=approvers)
     chain = VerifierChain.load(folder.public_key if key is None or folder.public_key.exists() else key)
     reader = LogReader.open(folder.log, chain)
     if (reader.origin, reader.size, reader.root.hex()) != (report["origin"], report["size"], report["root"]):
