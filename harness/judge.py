@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from harness.canonical import parse_json
-from harness.errors import CanonicalError, LockgateError
+from harness.errors import CanonicalError, LockgateError, PolicyError
 from harness.judgement import Judgement, conclude, invalid
 from harness.policy_document import KINDS, STAGES, canonicalise
 
@@ -101,7 +101,31 @@ class Judge:
             return invalid("the judge answered about other rules than were asked")
         return conclude(answer.verdicts)
 
+    def study(self, policies: PolicySet, question: str, **given: Any) -> Any:
+        """Ask what no decision rests on: to `explain` a document, to `cover` or to `mutate` by a suite's cases.
+
+        Returns JSON. PolicyError where the process does not answer in time, or cannot.
+        """
+        request = {"digest": policies.digest, "question": question, **given}
+        with self._lock:
+            try:
+                answer = self._exchange(request, policies)
+            except _LostError as error:
+                self._kill()
+                raise PolicyError(f"the judge {error}", remedy="look for a rule that grows without bound") from error
+        if not isinstance(answer, dict) or "answer" not in answer:
+            raise PolicyError(str(answer.get("reason", answer)) if isinstance(answer, dict) else "no answer")
+        return answer["answer"]
+
     def _ask(self, request: dict[str, Any], policies: PolicySet) -> Judgement:
+        try:
+            answer = Judgement.parse(self._exchange(request, policies))
+        except ValidationError as error:
+            raise _LostError("answered with something that is no judgement") from error
+        self._known.add(policies.digest)
+        return answer
+
+    def _exchange(self, request: dict[str, Any], policies: PolicySet) -> Any:
         if self._process is None or self._process.poll() is not None:
             self._kill()
             self._start()
@@ -113,15 +137,13 @@ class Judge:
         deadline = time.monotonic() + self._seconds
         try:
             _send(connection, json.dumps(request, allow_nan=False).encode(), deadline)
-            answer = Judgement.parse(parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME))
+            return parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME)
         except TimeoutError as error:
             raise _LostError(f"did not answer within {self._seconds:g} s") from error
         except OSError as error:
             raise _LostError("died") from error
-        except (CanonicalError, ValidationError) as error:
+        except CanonicalError as error:
             raise _LostError("answered with something that is no judgement") from error
-        self._known.add(policies.digest)
-        return answer
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -210,10 +232,15 @@ def serve(memory: int) -> None:
         signal.alarm(120)  # later than any client waits: only for an orphan
         answer = _answer(request, sets)
         signal.alarm(0)
-        _send(connection, json.dumps(answer.json_value(), allow_nan=False).encode(), time.monotonic() + 60)
+        _send(connection, json.dumps(answer, allow_nan=False).encode(), time.monotonic() + 60)
 
 
-def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Judgement:
+def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> dict[str, Any]:
+    answer = _reply(request, sets)
+    return answer.json_value() if isinstance(answer, Judgement) else answer
+
+
+def _reply(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Judgement | dict[str, Any]:
     from harness.judgement import judge_document
     from harness.policy import policy_set_of
     from harness.policy_compiler import compile_policy
@@ -228,6 +255,10 @@ def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> J
             while len(sets) >= _KEPT_SETS:
                 sets.pop(next(iter(sets)))
             sets[digest] = [compile_policy(policy) for policy in policies.policies]
+        if "question" in request:
+            from harness.studies import study
+
+            return {"answer": study(sets[digest], request)}
         return judge_document(sets[digest], request["stage"], request["kind"], request["document"])
     except (LockgateError, KeyError, ValidationError) as error:
         return invalid(f"the policies cannot be judged: {error}")

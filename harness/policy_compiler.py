@@ -10,6 +10,7 @@ from harness.expression_tree import CompileError
 from harness.policy_document import SHAPES, Message
 from harness.policy_file import Policy, Rule, shape_of_value
 from harness.records import Record
+from harness.strict_yaml import Located
 from harness.strict_yaml import Path as YamlPath
 
 
@@ -56,13 +57,7 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         try:
             return environment.compile(text, boolean=boolean)
         except CompileError as error:
-            place = located.place(path)
-            if place.block:
-                line, column = place.line + error.line, error.column
-            else:
-                line = place.line + error.line - 1
-                column = error.column + (place.column - 1 if error.line == 1 else 0)
-            where = f"{located.name}:{line}:{column}"
+            where = where_of(located, path, error.line, error.column)
             if problems is None:
                 raise PolicyError(error.message, where=where, remedy=error.remedy) from error
             problems.append(Problem(where=where, message=error.message, remedy=error.remedy or ""))
@@ -96,6 +91,14 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
             kept = {name: expression for name, expression in audit.items() if expression}
             rules.append(CompiledRule(rule, located.where((*here, "id")), require, message, kept))
     return CompiledPolicy(policy, environment, tuple(variables), tuple(rules))
+
+
+def where_of(located: Located, path: YamlPath, line: int, column: int) -> str:
+    """Return the place in the file (file:line:column) of a place within the text at a path, from 1 on."""
+    place = located.place(path)
+    if place.block:
+        return f"{located.name}:{place.line + line}:{place.indent + column}"
+    return f"{located.name}:{place.line + line - 1}:{column + (place.column - 1 if line == 1 else 0)}"
 
 
 def unused(compiled: CompiledPolicy) -> list[Problem]:

@@ -37,11 +37,15 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 class Place(NamedTuple):
-    """Where a value's first character stands, counted from 1; the text of a `block` (`|`, `>`) starts a line below."""
+    """Where a value's first character stands, counted from 1.
+
+    The text of a `block` (`|`, `>`) starts a line below, each line of it after `indent` blanks.
+    """
 
     line: int
     column: int
     block: bool = False
+    indent: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def load_all(text: str, name: str) -> list[Located]:
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"longer than {MAX_CHARACTERS} characters", where=f"{name}:1:1", remedy="divide the file")
     try:
-        documents = list(_build(yaml.parse(text, Loader=yaml.SafeLoader), name))
+        documents = list(_build(yaml.parse(text, Loader=yaml.SafeLoader), name, text.splitlines()))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
@@ -135,7 +139,7 @@ def load_all(text: str, name: str) -> list[Located]:
     return documents
 
 
-def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
+def _build(events: Iterator[Any], name: str, lines: list[str]) -> Iterator[Located]:
     """Build the values from parser events without recursion, so that depth costs no stack."""
     import yaml
 
@@ -164,7 +168,10 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
     for event in events:
         style = getattr(event, "style", None)
         column = event.start_mark.column + (2 if style in ("'", '"') else 1)
-        place = Place(event.start_mark.line + 1, column, style in ("|", ">"))
+        block = style in ("|", ">")
+        place = Place(
+            event.start_mark.line + 1, column, block, _indent(lines, event.start_mark.line + 1) if block else 0
+        )
         where = f"{name}:{place.line}:{event.start_mark.column + 1}"
         if isinstance(event, yaml.DocumentEndEvent):
             yield Located(name, roots.pop(), entries, values)
@@ -204,6 +211,11 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
         container: dict[str, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         put(container)
         stack.append(_Open(path, container))
+
+
+def _indent(lines: list[str], first: int) -> int:
+    """Return how far the block is indented whose text begins on a line (from 0)."""
+    return next((len(line) - len(line.lstrip(" ")) for line in lines[first:] if line.strip()), 0)
 
 
 def _advice(message: str) -> str | None:
