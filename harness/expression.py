@@ -150,9 +150,11 @@ class Environment:
         Without the lints (`lint`) nothing may be judged by it: that is for asking whether tests would notice.
         """
         if len(text) > MAX_EXPRESSION:
-            raise CompileError(f"longer than {MAX_EXPRESSION} characters")
+            raise CompileError(
+                f"longer than {MAX_EXPRESSION} characters", remedy="divide it among variables, or list values in params"
+            )
         if "\0" in text:
-            raise CompileError("holds a NUL")
+            raise CompileError("holds a NUL", remedy="leave it out")
         typed, dynamic = self._environments()
         try:
             compiled = typed.compile(text)
@@ -162,7 +164,8 @@ class Environment:
             match = _ERROR.search(str(error))
             if match:
                 raise self._mistake(text, match[3], int(match[1]), int(match[2])) from error
-            raise CompileError(str(error)[:MAX_SHOWN]) from error
+            message = str(error)[:MAX_SHOWN]
+            raise CompileError(message, remedy=advise(message, text, 0, {}, FUNCTIONS)) from error
         tree = Tree(text, serialized, compiled.return_type(), self._unordered)
         if boolean and lint:
             if tree.type_name != "BOOL":

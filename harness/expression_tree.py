@@ -196,7 +196,7 @@ class Tree:
     def _lint_call(self, node: Any, *, positive: bool) -> None:
         function, args = node.call.function, node.call.args
         if function == "_||_" and any(arg.HasField("const") for arg in args):
-            raise self._refuse(node, "|| with a constant is always the same")
+            raise self._refuse(node, "|| with a constant is always the same", "leave the constant out")
         if (function == "_||_" or (function == "_&&_" and not positive)) and any(map(self._fallible, args)):
             sign = function.strip("_")
             raise self._refuse(
@@ -209,7 +209,9 @@ class Tree:
         if doubles and ((function in _COMPARISONS and not positive) or function == "_!=_"):
             sign = _COMPARISONS.get(function, "!=")
             raise self._refuse(
-                node, f"{sign} on a computed number, in a place where NaN would pass", "turn the comparison round"
+                node,
+                f"{sign} on a computed number, in a place where NaN would pass",
+                "turn the comparison round: for !(x < y) write x >= y",
             )
 
     def _lint_order(self, node: Any) -> None:
@@ -256,7 +258,9 @@ class Tree:
             yield body, positive and (universal or existential)
         if (existential or (universal and not positive)) and any(map(self._fallible, bodies)):
             raise self._refuse(
-                node, "a body that can fail (a map's key, an index, a division, a conversion) is hidden by others"
+                node,
+                "a body that can fail (a map's key, an index, a division, a conversion) is hidden by others",
+                "filter for what has the key first, or ask with all(...)",
             )
         path = path_of(loop.range)
         vacuous = (universal and positive) or (existential and not positive)

@@ -195,20 +195,33 @@ def examine(
         if first is not policy:
             where = policy.located.at(("metadata", "name"))
             problems.append(
-                Problem(where=where, message=f"a policy called {policy.name} stands in {first.located.name}, too")
+                Problem(
+                    where=where,
+                    message=f"a policy called {policy.name} stands in {first.located.name}, too",
+                    remedy="choose another name",
+                )
             )
-    if sum(len(policy.document.rules) for policy in policies) > MAX_RULES:
-        problems.append(Problem(where="policies", message=f"more than {MAX_RULES} rules"))
+    rules = [(policy, index) for policy in policies for index in range(len(policy.document.rules))]
+    if len(rules) > MAX_RULES:
+        policy, index = rules[MAX_RULES]
+        where = policy.located.at(("rules", index))
+        remedy = "say the same with lists in params"
+        problems.append(Problem(where=where, message=f"more than {MAX_RULES} rules", remedy=remedy))
     return policies, problems
 
 
 def read_text(path: Path, name: str | None = None) -> str:
     """Return the text of a policy file; PolicyError where it cannot be read."""
+    where = name or path.as_posix()
     try:
-        return path.read_bytes().decode("utf-8")  # with its own ends of lines: a digest covers them
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise PolicyError(f"cannot be read: {why}", where=name or path.as_posix()) from error
+        data = path.read_bytes()
+        return data.decode("utf-8")  # with its own ends of lines: a digest covers them
+    except OSError as error:
+        raise PolicyError(f"cannot be read: {error.strerror}", where=where) from error
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        place = f"{before.count(10) + 1}:{error.start - (before.rfind(10) + 1) + 1}"
+        raise PolicyError("cannot be read: not UTF-8", where=f"{where}:{place}", remedy="save it as UTF-8") from error
 
 
 def _read(path: Path, name: str, params: Mapping[str, Any]) -> PolicySource:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import ConfigError, LockgateError, PolicyError
+from harness.expression_advice import near
 from harness.judge import Judge
 from harness.judgement import Judgement, Outcome, RuleVerdict
 from harness.mutation import Condition, Mutant
@@ -141,8 +142,12 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        what = "a policy without tests" if path.name.endswith(TEST_SUFFIX) else "no such policy"
-        raise PolicyError(what, where=path.as_posix()) from error
+        what, remedy = (
+            ("a policy without tests", "write its suite beside it; `lockgate policy new` shows one")
+            if path.name.endswith(TEST_SUFFIX)
+            else ("no such policy", "a path ends in .yaml, a ready-made pack is a bare name")
+        )
+        raise PolicyError(what, where=path.as_posix(), remedy=remedy) from error
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError("cannot be read as UTF-8 text", where=path.as_posix()) from error
 
@@ -153,7 +158,8 @@ def _suite(located: Located) -> Suite:
     except ValidationError as error:
         raise schema_errors(error, located, Suite)[0] from error
     if not suite.cases:
-        raise PolicyError("no cases", where=located.at(("cases",)))
+        remedy = "write a case that passes and one that fails for each rule"
+        raise PolicyError("no cases", where=located.at(("cases",)), remedy=remedy)
     return suite
 
 
@@ -169,11 +175,15 @@ def _run_suite(
     for index, case in enumerate(suite.cases):
         where = located.at(("cases", index))
         if case.name in names:
-            problems.append(Problem(where=where, message=f"two cases are called {case.name!r}"))
+            problems.append(
+                Problem(where=where, message=f"two cases are called {case.name!r}", remedy="choose another name")
+            )
         names.add(case.name)
         unknown = sorted(set(case.failed) - set(rules))
         if unknown:
-            problems.append(Problem(where=where, message=f"no rule has the id {unknown[0]}"))
+            meant = near(unknown[0], rules)
+            remedy = f"did you mean {meant}?" if meant else f"there is {', '.join(rules)}"
+            problems.append(Problem(where=where, message=f"no rule has the id {unknown[0]}", remedy=remedy))
             continue
         try:
             stage, document = document_of(case, suite, stages)
@@ -216,9 +226,10 @@ def _result(case: Case, where: str, judgement: Judgement) -> CaseResult:
 def _coverage(rule: str, seen: set[bool | None], located: Located) -> list[Problem]:
     where = located.at(("cases",))
     if not seen:
-        return [Problem(where=where, message=f"the rule {rule} never ran")]
+        remedy = "write a case of its stage and a kind that it applies to"
+        return [Problem(where=where, message=f"the rule {rule} never ran", remedy=remedy)]
     return [
-        Problem(where=where, message=f"the rule {rule} has no {noun} case")
+        Problem(where=where, message=f"the rule {rule} has no {noun} case", remedy="write one")
         for noun, value in (("passing", True), ("failing", False))
         if value not in seen
     ]

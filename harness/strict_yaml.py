@@ -135,7 +135,7 @@ def load_all(text: str, name: str) -> list[Located]:
         # PyYAML passes an escape such as "\UFFFFFFFF" to chr(), which raises ValueError or OverflowError
         raise ConfigError(f"not YAML: {error}", where=f"{name}:1:1", remedy="look at its escapes") from error
     if not documents:
-        raise ConfigError("the file is empty", where=f"{name}:1:1")
+        raise ConfigError("the file is empty", where=f"{name}:1:1", remedy="write at least one key and its value")
     return documents
 
 
@@ -224,8 +224,8 @@ def _advice(message: str) -> str | None:
         return "indent with spaces, never with tabs"
     if "mapping values are not allowed" in message:
         return "put text that holds a colon in quotes"
-    if "unexpected end of stream" in message or "<stream end>" in message:
-        return "close the bracket or the quote"
+    if "unexpected end of stream" in message or "<stream end>" in message or "expected ',' or" in message:
+        return "close the bracket or the quote, and divide items by commas"
     return None
 
 

@@ -98,13 +98,13 @@ def test_mistakes_are_told_with_file_line_and_column(old: str, new: str, where: 
 
 
 def test_a_block_expression_has_the_line_of_its_mistake() -> None:
-    """In a block scalar the line of a mistake is counted within the block."""
+    """In a block scalar the line of a mistake is counted within the block, and its column within the line."""
     text = POLICY.replace(
         "require: size(humans) > 0", "require: |\n      code.parses\n      && code.pars\n     ".rstrip()
     )
     with pytest.raises(PolicyError, match="pars") as caught:
         policy_set_of([source(text)])
-    assert (caught.value.where or "").startswith("core.yaml:17:")
+    assert caught.value.where == "core.yaml:17:14"
 
 
 def test_the_digest_covers_text_and_overrides_only() -> None:
