@@ -171,6 +171,7 @@ def test_no_mutant_of_a_ready_made_policy_lives(pack: Path, judge: Judge) -> Non
     report = policy_test.test([pack], judge, coverage=True, mutate=True)
     (suite,) = report.suites
     assert suite.mutants
+    assert [(each.where, each.text) for each in suite.coverage if not (each.true and each.false)] == []
     assert [(mutant.where, mutant.mutant) for mutant in suite.mutants if not mutant.killed] == []
     assert report.ok
 
