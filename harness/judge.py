@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.policy_compiler import CompiledPolicy
 
 MAX_FRAME = 8 * 1024 * 1024
+MAX_DEPTH = 256  # an explanation is nested twice as deep as its expression
 _KEPT_SETS = 4
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from harness.judge import serve; serve(int(sys.argv[2]))"
 
@@ -53,7 +54,6 @@ class Judge:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._known: set[str] = set()
 
     def __enter__(self) -> Self:
         """Return itself; the process starts with the first decision."""
@@ -119,25 +119,27 @@ class Judge:
 
     def _ask(self, request: dict[str, Any], policies: PolicySet) -> Judgement:
         try:
-            answer = Judgement.parse(self._exchange(request, policies))
+            return Judgement.parse(self._exchange(request, policies))
         except ValidationError as error:
             raise _LostError("answered with something that is no judgement") from error
-        self._known.add(policies.digest)
-        return answer
 
     def _exchange(self, request: dict[str, Any], policies: PolicySet) -> Any:
         if self._process is None or self._process.poll() is not None:
             self._kill()
             self._start()
-        if policies.digest not in self._known:
-            request = {**request, "sources": policies.json_value()}
+        deadline = time.monotonic() + self._seconds
+        answer = self._send_and_receive(request, deadline)
+        if answer == {"unknown": policies.digest}:  # new to it, or forgotten for others meanwhile
+            answer = self._send_and_receive({**request, "sources": policies.json_value()}, deadline)
+        return answer
+
+    def _send_and_receive(self, request: dict[str, Any], deadline: float) -> Any:
         connection = self._socket
         if connection is None:
             raise _LostError("is not there")
-        deadline = time.monotonic() + self._seconds
         try:
             _send(connection, json.dumps(request, allow_nan=False).encode(), deadline)
-            return parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME)
+            return parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME, max_depth=MAX_DEPTH)
         except TimeoutError as error:
             raise _LostError(f"did not answer within {self._seconds:g} s") from error
         except OSError as error:
@@ -170,7 +172,6 @@ class Judge:
             theirs.close()
 
     def _kill(self) -> None:
-        self._known.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -248,6 +249,8 @@ def _reply(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Ju
 
     try:
         digest = request["digest"]
+        if digest not in sets and "sources" not in request:
+            return {"unknown": digest}
         if digest not in sets:
             policies = policy_set_of([PolicySource.parse(source) for source in request["sources"]])
             if policies.digest != digest:

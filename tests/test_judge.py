@@ -214,6 +214,14 @@ def test_policies_that_are_not_what_their_digest_names_are_invalid(judge: Judge,
     assert "digest" in judgement.reason
 
 
+def test_many_sets_in_turn_are_each_judged(judge: Judge, baseline: PolicySet) -> None:
+    """A process that keeps a few sets is told a forgotten one again, so that no order of asking makes it invalid."""
+    text = baseline.sources[0].text
+    sets = [policy_set_of([PolicySource(name="b.yaml", text=f"{text}# {n}\n")]) for n in range(6)]
+    for policies in [*sets, *reversed(sets), sets[0], sets[5]]:
+        assert judge.decide(policies, "screen", "code", base_document("screen")).outcome == "pass"
+
+
 def test_no_applicable_rule_is_invalid(judge: Judge, baseline: PolicySet) -> None:
     """A set without a rule for the stage gives invalid."""
     screen_only = PolicySet(baseline.digest, baseline.sources, baseline.policies[:1])

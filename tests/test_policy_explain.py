@@ -75,6 +75,19 @@ def test_what_a_stranger_wrote_does_not_act_on_the_terminal(tmp_path: Path) -> N
     assert "\\x1b[2J\\n[bold]x" in text
 
 
+def test_an_expression_as_deep_as_they_get_is_explained(tmp_path: Path) -> None:
+    """What the compiler still takes at its limit of nesting has all its parts told."""
+    text = "change.lines_changed"
+    for _ in range(28):
+        text = f"({text} + 1)"
+    head = BASELINE.read_text().partition("params:")[0].replace("screen", "decide")
+    rule = f"rules:\n  - {{id: deep, require: '{text} > 3', otherwise: deny}}\n"
+    (tmp_path / "deep.yaml").write_text(head + rule)
+    (told,) = explain_files(tmp_path / "deep.yaml", None)
+    assert told.outcome == "pass"
+    assert '"change.lines_changed", "value": 15' in json.dumps(told.json_value()).replace("'", '"')
+
+
 @pytest.mark.parametrize(("text", "error"), [("{", ConfigError), ("{}", PolicyError), ("[]", PolicyError)])
 def test_a_document_that_is_none_is_refused(tmp_path: Path, text: str, error: type[Exception]) -> None:
     """What is no JSON, or reaches no rule, is an error that names the document."""
