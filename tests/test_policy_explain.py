@@ -80,7 +80,8 @@ def test_an_expression_as_deep_as_they_get_is_explained(tmp_path: Path) -> None:
     text = "change.lines_changed"
     for _ in range(28):
         text = f"({text} + 1)"
-    head = BASELINE.read_text().partition("params:")[0].replace("screen", "decide")
+    head = "apiVersion: lockgate/v1\nkind: ChangePolicy\nmetadata: {name: core, owner: safety}\n"
+    head += "match: {stage: decide, kinds: all}\n"
     rule = f"rules:\n  - {{id: deep, require: '{text} > 3', otherwise: deny}}\n"
     (tmp_path / "deep.yaml").write_text(head + rule)
     (told,) = explain_files(tmp_path / "deep.yaml", None)
