@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 MAX_FRAME = 8 * 1024 * 1024
 MAX_DEPTH = 256  # an explanation is nested twice as deep as its expression
+STUDY_SECONDS = 60.0
+"""For what people wait for, such as the mutants of one policy: plenty for thousands, and a runaway still ends."""
 _KEPT_SETS = 4
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from harness.judge import serve; serve(int(sys.argv[2]))"
 
@@ -104,12 +106,12 @@ class Judge:
     def study(self, policies: PolicySet, question: str, **given: Any) -> Any:
         """Ask what no decision rests on: to `explain` a document, to `cover` or to `mutate` by a suite's cases.
 
-        Returns JSON. PolicyError where the process does not answer in time, or cannot.
+        Returns JSON. PolicyError where the process does not answer within STUDY_SECONDS, or cannot.
         """
         request = {"digest": policies.digest, "question": question, **given}
         with self._lock:
             try:
-                answer = self._exchange(request, policies)
+                answer = self._exchange(request, policies, STUDY_SECONDS)
             except _LostError as error:
                 self._kill()
                 raise PolicyError(f"the judge {error}", remedy="look for a rule that grows without bound") from error
@@ -119,21 +121,21 @@ class Judge:
 
     def _ask(self, request: dict[str, Any], policies: PolicySet) -> Judgement:
         try:
-            return Judgement.parse(self._exchange(request, policies))
+            return Judgement.parse(self._exchange(request, policies, self._seconds))
         except ValidationError as error:
             raise _LostError("answered with something that is no judgement") from error
 
-    def _exchange(self, request: dict[str, Any], policies: PolicySet) -> Any:
+    def _exchange(self, request: dict[str, Any], policies: PolicySet, seconds: float) -> Any:
         if self._process is None or self._process.poll() is not None:
             self._kill()
             self._start()
-        deadline = time.monotonic() + self._seconds
-        answer = self._send_and_receive(request, deadline)
+        deadline = time.monotonic() + seconds
+        answer = self._send_and_receive(request, deadline, seconds)
         if answer == {"unknown": policies.digest}:  # new to it, or forgotten for others meanwhile
-            answer = self._send_and_receive({**request, "sources": policies.json_value()}, deadline)
+            answer = self._send_and_receive({**request, "sources": policies.json_value()}, deadline, seconds)
         return answer
 
-    def _send_and_receive(self, request: dict[str, Any], deadline: float) -> Any:
+    def _send_and_receive(self, request: dict[str, Any], deadline: float, seconds: float) -> Any:
         connection = self._socket
         if connection is None:
             raise _LostError("is not there")
@@ -141,7 +143,7 @@ class Judge:
             _send(connection, json.dumps(request, allow_nan=False).encode(), deadline)
             return parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME, max_depth=MAX_DEPTH)
         except TimeoutError as error:
-            raise _LostError(f"did not answer within {self._seconds:g} s") from error
+            raise _LostError(f"did not answer within {seconds:g} s") from error
         except OSError as error:
             raise _LostError("died") from error
         except CanonicalError as error:

@@ -27,9 +27,6 @@ from harness.policy_suite import Case, Suite, base_document, document_of
 from harness.records import Record
 from harness.strict_yaml import Located, load
 
-STUDY_SECONDS = 60.0
-"""For the mutants of one policy: seconds are plenty for thousands, and a rule that runs away must end."""
-
 
 class CaseResult(Record):
     """What became of a case."""
@@ -81,7 +78,7 @@ def test(
     """
     unique = dict.fromkeys(_policy_path(path) for path in paths)
     with ExitStack() as stack:
-        warm = judge or stack.enter_context(Judge(seconds=STUDY_SECONDS))
+        warm = judge or stack.enter_context(Judge())
         suites = [_run_file(path, warm, coverage=coverage, mutate=mutate) for path in unique]
     return TestReport(ok=bool(suites) and all(suite.ok for suite in suites), suites=suites)
 
@@ -115,7 +112,8 @@ def _run_file(path: Path, judge: Judge, *, coverage: bool, mutate: bool) -> Suit
                 mutants += [Mutant.parse(each) for each in answer]
             mutants, problems = _without_equivalents(mutants, suite, located)
     except LockgateError as error:
-        problems = [Problem(where=error.where or "policies", message=error.message, remedy=error.remedy or "")]
+        where = error.where or f"{path.as_posix()}:1:1"
+        problems = [Problem(where=where, message=error.message, remedy=error.remedy or "")]
     ok = not problems and bool(cases) and all(case.ok for case in cases) and all(mutant.killed for mutant in mutants)
     return SuiteResult(
         file=path.as_posix(), ok=ok, cases=cases, problems=problems, coverage=conditions, mutants=mutants

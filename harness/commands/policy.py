@@ -67,6 +67,8 @@ def policy_test(
                 if not mutant.killed:
                     print(f"LIVES {mutant.where}: {mutant.rule}: {mutant.what}: {mutant.mutant}")
             print(f"{suite.file}: {sum(case.ok for case in suite.cases)} of {len(suite.cases)} cases ok")
+            if mutate and not suite.mutants:
+                print(f"{suite.file}: no mutants: first the suite must pass")
             if suite.mutants:
                 print(f"{suite.file}: {sum(m.killed for m in suite.mutants)} of {len(suite.mutants)} mutants killed")
     if not report.ok:
