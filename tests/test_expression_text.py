@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.expression import Environment
 from harness.expression_text import Text
-from harness.mutants import nodes
+from harness.expression_tree import CompileError
+from harness.mutants import nodes, variants
 from harness.policy_document import SHAPES, ListOf, Message, Scalar
 
 PARAMS = Message("Params", {"trusted": ListOf(Scalar("string")), "ratio": Scalar("double")})
@@ -121,3 +124,44 @@ def test_places_count_lines_and_columns_from_one(environment: Environment) -> No
     spans = compiled(environment, "code.parses\n  && code.parses")
     last = list(nodes(spans))[-1]
     assert spans.place(spans.span(last).start) == (2, 6)
+
+
+BLANKS = st.sampled_from(["", " ", "\n  ", " // a 'comment' (\n"])
+TERMS = st.sampled_from(
+    [
+        "code.parses", "'torch' in code.packages", "size(gates) > 0", "gates['a\\'b'].n >= -3", "now / 2.0 < 1e3",
+        "code.packages.all(p, p != r'\\d')", "has(gates.refusal)", "b'x' == b'\\x78'", "0x1f == change.lines_changed",
+        "code.packages.map(p, p.size()).exists(s, s == 5)", "{'k': [1, 2]}['k'][0] == 1", '"""a"b""" == code.problem',
+        "timestamp(0) < timestamp('2026-01-01T00:00:00Z')", "proposal.proposer.startsWith('code')", "1u == uint(1)",
+        "gates.all(g, gates.exists(h, gates[h].n > gates[g].n))", "-change.lines_changed < 0", "(((true)))",
+        "code.packages.filter(p, p.contains('x')).size() == 0", "[(1), (2 + 3)][1] == 5", "'é𝄞' + code.problem != ''",
+    ]
+)  # fmt: skip
+EXPRESSIONS = st.recursive(
+    TERMS,
+    lambda inner: st.one_of(
+        st.tuples(inner, BLANKS, st.sampled_from(["&&", "||", "==", "!="]), BLANKS, inner).map(
+            lambda t: f"({t[0]}){t[1]}{t[2]}{t[3]}({t[4]})"
+        ),
+        st.tuples(inner, BLANKS, st.sampled_from(["&&", "||"]), BLANKS, inner).map("".join),
+        st.tuples(inner, BLANKS).map(lambda t: f"!{t[1]}({t[1]}{t[0]}{t[1]})"),
+        st.tuples(inner, inner, inner, BLANKS).map(lambda t: f"({t[0]}) ?{t[3]} ({t[1]}) : {t[3]}({t[2]})"),
+    ),
+    max_leaves=6,
+)
+
+
+@given(EXPRESSIONS)
+def test_spans_hold_for_any_expression(text: str) -> None:
+    """Whatever compiles, each of its parts has a span, which compiles alone to as much as it was."""
+    environment = Environment({**SHAPES["decide"].fields, "params": PARAMS})
+    try:
+        spans = compiled(environment, text)
+    except CompileError:  # nested too deeply
+        return
+    for node in nodes(spans):
+        wide = spans.wide(node)
+        assert text[wide.start : wide.end].count("(") >= spans.of(node).count("(")
+    again = compiled(environment, spans.of(spans.tree.root))
+    assert [spans.of(node) for node in nodes(spans)] == [again.of(node) for node in nodes(again)]
+    assert all(variant.text != text for variant in variants(spans))

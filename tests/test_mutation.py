@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from harness.explanation import text_of
 from harness.expression import Environment
 from harness.judge import Judge
 from harness.mutants import variants
+from harness.policy import check
 from harness.policy_document import SHAPES, ListOf, Message, Scalar
 from harness.policy_test import SuiteResult
 
@@ -154,6 +156,27 @@ def test_a_mutant_that_only_fails_differently_is_killed(run) -> None:
     result = run("", policy)
     index = next(mutant for mutant in result.mutants if "knobs[1]" in mutant.mutant)
     assert index.killed
+
+
+def test_a_mutant_is_what_a_person_would_get_who_wrote_it(run, tmp_path: Path, judge: Judge) -> None:
+    """The policy with a mutant's text in place passes its suite exactly where the mutant is said to live."""
+    policy = POLICY.replace(
+        "size(foreign) < 2", "(size(foreign) < 2 || code.max_complexity < 3) && !(code.problem != '')"
+    )
+    told = run("", policy)
+    head, _, tail = policy.partition("    require: |\n")
+    rest = tail[tail.index("    otherwise") :]
+    compared = 0
+    for mutant in told.mutants:
+        if mutant.rule != "small" or mutant.mutant.startswith("otherwise"):
+            continue
+        (tmp_path / "core.yaml").write_text(f"{head}    require: {json.dumps(mutant.mutant)}\n{rest}")
+        if not check([tmp_path / "core.yaml"]).ok:
+            continue  # a lint refuses what the tests are asked about all the same
+        (suite,) = policy_test.test([tmp_path / "core.yaml"], judge).suites
+        assert all(case.ok for case in suite.cases) != mutant.killed, mutant
+        compared += 1
+    assert compared > 15
 
 
 def test_a_suite_that_does_not_pass_is_not_mutated(tmp_path: Path, judge: Judge) -> None:
