@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.canonical import digest_json
 from harness.errors import LockgateError, PolicyError
+from harness.expression_advice import near
 from harness.policy_compiler import Problem, compile_policy, unused
 from harness.policy_document import KINDS, STAGES, Stage
 from harness.policy_file import TEST_SUFFIX, Policy, PolicySource, parse_source
@@ -102,11 +103,15 @@ def load_subject_policies(entries: Iterable[Any], root: Path) -> PolicySet:
 def resolve(pack: str, root: Path) -> list[tuple[Path, str]]:
     """Return the files that a pack's name, a path or a glob stands for, each with its name for messages."""
     if is_pack_name(pack):
+        packs: dict[str, Path] = {}
         for folder in (Path(__file__).parent / "_policies", Path(__file__).parent.parent / "policies"):
-            path = folder / f"{pack}.yaml"
-            if path.is_file():
-                return [(path, f"policies/{pack}.yaml")]
-        raise PolicyError(f"no ready-made pack is called {pack!r}", where="policies", remedy="a path ends in .yaml")
+            packs |= {path.stem: path for path in folder.glob("*.yaml") if not path.name.endswith(TEST_SUFFIX)}
+        if pack in packs:
+            return [(packs[pack], f"policies/{pack}.yaml")]
+        meant = near(pack, packs)
+        known = f"did you mean {meant}?" if meant else f"there is {', '.join(sorted(packs))}."
+        message = f"no ready-made pack is called {pack!r}"
+        raise PolicyError(message, where="policies", remedy=f"{known} A path ends in .yaml")
     try:
         found = sorted(path for path in root.glob(pack) if not path.name.endswith(TEST_SUFFIX) and path.is_file())
     except (ValueError, NotImplementedError, OSError) as error:
