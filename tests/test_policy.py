@@ -173,6 +173,14 @@ def test_an_entry_that_names_nothing_is_an_error(entry: str, tmp_path: Path) -> 
         resolve(entry, tmp_path)
 
 
+def test_a_misspelt_pack_is_told_with_the_one_meant(tmp_path: Path) -> None:
+    """A name near a pack's is answered with that pack, and any other with all of them."""
+    for name, remedy in (("baselin", "did you mean baseline?"), ("zebra", "baseline, capability-thresholds, code")):
+        with pytest.raises(PolicyError) as caught:
+            resolve(name, tmp_path)
+        assert remedy in str(caught.value)
+
+
 def test_the_same_file_twice_is_an_error(tmp_path: Path) -> None:
     """A file named by two entries is refused."""
     with pytest.raises(PolicyError, match="twice"):
