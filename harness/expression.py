@@ -91,18 +91,11 @@ class Expression:
 
     def run(self, activation: Any) -> Any:
         """Evaluate to a plain value, or to Failed; raises nothing of the evaluator's."""
-        from cel_expr_python import cel
-
-        try:
-            value = self._runnable.eval(activation)  # ok: CEL, typed and bounded, in the judge's process
-            if value.type() == cel.Type.ERROR or value.type() == cel.Type.UNKNOWN:
-                # which of several entries fails first is chance, and a judgement must come out the same again
-                why = "it fails for an entry of a map" if self.tree.fails_in_a_map else str(value.value())
-                return Failed(why[:MAX_SHOWN])
-            plain = value.plain_value()
-            return in_order(plain) if self.unordered else plain
-        except Exception as error:  # noqa: BLE001 - its budgets raise, and whatever else it raises is no value either
-            return Failed((str(error) or type(error).__name__)[:MAX_SHOWN])
+        value = _run(self._runnable, activation)
+        if isinstance(value, Failed) and self.tree.fails_in_a_map:
+            # which of several entries fails first is chance, and a judgement must come out the same again
+            return Failed("it fails for an entry of a map")
+        return in_order(value) if self.unordered else value
 
     def holds(self, activation: Any) -> bool | Failed:
         """Evaluate a rule: True and False are booleans that the evaluator returned, anything else is Failed."""
@@ -146,12 +139,22 @@ class Environment:
         """Return the values as the evaluator takes them. Only canonical values may come here."""
         return self._environments()[1].Activation(values)
 
-    def compile(self, text: str, *, boolean: bool) -> Expression:
-        """Compile and lint; raises CompileError. A rule is `boolean`, and then must read the document."""
+    def run_part(self, serialized: bytes, values: dict[str, Any]) -> Any:
+        """Evaluate a part of an expression (`Tree.part`) over values; a plain value, or Failed."""
+        dynamic = self._environments()[1]
+        return _run(dynamic.deserialize(serialized), dynamic.Activation(values))
+
+    def compile(self, text: str, *, boolean: bool, lint: bool = True) -> Expression:
+        """Compile and lint; raises CompileError. A rule is `boolean`, and then must read the document.
+
+        Without the lints (`lint`) nothing may be judged by it: that is for asking whether tests would notice.
+        """
         if len(text) > MAX_EXPRESSION:
-            raise CompileError(f"longer than {MAX_EXPRESSION} characters")
+            raise CompileError(
+                f"longer than {MAX_EXPRESSION} characters", remedy="divide it among variables, or list values in params"
+            )
         if "\0" in text:
-            raise CompileError("holds a NUL")
+            raise CompileError("holds a NUL", remedy="leave it out")
         typed, dynamic = self._environments()
         try:
             compiled = typed.compile(text)
@@ -161,15 +164,17 @@ class Environment:
             match = _ERROR.search(str(error))
             if match:
                 raise self._mistake(text, match[3], int(match[1]), int(match[2])) from error
-            raise CompileError(str(error)[:MAX_SHOWN]) from error
+            message = str(error)[:MAX_SHOWN]
+            raise CompileError(message, remedy=advise(message, text, 0, {}, FUNCTIONS)) from error
         tree = Tree(text, serialized, compiled.return_type(), self._unordered)
-        if boolean:
+        if boolean and lint:
             if tree.type_name != "BOOL":
                 raise CompileError(f"is of type {tree.type_name}, not BOOL", remedy="compare it with something")
             if not tree.names() & set(self._types) - {"params"}:
                 remedy = "read a field of the document (policies/SCHEMA.md), or leave the rule out"
                 raise CompileError("reads nothing of the document, so it is always the same", remedy=remedy)
-        tree.lint()
+        if lint:
+            tree.lint()
         return Expression(text, tree, runnable, self)
 
     def _mistake(self, text: str, message: str, line: int, column: int) -> CompileError:
@@ -188,6 +193,18 @@ class Environment:
             self._typed = cel.NewEnv(descriptor_pool=self._pool, config=self._config, variables=self._types)
             self._dynamic = cel.NewEnv(config=self._config, variables=untyped)
         return self._typed, self._dynamic
+
+
+def _run(runnable: Any, activation: Any) -> Any:
+    from cel_expr_python import cel
+
+    try:
+        value = runnable.eval(activation)  # ok: CEL, typed and bounded, in the judge's process
+        if value.type() == cel.Type.ERROR or value.type() == cel.Type.UNKNOWN:
+            return Failed(str(value.value())[:MAX_SHOWN])
+        return value.plain_value()
+    except Exception as error:  # noqa: BLE001 - its budgets raise, and whatever else it raises is no value either
+        return Failed((str(error) or type(error).__name__)[:MAX_SHOWN])
 
 
 def in_order(value: Any) -> Any:

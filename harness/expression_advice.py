@@ -27,8 +27,8 @@ MACROS = ("all", "exists", "exists_one", "filter", "map")
 _SHOWN = 12
 
 
-def advise(message: str, text: str, offset: int, shapes: Mapping[str, Shape], functions: Iterable[str]) -> str | None:
-    """Return what to do about a message of the compiler at an offset (from 0) of the text; None where nobody knows."""
+def advise(message: str, text: str, offset: int, shapes: Mapping[str, Shape], functions: Iterable[str]) -> str:
+    """Return what to do about a message of the compiler at an offset (from 0) of the text."""
     if found := _FIELD.search(message):
         return _about_field(found[1], found[2], text[:offset], shapes)
     if found := _REFERENCE.search(message):
@@ -39,7 +39,11 @@ def advise(message: str, text: str, offset: int, shapes: Mapping[str, Shape], fu
         return _about_types(found[1], found[2])
     if "Syntax error" in message:
         return _about_syntax(text, offset)
-    return None
+    if "recursion limit" in message:
+        return "divide it among variables"
+    if "invalid int literal" in message:
+        return "write a smaller number"
+    return "the fields and functions are those of policies/SCHEMA.md"
 
 
 def near(word: str, known: Iterable[str]) -> str | None:
@@ -55,7 +59,7 @@ def paths(shapes: Mapping[str, Shape], prefix: str = "") -> Iterator[str]:
             yield from paths(shape.fields, f"{prefix}{name}.")
 
 
-def _about_field(field: str, record: str, before: str, shapes: Mapping[str, Shape]) -> str | None:
+def _about_field(field: str, record: str, before: str, shapes: Mapping[str, Shape]) -> str:
     fields = next((message.fields for message in _messages(shapes.values()) if message.name == record), {})
     operand = _OPERAND.search(before)
     stem = f"{operand[0]}." if operand else ""
@@ -68,7 +72,7 @@ def _about_field(field: str, record: str, before: str, shapes: Mapping[str, Shap
     return f"there is {_some(stem + name for name in fields)}" if fields else "the policy has no params"
 
 
-def _about_name(reference: str, shapes: Mapping[str, Shape], functions: list[str]) -> str | None:
+def _about_name(reference: str, shapes: Mapping[str, Shape], functions: list[str]) -> str:
     root, _, rest = reference.partition(".")
     if root in _INSTEAD:
         return _INSTEAD[root]
@@ -83,7 +87,7 @@ def _about_name(reference: str, shapes: Mapping[str, Shape], functions: list[str
     return f"a rule reads {_some(shapes)}, and calls {_some(functions)}"
 
 
-def _about_types(function: str, arguments: str) -> str | None:
+def _about_types(function: str, arguments: str) -> str:
     types = [each.strip() for each in re.split(r",\s*(?![^(]*\))", arguments)]
     if function == "contains" and types and types[0].startswith(("list", "map")):
         return "for a list or a map write item in list"
@@ -95,10 +99,10 @@ def _about_types(function: str, arguments: str) -> str | None:
         return "only booleans can be combined: compare the value with something"
     if function == "_+_" and "string" in types:
         return "write string(x) around what is no string"
-    return None
+    return "policies/SCHEMA.md says what each function takes"
 
 
-def _about_syntax(text: str, offset: int) -> str | None:
+def _about_syntax(text: str, offset: int) -> str:
     # a word of another language is noticed only where the next one begins
     for word, sign in _WORDS.items():
         if re.search(rf"(?<![\w.'\"]){word}\b", text[max(0, offset - 5) : offset + 5]):
@@ -109,7 +113,9 @@ def _about_syntax(text: str, offset: int) -> str | None:
         return "the expression ends too early: is a value or a bracket missing?"
     if text[offset : offset + 1] in "&|":
         return "write && or ||"
-    return None
+    if text[offset : offset + 1] in ("'", '"'):
+        return "close the quote"
+    return f"look at {text[offset : offset + 20]!r}: no expression goes on so"
 
 
 def _messages(shapes: Iterable[Shape]) -> Iterator[Message]:

@@ -63,7 +63,7 @@ _SCHEMA: dict[str, tuple[tuple[int, str, str], ...]] = {
     ),
 }
 _SCALARS = {"int32": 5, "int64": 3, "bool": 8, "double": 1, "string": 9}
-_TYPE_DOUBLE = 4  # checked.proto, Type.PrimitiveType
+_TYPE_BOOL, _TYPE_INT, _TYPE_DOUBLE = 1, 2, 4  # checked.proto, Type.PrimitiveType
 
 
 @cache
@@ -130,6 +130,7 @@ class Tree:
             raise CompileError("compiles to something that this version cannot read") from error
         if not wrapper.type_url.endswith("cel.expr.CheckedExpr"):
             raise CompileError("compiles to something that this version cannot read")
+        self._url = wrapper.type_url
         self.root = self._checked.expr
         self._own_keys = self._find_own_keys()
         self._unordered = unordered
@@ -140,7 +141,7 @@ class Tree:
         while waiting:
             node = waiting.pop()
             yield node
-            waiting.extend(_children(node))
+            waiting.extend(children_of(node))
 
     def names(self) -> set[str]:
         """Return the roots that are named: document parts, params, variables (and loop variables)."""
@@ -153,18 +154,18 @@ class Tree:
         paths, waiting = [], [self.root]
         while waiting:
             node = waiting.pop()
-            path = _path(node)
+            path = path_of(node)
             if path and path.split(".", 1)[0] not in loops:
                 if path not in paths:
                     paths.append(path)
                 continue
-            waiting.extend(reversed(list(_children(node))))
+            waiting.extend(reversed(list(children_of(node))))
         return paths
 
     @property
     def unordered(self) -> bool:
         """Whether the value is, or holds, a list made by walking a map."""
-        return self._has_no_order(self.root)
+        return self.has_no_order(self.root)
 
     @property
     def fails_in_a_map(self) -> bool:
@@ -176,7 +177,7 @@ class Tree:
         """Raise CompileError for what can admit by mistake, or come out otherwise when it is judged again."""
         for node in self.walk():
             self._lint_order(node)
-        sizes = {_path(a) for n in self.walk() if _calls(n, "size") for a in (*n.call.args, n.call.target)}
+        sizes = {path_of(a) for n in self.walk() if _calls(n, "size") for a in (*n.call.args, n.call.target)}
         # (node, positive): positive where true here can only help the whole to be true, and an error is not hidden
         waiting: list[tuple[Any, bool]] = [(self.root, True)]
         while waiting:
@@ -184,18 +185,18 @@ class Tree:
             if node.HasField("call"):
                 self._lint_call(node, positive=positive)
                 inner = positive and node.call.function in ("_&&_", "_||_", "_?_:_")
-                for index, child in enumerate(_children(node)):
+                for index, child in enumerate(children_of(node)):
                     condition = node.call.function == "_?_:_" and index == 0
                     waiting.append((child, inner and not condition))
             elif node.HasField("loop"):
                 waiting.extend(self._lint_loop(node, sizes, positive=positive))
             else:
-                waiting.extend((child, False) for child in _children(node))
+                waiting.extend((child, False) for child in children_of(node))
 
     def _lint_call(self, node: Any, *, positive: bool) -> None:
         function, args = node.call.function, node.call.args
         if function == "_||_" and any(arg.HasField("const") for arg in args):
-            raise self._refuse(node, "|| with a constant is always the same")
+            raise self._refuse(node, "|| with a constant is always the same", "leave the constant out")
         if (function == "_||_" or (function == "_&&_" and not positive)) and any(map(self._fallible, args)):
             sign = function.strip("_")
             raise self._refuse(
@@ -208,7 +209,9 @@ class Tree:
         if doubles and ((function in _COMPARISONS and not positive) or function == "_!=_"):
             sign = _COMPARISONS.get(function, "!=")
             raise self._refuse(
-                node, f"{sign} on a computed number, in a place where NaN would pass", "turn the comparison round"
+                node,
+                f"{sign} on a computed number, in a place where NaN would pass",
+                "turn the comparison round: for !(x < y) write x >= y",
             )
 
     def _lint_order(self, node: Any) -> None:
@@ -216,7 +219,7 @@ class Tree:
         call = node.call.function if node.HasField("call") else ""
         if call in ("", "size", "@in", "_?_:_", "_+_") or call.startswith("@"):
             return  # a sum or a choice of such lists has no order either, which is seen where it is used
-        if any(map(self._has_no_order, (*node.call.args, node.call.target))):
+        if any(map(self.has_no_order, (*node.call.args, node.call.target))):
             sign = call.strip("_")
             raise self._refuse(
                 node,
@@ -224,7 +227,8 @@ class Tree:
                 "say how many with size(...), ask with in, exists or all, or keep the list in audit",
             )
 
-    def _has_no_order(self, node: Any) -> bool:
+    def has_no_order(self, node: Any) -> bool:
+        """Return whether a part is, or holds, a list made by walking a map."""
         if node.HasField("ident"):
             return node.ident.name in self._unordered
         if node.HasField("loop"):
@@ -232,13 +236,13 @@ class Tree:
             if not loop.start.HasField("list"):
                 return False
             bodies = [each for each in Tree.walk_from(loop.step) if each.HasField("list")]
-            inner = any(map(self._has_no_order, (loop.range, *bodies)))
+            inner = any(map(self.has_no_order, (loop.range, *bodies)))
             return inner or self._is_map(loop.range)
         if node.HasField("call"):
             call = node.call
-            return call.function in ("_+_", "_?_:_") and any(map(self._has_no_order, call.args))
+            return call.function in ("_+_", "_?_:_") and any(map(self.has_no_order, call.args))
         inside = (*node.list.elements, *(entry.value for entry in node.struct.entries))
-        return any(map(self._has_no_order, inside))
+        return any(map(self.has_no_order, inside))
 
     def _is_map(self, node: Any) -> bool:
         return bool(self._checked.types[node.id].HasField("map"))
@@ -249,14 +253,16 @@ class Tree:
         universal, existential = step == "_&&_", step == "_||_"
         yield loop.range, False
         # of the step only the author's own part: the accumulator's half is the macro's
-        bodies = [a for a in loop.step.call.args if _path(a) != loop.accumulator]
+        bodies = [a for a in loop.step.call.args if path_of(a) != loop.accumulator]
         for body in bodies:
             yield body, positive and (universal or existential)
         if (existential or (universal and not positive)) and any(map(self._fallible, bodies)):
             raise self._refuse(
-                node, "a body that can fail (a map's key, an index, a division, a conversion) is hidden by others"
+                node,
+                "a body that can fail (a map's key, an index, a division, a conversion) is hidden by others",
+                "filter for what has the key first, or ask with all(...)",
             )
-        path = _path(loop.range)
+        path = path_of(loop.range)
         vacuous = (universal and positive) or (existential and not positive)
         known = path.startswith("params.") or len(loop.range.list.elements) > 0  # params hold no empty list
         if vacuous and not known and (not path or path not in sizes):
@@ -278,7 +284,7 @@ class Tree:
                     return True
             if self._looks_up(node):
                 return True
-            waiting.extend(_children(node))
+            waiting.extend(children_of(node))
         return False
 
     def _find_own_keys(self) -> dict[str, str]:
@@ -287,7 +293,7 @@ class Tree:
         for node in self.walk():
             if node.HasField("loop"):
                 found.setdefault(node.loop.variable, set()).add(
-                    _path(node.loop.range) if self._is_map(node.loop.range) else ""
+                    path_of(node.loop.range) if self._is_map(node.loop.range) else ""
                 )
         return {variable: ranges.pop() for variable, ranges in found.items() if len(ranges) == 1 and "" not in ranges}
 
@@ -296,12 +302,20 @@ class Tree:
         if node.call.function != "_[_]":
             return False
         container, key = node.call.args
-        return key.HasField("ident") and self._own_keys.get(key.ident.name) == _path(container) != ""
+        return key.HasField("ident") and self._own_keys.get(key.ident.name) == path_of(container) != ""
 
     def _looks_up(self, node: Any) -> bool:
         """Return whether a node selects a key of a map, which may not be there."""
         select = node.HasField("select") and not node.select.test
         return select and self._is_map(node.select.operand)
+
+    def is_boolean(self, node: Any) -> bool:
+        """Return whether a part is true or false."""
+        return bool(self._checked.types[node.id].primitive == _TYPE_BOOL)
+
+    def is_number(self, node: Any) -> bool:
+        """Return whether a part is an int or a double."""
+        return self._checked.types[node.id].primitive in (_TYPE_INT, _TYPE_DOUBLE)
 
     def _double(self, node: Any) -> bool:
         return bool(self._checked.types[node.id].primitive == _TYPE_DOUBLE)
@@ -317,11 +331,25 @@ class Tree:
         while waiting:
             node = waiting.pop()
             yield node
-            waiting.extend(_children(node))
+            waiting.extend(children_of(node))
+
+    def offset(self, node: Any) -> int:
+        """Return where in the text the compiler has a node: at its operator, name, literal or opening bracket."""
+        return int(self._checked.source.positions.get(node.id, 0))
+
+    def part(self, node: Any) -> bytes:
+        """Return a node as an expression of its own, serialized, with the types that the compiler found."""
+        from google.protobuf import any_pb2
+
+        whole = _checked()()
+        whole.CopyFrom(self._checked)
+        whole.expr.CopyFrom(node)
+        wrapper = any_pb2.Any(type_url=self._url, value=whole.SerializeToString())
+        return bytes(wrapper.SerializeToString())
 
     def position(self, node: Any) -> tuple[int, int]:
         """Return the line and the column of a node within the expression, counted from 1."""
-        offset = self._checked.source.positions.get(node.id, 0)
+        offset = self.offset(node)
         before = self.text[:offset]
         return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
 
@@ -334,7 +362,7 @@ class Tree:
         return CompileError(message, line=line, column=column, remedy=remedy)
 
 
-def _children(node: Any) -> Iterator[Any]:
+def children_of(node: Any) -> Iterator[Any]:
     """Yield the nodes directly below."""
     if node.HasField("select"):
         yield node.select.operand
@@ -357,7 +385,7 @@ def _calls(node: Any, *functions: str) -> bool:
     return bool(node.HasField("call")) and node.call.function in functions
 
 
-def _path(node: Any) -> str:
+def path_of(node: Any) -> str:
     """Return `a.b.c` for a chain of selections from a name, else an empty string."""
     parts: list[str] = []
     while node.HasField("select") and not node.select.test:

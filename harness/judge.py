@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from harness.canonical import parse_json
-from harness.errors import CanonicalError, LockgateError
+from harness.errors import CanonicalError, LockgateError, PolicyError
 from harness.judgement import Judgement, conclude, invalid
 from harness.policy_document import KINDS, STAGES, canonicalise
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from harness.policy_compiler import CompiledPolicy
 
 MAX_FRAME = 8 * 1024 * 1024
+MAX_DEPTH = 256  # an explanation is nested twice as deep as its expression
+STUDY_SECONDS = 60.0
+"""For what people wait for, such as the mutants of one policy: plenty for thousands, and a runaway still ends."""
 _KEPT_SETS = 4
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from harness.judge import serve; serve(int(sys.argv[2]))"
 
@@ -53,7 +56,6 @@ class Judge:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
-        self._known: set[str] = set()
 
     def __enter__(self) -> Self:
         """Return itself; the process starts with the first decision."""
@@ -101,27 +103,51 @@ class Judge:
             return invalid("the judge answered about other rules than were asked")
         return conclude(answer.verdicts)
 
+    def study(self, policies: PolicySet, question: str, **given: Any) -> Any:
+        """Ask what no decision rests on: to `explain` a document, to `cover` or to `mutate` by a suite's cases.
+
+        Returns JSON. PolicyError where the process does not answer within STUDY_SECONDS, or cannot.
+        """
+        request = {"digest": policies.digest, "question": question, **given}
+        with self._lock:
+            try:
+                answer = self._exchange(request, policies, STUDY_SECONDS)
+            except _LostError as error:
+                self._kill()
+                raise PolicyError(f"the judge {error}", remedy="look for a rule that grows without bound") from error
+        if not isinstance(answer, dict) or "answer" not in answer:
+            raise PolicyError(str(answer.get("reason", answer)) if isinstance(answer, dict) else "no answer")
+        return answer["answer"]
+
     def _ask(self, request: dict[str, Any], policies: PolicySet) -> Judgement:
+        try:
+            return Judgement.parse(self._exchange(request, policies, self._seconds))
+        except ValidationError as error:
+            raise _LostError("answered with something that is no judgement") from error
+
+    def _exchange(self, request: dict[str, Any], policies: PolicySet, seconds: float) -> Any:
         if self._process is None or self._process.poll() is not None:
             self._kill()
             self._start()
-        if policies.digest not in self._known:
-            request = {**request, "sources": policies.json_value()}
+        deadline = time.monotonic() + seconds
+        answer = self._send_and_receive(request, deadline, seconds)
+        if answer == {"unknown": policies.digest}:  # new to it, or forgotten for others meanwhile
+            answer = self._send_and_receive({**request, "sources": policies.json_value()}, deadline, seconds)
+        return answer
+
+    def _send_and_receive(self, request: dict[str, Any], deadline: float, seconds: float) -> Any:
         connection = self._socket
         if connection is None:
             raise _LostError("is not there")
-        deadline = time.monotonic() + self._seconds
         try:
             _send(connection, json.dumps(request, allow_nan=False).encode(), deadline)
-            answer = Judgement.parse(parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME))
+            return parse_json(_receive(connection, deadline), max_bytes=MAX_FRAME, max_depth=MAX_DEPTH)
         except TimeoutError as error:
-            raise _LostError(f"did not answer within {self._seconds:g} s") from error
+            raise _LostError(f"did not answer within {seconds:g} s") from error
         except OSError as error:
             raise _LostError("died") from error
-        except (CanonicalError, ValidationError) as error:
+        except CanonicalError as error:
             raise _LostError("answered with something that is no judgement") from error
-        self._known.add(policies.digest)
-        return answer
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
@@ -148,7 +174,6 @@ class Judge:
             theirs.close()
 
     def _kill(self) -> None:
-        self._known.clear()
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -210,10 +235,15 @@ def serve(memory: int) -> None:
         signal.alarm(120)  # later than any client waits: only for an orphan
         answer = _answer(request, sets)
         signal.alarm(0)
-        _send(connection, json.dumps(answer.json_value(), allow_nan=False).encode(), time.monotonic() + 60)
+        _send(connection, json.dumps(answer, allow_nan=False).encode(), time.monotonic() + 60)
 
 
-def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Judgement:
+def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> dict[str, Any]:
+    answer = _reply(request, sets)
+    return answer.json_value() if isinstance(answer, Judgement) else answer
+
+
+def _reply(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Judgement | dict[str, Any]:
     from harness.judgement import judge_document
     from harness.policy import policy_set_of
     from harness.policy_compiler import compile_policy
@@ -221,6 +251,8 @@ def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> J
 
     try:
         digest = request["digest"]
+        if digest not in sets and "sources" not in request:
+            return {"unknown": digest}
         if digest not in sets:
             policies = policy_set_of([PolicySource.parse(source) for source in request["sources"]])
             if policies.digest != digest:
@@ -228,6 +260,10 @@ def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> J
             while len(sets) >= _KEPT_SETS:
                 sets.pop(next(iter(sets)))
             sets[digest] = [compile_policy(policy) for policy in policies.policies]
+        if "question" in request:
+            from harness.studies import study
+
+            return {"answer": study(sets[digest], request)}
         return judge_document(sets[digest], request["stage"], request["kind"], request["document"])
     except (LockgateError, KeyError, ValidationError) as error:
         return invalid(f"the policies cannot be judged: {error}")

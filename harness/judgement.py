@@ -67,13 +67,21 @@ def conclude(verdicts: Sequence[RuleVerdict]) -> Judgement:
     """Return the judgement that follows from the verdicts. None at all is invalid: empty never passes."""
     if not verdicts:
         return invalid("no rule applies to this kind of proposal at this stage")
+    outcome = outcome_of([(v.passed, v.otherwise) for v in verdicts])
     broken = [v for v in verdicts if v.passed is None]
     denied = [v for v in verdicts if v.passed is False and v.otherwise == "deny"]
     held = [v for v in verdicts if v.passed is False and v.otherwise == "hold"]
-    outcome: Outcome = "invalid" if broken else "deny" if denied else "hold" if held else "pass"
     told = broken or denied or held
     reason = "; ".join(f"{v.policy}/{v.rule}: {v.error or v.message}" for v in told) or "every rule holds"
     return Judgement(outcome=outcome, reason=reason[:MAX_REASON], verdicts=list(verdicts))
+
+
+def outcome_of(verdicts: Sequence[tuple[bool | None, str]]) -> Outcome:
+    """Return what follows from (passed, otherwise) of each rule that ran."""
+    if not verdicts or any(passed is None for passed, _ in verdicts):
+        return "invalid"
+    failed = {otherwise for passed, otherwise in verdicts if not passed}
+    return "deny" if failed - {"hold"} else "hold" if failed else "pass"
 
 
 def judge_document(policies: Sequence[CompiledPolicy], stage: Any, kind: Any, document: Any) -> Judgement:
@@ -93,7 +101,8 @@ def judge_document(policies: Sequence[CompiledPolicy], stage: Any, kind: Any, do
     return conclude(verdicts)
 
 
-def _judge_policy(compiled: CompiledPolicy, canonical: dict[str, Any]) -> list[RuleVerdict]:
+def values_of(compiled: CompiledPolicy, canonical: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a policy's rules read, its params and variables included, and why variables have no value."""
     values = {**canonical, "params": compiled.policy.params}
     failed: dict[str, str] = {}
     for name, expression in compiled.variables:
@@ -103,6 +112,11 @@ def _judge_policy(compiled: CompiledPolicy, canonical: dict[str, Any]) -> list[R
             failed[name] = f"variable {name}: {value.why}"
         else:
             values[name] = value
+    return values, failed
+
+
+def _judge_policy(compiled: CompiledPolicy, canonical: dict[str, Any]) -> list[RuleVerdict]:
+    values, failed = values_of(compiled, canonical)
     # a name without a value is an error where it is read, so a failed variable needs no stand-in
     activation = compiled.environment.activation(values)
     return [_judge_rule(compiled.policy.name, rule, values, activation, failed) for rule in compiled.rules]

@@ -21,6 +21,7 @@ from typing import Any
 
 from harness.canonical import digest_json
 from harness.errors import LockgateError, PolicyError
+from harness.expression_advice import near
 from harness.policy_compiler import Problem, compile_policy, unused
 from harness.policy_document import KINDS, STAGES, Stage
 from harness.policy_file import TEST_SUFFIX, Policy, PolicySource, parse_source
@@ -102,11 +103,15 @@ def load_subject_policies(entries: Iterable[Any], root: Path) -> PolicySet:
 def resolve(pack: str, root: Path) -> list[tuple[Path, str]]:
     """Return the files that a pack's name, a path or a glob stands for, each with its name for messages."""
     if is_pack_name(pack):
+        packs: dict[str, Path] = {}
         for folder in (Path(__file__).parent / "_policies", Path(__file__).parent.parent / "policies"):
-            path = folder / f"{pack}.yaml"
-            if path.is_file():
-                return [(path, f"policies/{pack}.yaml")]
-        raise PolicyError(f"no ready-made pack is called {pack!r}", where="policies", remedy="a path ends in .yaml")
+            packs |= {path.stem: path for path in folder.glob("*.yaml") if not path.name.endswith(TEST_SUFFIX)}
+        if pack in packs:
+            return [(packs[pack], f"policies/{pack}.yaml")]
+        meant = near(pack, packs)
+        known = f"did you mean {meant}?" if meant else f"there is {', '.join(sorted(packs))}."
+        message = f"no ready-made pack is called {pack!r}"
+        raise PolicyError(message, where="policies", remedy=f"{known} A path ends in .yaml")
     try:
         found = sorted(path for path in root.glob(pack) if not path.name.endswith(TEST_SUFFIX) and path.is_file())
     except (ValueError, NotImplementedError, OSError) as error:
@@ -195,20 +200,33 @@ def examine(
         if first is not policy:
             where = policy.located.at(("metadata", "name"))
             problems.append(
-                Problem(where=where, message=f"a policy called {policy.name} stands in {first.located.name}, too")
+                Problem(
+                    where=where,
+                    message=f"a policy called {policy.name} stands in {first.located.name}, too",
+                    remedy="choose another name",
+                )
             )
-    if sum(len(policy.document.rules) for policy in policies) > MAX_RULES:
-        problems.append(Problem(where="policies", message=f"more than {MAX_RULES} rules"))
+    rules = [(policy, index) for policy in policies for index in range(len(policy.document.rules))]
+    if len(rules) > MAX_RULES:
+        policy, index = rules[MAX_RULES]
+        where = policy.located.at(("rules", index))
+        remedy = "say the same with lists in params"
+        problems.append(Problem(where=where, message=f"more than {MAX_RULES} rules", remedy=remedy))
     return policies, problems
 
 
 def read_text(path: Path, name: str | None = None) -> str:
     """Return the text of a policy file; PolicyError where it cannot be read."""
+    where = name or path.as_posix()
     try:
-        return path.read_bytes().decode("utf-8")  # with its own ends of lines: a digest covers them
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise PolicyError(f"cannot be read: {why}", where=name or path.as_posix()) from error
+        data = path.read_bytes()
+        return data.decode("utf-8")  # with its own ends of lines: a digest covers them
+    except OSError as error:
+        raise PolicyError(f"cannot be read: {error.strerror}", where=where) from error
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        place = f"{before.count(10) + 1}:{error.start - (before.rfind(10) + 1) + 1}"
+        raise PolicyError("cannot be read: not UTF-8", where=f"{where}:{place}", remedy="save it as UTF-8") from error
 
 
 def _read(path: Path, name: str, params: Mapping[str, Any]) -> PolicySource:

@@ -45,14 +45,6 @@ class CompiledPolicy:
     rules: tuple[CompiledRule, ...]
 
 
-def place_within(located: Located, path: YamlPath, line: int, column: int) -> str:
-    """Return file:line:column of a place within the expression at a path; the place counts from 1."""
-    place = located.place(path)
-    if place.block:
-        return f"{located.name}:{place.line + line}:{column}"
-    return f"{located.name}:{place.line + line - 1}:{column + (place.column - 1 if line == 1 else 0)}"
-
-
 def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> CompiledPolicy:
     """Compile a policy's expressions.
 
@@ -67,7 +59,7 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
         try:
             return environment.compile(text, boolean=boolean)
         except CompileError as error:
-            where = place_within(located, path, error.line, error.column)
+            where = where_of(located, path, error.line, error.column)
             if problems is None:
                 raise PolicyError(error.message, where=where, remedy=error.remedy) from error
             problems.append(Problem(where=where, message=error.message, remedy=error.remedy or ""))
@@ -105,6 +97,14 @@ def compile_policy(policy: Policy, problems: list[Problem] | None = None) -> Com
             asks = bool(require.names & of_people)
             rules.append(CompiledRule(rule, located.where((*here, "id")), require, asks, message, kept))
     return CompiledPolicy(policy, environment, tuple(variables), tuple(rules))
+
+
+def where_of(located: Located, path: YamlPath, line: int, column: int) -> str:
+    """Return the place in the file (file:line:column) of a place within the text at a path, from 1 on."""
+    place = located.place(path)
+    if place.block:
+        return f"{located.name}:{place.line + line}:{place.indent + column}"
+    return f"{located.name}:{place.line + line - 1}:{column + (place.column - 1 if line == 1 else 0)}"
 
 
 def unused(compiled: CompiledPolicy) -> list[Problem]:

@@ -142,7 +142,7 @@ def parse_source(source: PolicySource, report: Callable[[PolicyError], None] | N
             known |= set(source.params)  # what it declares is not known
     for name in sorted(set(source.params) - known):
         meant = near(name, known)
-        remedy = f"did you mean {meant}?" if meant else None
+        remedy = f"did you mean {meant}?" if meant else f"its params: {', '.join(sorted(known)) or 'none'}"
         raise PolicyError(f"has no param {name!r} to override", where=f"{source.name}:1:1", remedy=remedy)
     return policies
 
@@ -159,7 +159,8 @@ def _parse(
     for index, rule in enumerate(document.rules):
         where = located.at(("rules", index, "id"))
         if rule.id in rules:
-            errors.append(PolicyError(f"the rule id {rule.id} is taken, at {rules[rule.id]}", where=where))
+            message = f"the rule id {rule.id} is taken, at {rules[rule.id]}"
+            errors.append(PolicyError(message, where=where, remedy="choose another id"))
         rules.setdefault(rule.id, where)
     params = {}
     for name, value in document.params.items():
@@ -197,9 +198,12 @@ def schema_errors(error: ValidationError, located: Located, record: type[Record]
             continue  # told already
         elif parent is not None and path[-1] in parent.model_fields:
             remedy = parent.model_fields[str(path[-1])].description
-        found.append(PolicyError(f"{name}: {message}", where=located.at(path), remedy=remedy))
-    # the branches of a union complain one by one about one value
-    return list({error.where: error for error in reversed(found)}.values())[::-1]
+        elif len(path) > 1 and (outer := _record_at(record, path[:-2])) is not None and path[-2] in outer.model_fields:
+            remedy = outer.model_fields[str(path[-2])].description
+        found.append((path, PolicyError(f"{name}: {message}", where=located.at(path), remedy=remedy)))
+    # the branches of a union complain one by one about one value: the one that got furthest is believed
+    furthest = [each for path, each in found if not any(path == other[: len(path)] != other for other, _ in found)]
+    return list({error.where: error for error in reversed(furthest)}.values())[::-1]
 
 
 def _record_at(record: type[Record], path: Sequence[str | int]) -> type[Record] | None:

@@ -24,6 +24,7 @@ from pydantic import Field
 
 from harness.base_document import base_document
 from harness.errors import ConfigError
+from harness.expression_advice import near
 from harness.judgement import Outcome
 from harness.policy_document import Stage
 from harness.records import Record
@@ -75,10 +76,10 @@ def document_of(case: Case, suite: Suite, stages: list[Stage]) -> tuple[Stage, d
     name = case.base or stages[0]
     while name not in ("screen", "decide"):
         if name not in suite.bases:
-            raise ConfigError(f"no base is called {name!r}")
+            raise ConfigError(f"no base is called {name!r}", remedy="screen, decide, or one of the suite's own bases")
         base = suite.bases[name]
         if base in chain or len(chain) > len(suite.bases):
-            raise ConfigError(f"the base {name!r} rests on itself")
+            raise ConfigError(f"the base {name!r} rests on itself", remedy="let it begin with screen or decide")
         chain.append(base)
         name = base.base
     stage: Stage = "screen" if name == "screen" else "decide"
@@ -117,7 +118,7 @@ def _change(document: dict[str, Any], path: str, value: Any, *, remove: bool) ->
         else:
             place[last] = copy.deepcopy(value)
     else:
-        raise ConfigError(f"{path} leads nowhere in the document")
+        raise _nowhere(path, path.rpartition(".")[0])
 
 
 def _step(place: Any, part: str, path: str) -> Any:
@@ -125,4 +126,16 @@ def _step(place: Any, part: str, path: str) -> Any:
         return place[part]
     if isinstance(place, list) and part.isascii() and part.isdigit() and len(part) < 9 and int(part) < len(place):
         return place[int(part)]
-    raise ConfigError(f"{path} leads nowhere in the document")
+    raise _nowhere(path, part, place)
+
+
+def _nowhere(path: str, part: str, place: Any = None) -> ConfigError:
+    known = list(place) if isinstance(place, dict) else []
+    meant = near(part, known)
+    if meant:
+        remedy = f"did you mean {meant} for {part}?"
+    elif isinstance(place, list):
+        remedy = f"the list has {len(place)} items, counted from 0; the next one appends"
+    else:
+        remedy = f"there is {', '.join(known) or 'nothing below'}"
+    return ConfigError(f"{path} leads nowhere in the document", remedy=remedy)

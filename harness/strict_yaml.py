@@ -37,11 +37,15 @@ _NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 
 
 class Place(NamedTuple):
-    """Where a value's first character stands, counted from 1; the text of a `block` (`|`, `>`) starts a line below."""
+    """Where a value's first character stands, counted from 1.
+
+    The text of a `block` (`|`, `>`) starts a line below, each line of it after `indent` blanks.
+    """
 
     line: int
     column: int
     block: bool = False
+    indent: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def load_all(text: str, name: str) -> list[Located]:
     if len(text) > MAX_CHARACTERS:
         raise ConfigError(f"longer than {MAX_CHARACTERS} characters", where=f"{name}:1:1", remedy="divide the file")
     try:
-        documents = list(_build(yaml.parse(text, Loader=yaml.SafeLoader), name))
+        documents = list(_build(yaml.parse(text, Loader=yaml.SafeLoader), name, text.splitlines()))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
@@ -131,11 +135,11 @@ def load_all(text: str, name: str) -> list[Located]:
         # PyYAML passes an escape such as "\UFFFFFFFF" to chr(), which raises ValueError or OverflowError
         raise ConfigError(f"not YAML: {error}", where=f"{name}:1:1", remedy="look at its escapes") from error
     if not documents:
-        raise ConfigError("the file is empty", where=f"{name}:1:1")
+        raise ConfigError("the file is empty", where=f"{name}:1:1", remedy="write at least one key and its value")
     return documents
 
 
-def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
+def _build(events: Iterator[Any], name: str, lines: list[str]) -> Iterator[Located]:
     """Build the values from parser events without recursion, so that depth costs no stack."""
     import yaml
 
@@ -164,7 +168,10 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
     for event in events:
         style = getattr(event, "style", None)
         column = event.start_mark.column + (2 if style in ("'", '"') else 1)
-        place = Place(event.start_mark.line + 1, column, style in ("|", ">"))
+        block = style in ("|", ">")
+        place = Place(
+            event.start_mark.line + 1, column, block, _indent(lines, event.start_mark.line + 1) if block else 0
+        )
         where = f"{name}:{place.line}:{event.start_mark.column + 1}"
         if isinstance(event, yaml.DocumentEndEvent):
             yield Located(name, roots.pop(), entries, values)
@@ -206,14 +213,19 @@ def _build(events: Iterator[Any], name: str) -> Iterator[Located]:
         stack.append(_Open(path, container))
 
 
+def _indent(lines: list[str], first: int) -> int:
+    """Return how far the block is indented whose text begins on a line (from 0)."""
+    return next((len(line) - len(line.lstrip(" ")) for line in lines[first:] if line.strip()), 0)
+
+
 def _advice(message: str) -> str | None:
     """Return what to do about the commonest mistakes that the YAML parser words badly."""
     if "'\\t'" in message:
         return "indent with spaces, never with tabs"
     if "mapping values are not allowed" in message:
         return "put text that holds a colon in quotes"
-    if "unexpected end of stream" in message or "<stream end>" in message:
-        return "close the bracket or the quote"
+    if "unexpected end of stream" in message or "<stream end>" in message or "expected ',' or" in message:
+        return "close the bracket or the quote, and divide items by commas"
     return None
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from harness.canonical import digest_json
 from harness.expression import Expression
-from harness.policy_compiler import CompiledPolicy, place_within
+from harness.policy_compiler import CompiledPolicy, where_of
 from harness.policy_document import MAX_INTEGER, MAX_ITEMS, MAX_TEXT, SHAPES, ListOf, MapOf, Message, Scalar, Shape
 
 BOOL, INT, DOUBLE, STRING = Scalar("bool"), Scalar("int"), Scalar("double"), Scalar("string")
@@ -127,7 +127,7 @@ def rule_terms(compiled: CompiledPolicy) -> list[RuleTerm]:
 
     def decode(expression: Expression, path: tuple[str | int, ...]) -> Term:
         def where(line: int, column: int) -> str:
-            return place_within(policy.located, path, line, column)
+            return where_of(policy.located, path, line, column)
 
         parts = {**SHAPES[policy.stage].fields}
         return _Decoder(expression.tree, parts, params, scope, where).decode(expression.tree.root, ())

@@ -195,6 +195,43 @@ def test_policies_are_checked_and_tested(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_policy_is_written_formatted_and_held_to_its_tests(tmp_path):
+    """`new` writes what `check`, `fmt --check` and `test --mutate` pass; a weaker suite ends with 3 and names the change."""
+    written = answer("policy", "new", "mine", "--dir", tmp_path)["written"]
+    policy, suite = (Path(path) for path in written[:2])
+    assert answer("policy", "check", policy)["warnings"] == []
+    assert answer("policy", "fmt", "--check", policy, suite) == {"ok": True, "unformatted": []}
+    told = answer("policy", "test", policy, "--mutate", "--coverage")
+    assert all(mutant["killed"] for mutant in told["suites"][0]["mutants"])
+    assert all(each["true"] and each["false"] for each in told["suites"][0]["coverage"])
+    suite.write_text(suite.read_text().replace("change.lines_changed: 100, ", ""))
+    done = lockgate("policy", "test", policy, "--mutate")
+    assert done.returncode == 3
+    assert f"LIVES {policy}:16:35: small: <= becomes <: change.lines_changed < params.max_lines" in done.stdout
+    suite.write_text(suite.read_text() + "\n\n\n")
+    assert answer("policy", "fmt", "--check", suite, code=3)["unformatted"] == [suite.as_posix()]
+    assert answer("policy", "fmt", suite)["written"] == [suite.as_posix()]
+
+
+def test_the_reference_is_checked_and_written(tmp_path):
+    """`policy schema` writes three files, and with --check exits 3 where one is not current."""
+    assert len(answer("policy", "schema", tmp_path)["written"]) == 3
+    assert answer("policy", "schema", tmp_path, "--check")["ok"] is True
+    (tmp_path / "SCHEMA.md").write_text("")
+    assert answer("policy", "schema", tmp_path, "--check", code=3)["stale"] == [str(tmp_path / "SCHEMA.md")]
+
+
+def test_a_decision_is_explained(finished):
+    """`policy explain` says of a run's proposal, and of a file, which parts of which rule were true, as words or JSON."""
+    told = answer("policy", "explain", finished, 1, "--stage", "screen")["explanations"]
+    assert told[0]["policies"][0]["rules"][0]["tree"]["text"] == "code.parses"
+    done = lockgate("policy", "explain", "--policy", "policies/baseline.yaml", "--stage", "decide")
+    assert done.returncode == 0
+    assert "✓ gates-pass: 0 of 2 gates have not passed" in done.stdout
+    complaint(lockgate("policy", "explain"))
+    complaint(lockgate("policy", "explain", finished, 1, "--stage", "later"))
+
+
 def test_keys_are_made_before_the_run(tmp_path):
     """`keys init` makes keys that only their owner may read, and a second time is refused."""
     told = answer("keys", "init", tmp_path / "run", "--name", "mine", "--unencrypted")

@@ -7,11 +7,13 @@ import time
 
 import pytest
 
-from harness.entries import Promoted, RolledBack
+from harness.entries import Promoted, ProposedEntry, RolledBack
 from harness.history import History, instant
 from harness.policy_document import NEVER, SHAPES
+from harness.records import Decision, Why
 from harness.rules import past
 from harness.shapes import Room
+from harness.state import ProposalState
 
 SHA = "sha256:" + "0" * 64
 
@@ -89,6 +91,41 @@ def test_times_are_the_same_instant_everywhere(monkeypatch: pytest.MonkeyPatch) 
         time.tzset()
     assert values == {(1767225600.0, 1767225600.0)}
     assert instant("") == 0.0
+
+
+def proposal(number: int, generation: int, verdict: str | None) -> ProposalState:
+    """Return a proposal that was decided so, or not yet."""
+    entry = ProposedEntry(
+        number=number, generation=generation, index=0, proposer="p", scripted=False, label="", document=SHA
+    )
+    reasons = [Why(code="policy", text="t")]
+    decision = (
+        Decision.parse({"verdict": verdict, "reasons": [why.json_value() for why in reasons]}) if verdict else None
+    )
+    return ProposalState(entry, decision=decision)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "row"),
+    [
+        ([], 0),
+        (["reject"], 1),
+        (["promote"], 0),
+        (["reject", "promote", "reject", "reject"], 2),
+        (["reject", "reject", "promote"], 0),
+        (["promote", "reject", "hold", "reject", None], 2),
+    ],
+)
+def test_rejections_in_a_row_end_at_a_promotion(verdicts: list[str | None], row: int) -> None:
+    """They are counted back from the last proposal; what waits for people or is not decided neither counts nor ends."""
+    proposals = {n: proposal(n, 1, verdict) for n, verdict in enumerate(verdicts, 1)}
+    assert past(History(), "", proposals, 2)["history"]["rejected_in_a_row"] == row
+
+
+def test_rejections_of_the_same_generation_do_not_count() -> None:
+    """Proposals of one generation are worked on side by side: what one reads may not depend on which came first."""
+    proposals = {1: proposal(1, 1, "reject"), 2: proposal(2, 2, "reject"), 3: proposal(3, 2, "promote")}
+    assert past(History(), "", proposals, 2)["history"]["rejected_in_a_row"] == 1
 
 
 def test_history_is_of_the_declared_shape() -> None:

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.canonical import canonical_bytes
 from harness.judge import Judge
 from harness.policy import PolicySet, load_policies, policy_set_of
 from harness.policy_file import PolicySource
@@ -212,6 +213,47 @@ def test_policies_that_are_not_what_their_digest_names_are_invalid(judge: Judge,
     judgement = judge.decide(forged, "screen", "code", base_document("screen"))
     assert judgement.outcome == "invalid"
     assert "digest" in judgement.reason
+
+
+def test_processes_agree_to_the_byte_about_maps() -> None:
+    """What is recorded of rules that walk maps, errors and audit values too, is the same from every fresh process."""
+    text = """\
+apiVersion: lockgate/v1
+kind: ChangePolicy
+metadata: {name: maps, owner: safety}
+match: {stage: decide, kinds: all}
+variables:
+  - {name: failed, expr: "gates.filter(g, gates[g].verdict != 'pass')"}
+rules:
+  - id: none-failed
+    require: size(failed) == 0
+    otherwise: deny
+    messageExpr: string(size(failed)) + ' failed'
+    audit: {failed: failed, means: "gates.map(g, gates[g].mean)"}
+  - id: developed
+    require: size(gates) > 0 && gates.all(g, candidate.development[g] > 0.5)
+    otherwise: deny
+"""
+    policies = policy_set_of([PolicySource(name="maps.yaml", text=text)])
+    document = base_document("decide")
+    gate = document["gates"]["refusal"]
+    document["gates"] = {f"g{n}": {**gate, "verdict": "fail", "mean": n / 16} for n in range(16)}
+    told = set()
+    for _ in range(4):
+        with Judge() as judge:
+            judgement = judge.decide(policies, "decide", "code", document)
+            told.add(canonical_bytes(judgement.json_value()))
+    assert judgement.outcome == "invalid"
+    assert judgement.verdicts[0].audit["failed"] == sorted(document["gates"])
+    assert len(told) == 1
+
+
+def test_many_sets_in_turn_are_each_judged(judge: Judge, baseline: PolicySet) -> None:
+    """A process that keeps a few sets is told a forgotten one again, so that no order of asking makes it invalid."""
+    text = baseline.sources[0].text
+    sets = [policy_set_of([PolicySource(name="b.yaml", text=f"{text}# {n}\n")]) for n in range(6)]
+    for policies in [*sets, *reversed(sets), sets[0], sets[5]]:
+        assert judge.decide(policies, "screen", "code", base_document("screen")).outcome == "pass"
 
 
 def test_no_applicable_rule_is_invalid(judge: Judge, baseline: PolicySet) -> None:

@@ -98,13 +98,13 @@ def test_mistakes_are_told_with_file_line_and_column(old: str, new: str, where: 
 
 
 def test_a_block_expression_has_the_line_of_its_mistake() -> None:
-    """In a block scalar the line of a mistake is counted within the block."""
+    """In a block scalar the line of a mistake is counted within the block, and its column within the line."""
     text = POLICY.replace(
         "require: size(humans) > 0", "require: |\n      code.parses\n      && code.pars\n     ".rstrip()
     )
     with pytest.raises(PolicyError, match="pars") as caught:
         policy_set_of([source(text)])
-    assert (caught.value.where or "").startswith("core.yaml:17:")
+    assert caught.value.where == "core.yaml:17:14"
 
 
 def test_the_digest_covers_text_and_overrides_only() -> None:
@@ -171,6 +171,14 @@ def test_an_entry_that_names_nothing_is_an_error(entry: str, tmp_path: Path) -> 
     """A name or glob without a file is refused: a guard that is not there guards nothing."""
     with pytest.raises(PolicyError):
         resolve(entry, tmp_path)
+
+
+def test_a_misspelt_pack_is_told_with_the_one_meant(tmp_path: Path) -> None:
+    """A name near a pack's is answered with that pack, and any other with all of them."""
+    for name, remedy in (("baselin", "did you mean baseline?"), ("zebra", "baseline, capability-thresholds, code")):
+        with pytest.raises(PolicyError) as caught:
+            resolve(name, tmp_path)
+        assert remedy in str(caught.value)
 
 
 def test_the_same_file_twice_is_an_error(tmp_path: Path) -> None:

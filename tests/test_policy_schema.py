@@ -54,6 +54,17 @@ def test_every_function_of_the_reference_compiles_and_no_other() -> None:
             environment.compile(f"{name}('a')", boolean=False)
 
 
+def test_the_guide_lists_every_pack() -> None:
+    """Each pack has its line in the guide's table and a suite beside it, and nothing else is listed."""
+    packs = {path.stem for path in (ROOT / "policies").glob("*.yaml") if not path.name.endswith(".test.yaml")}
+    listed = re.findall(
+        r"^\| \[([a-z-]+)\]\(([a-z-]+)\.yaml\)", (ROOT / "policies" / "README.md").read_text(), re.MULTILINE
+    )
+    assert {name for name, _ in listed} == packs
+    assert all(name == target for name, target in listed)
+    assert all((ROOT / "policies" / f"{name}.test.yaml").exists() for name in packs)
+
+
 @pytest.mark.parametrize("path", POLICIES, ids=lambda path: path.name)
 def test_every_policy_names_its_schema(path: Path) -> None:
     """The first line of each policy and suite leads an editor to the schema of its kind."""

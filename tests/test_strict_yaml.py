@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ConfigError
-from harness.strict_yaml import MAX_DEPTH, load, load_all
+from harness.strict_yaml import MAX_DEPTH, Place, load, load_all
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=12)
 JSON = st.recursive(
@@ -100,15 +100,15 @@ def test_every_path_knows_its_line() -> None:
     assert located.line(("top", "list", 1, "k")) == 4
     assert located.line(("top", "text", "gone")) == 5
     assert located.where(("top", "list", 0)) == "f:3"
-    assert located.place(("top", "list", 1, "k")) == (4, 11, False)
-    assert located.place(("top", "text")).block
+    assert located.place(("top", "list", 1, "k")) == Place(4, 11)
+    assert located.place(("top", "text")) == Place(5, 9, block=True, indent=4)
 
 
 def test_documents_of_one_file_keep_their_lines_apart() -> None:
     """Documents divided by --- are loaded in order, and each knows the lines of its own entries."""
     first, second = load_all("a: 1\n---\na: 2\nb: 'x'\n", "f")
     assert (first.value, second.value) == ({"a": 1}, {"a": 2, "b": "x"})
-    assert (first.line(("a",)), second.line(("a",)), second.place(("b",))) == (1, 3, (4, 5, False))
+    assert (first.line(("a",)), second.line(("a",)), second.place(("b",))) == (1, 3, Place(4, 5))
 
 
 @given(JSON)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.common import REJECTED, Json, print_json, write_text
+from harness.commands.common import REJECTED, Json, existing, print_json, write_text
 
 if TYPE_CHECKING:
     from harness.policy import PolicySet
@@ -41,25 +41,85 @@ def policy_check(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACK�
 
 
 @app.command("test")
-def policy_test(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACK…")], json_: Json = False) -> None:
-    """Run the suites beside the policies; a rule without a passing and a failing case fails."""
+def policy_test(
+    paths: Annotated[list[str], typer.Argument(metavar="FILE|PACK…")],
+    *,
+    coverage: Annotated[bool, typer.Option("--coverage", help="Which conditions the cases have seen.")] = False,
+    mutate: Annotated[bool, typer.Option("--mutate", help="Which small changes no case would notice.")] = False,
+    json_: Json = False,
+) -> None:
+    """Run the suites beside the policies; a rule without a passing and a failing case fails, and so does a mutant."""
     from harness.policy_test import test
 
-    report = test(_policy_files(paths))
+    report = test(_policy_files(paths), coverage=coverage, mutate=mutate)
     if json_:
         print_json(report.json_value())
     else:
         for suite in report.suites:
             for problem in suite.problems:
-                print(f"{problem.where}: {problem.message}")
+                print(f"{problem.where}: {problem.message}" + (f" ({problem.remedy})" if problem.remedy else ""))
             for case in suite.cases:
                 print(
                     f"{'ok  ' if case.ok else 'FAIL'} {case.where}: {case.name}"
                     + (f": {case.message}" if case.message else "")
                 )
+            for seen in suite.coverage:
+                never = [word for word, count in (("true", seen.true), ("false", seen.false)) if not count]
+                print(
+                    f"{'gap ' if never else 'seen'} {seen.where}: {seen.rule}: {seen.text}: {seen.true} true, "
+                    f"{seen.false} false" + (f", never {' nor '.join(never)}" if never else "")
+                )
+            for mutant in suite.mutants:
+                if not mutant.killed:
+                    print(f"LIVES {mutant.where}: {mutant.rule}: {mutant.what}: {mutant.mutant}")
             print(f"{suite.file}: {sum(case.ok for case in suite.cases)} of {len(suite.cases)} cases ok")
+            if mutate and not suite.mutants:
+                print(f"{suite.file}: no mutants: first the suite must pass")
+            if suite.mutants:
+                print(f"{suite.file}: {sum(m.killed for m in suite.mutants)} of {len(suite.mutants)} mutants killed")
     if not report.ok:
         raise typer.Exit(REJECTED)
+
+
+@app.command("explain")
+def policy_explain(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of a run.")] = None,
+    proposal: Annotated[int | None, typer.Argument(metavar="PROPOSAL", help="A proposal's number.")] = None,
+    *,
+    policy: Annotated[Path | None, typer.Option("--policy", help="A policy file, instead of a run.")] = None,
+    document: Annotated[Path | None, typer.Option("--document", help="A document as JSON; else a sound one.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="screen or decide; both when left out.")] = None,
+    json_: Json = False,
+) -> None:
+    """Say why each rule was true or false: every part of it with its value, by the engine that judged it."""
+    import sys
+
+    from rich.console import Console
+
+    from harness.errors import ConfigError
+    from harness.policy_document import STAGES
+    from harness.policy_explain import drawn, explain_files, explain_proposal, lines_of
+
+    chosen = next((each for each in STAGES if each == stage), None)
+    if stage is not None and chosen is None:
+        raise ConfigError(f"no stage is called {stage!r}", where="--stage", remedy="screen or decide")
+    if policy is not None and run is None:
+        explained = explain_files(policy, document, chosen)
+    elif run is not None and proposal is not None and policy is None and document is None:
+        explained = explain_proposal(existing(run), proposal, chosen)
+    else:
+        raise ConfigError(
+            "nothing to explain", where="policy explain", remedy="name RUN PROPOSAL, or --policy FILE --document FILE"
+        )
+    if json_:
+        print_json({"explanations": [each.json_value() for each in explained]})
+        return
+    for each in explained:
+        if sys.stdout.isatty():
+            Console().print(drawn(each))
+        else:
+            for line in lines_of(each):
+                print(line)
 
 
 @app.command("new")

@@ -1,5 +1,7 @@
 """How long a decision takes: plain Python as the floor, the rules in this process, and through the judge.
 
+And how long the suite of the baseline takes, and the mutants of its rules over all its cases.
+
 Run as `python tests/benchmarks/policy.py`; prints one JSON line.
 """
 
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness import policy_test
 from harness.judge import Judge
 from harness.judgement import judge_document
 from harness.policy import load_policies
@@ -71,6 +74,18 @@ def main() -> None:
             "through_judge_us": median(lambda: judge.decide(policies, "screen", "code", document)),
             "load_and_compile_ms": round(load_ms, 1),
             "first_decision_ms": round(first_ms, 1),
+        }
+        started = time.perf_counter()
+        (suite,) = policy_test.test([BASELINE], judge).suites
+        suite_s = time.perf_counter() - started
+        started = time.perf_counter()
+        (suite,) = policy_test.test([BASELINE], judge, mutate=True).suites
+        mutants_s = time.perf_counter() - started - suite_s
+        figures |= {
+            "cases": len(suite.cases),
+            "suite_ms": round(suite_s * 1e3),
+            "mutants": len(suite.mutants),
+            "mutants_ms": round(mutants_s * 1e3),
         }
     figures["judge_over_plain"] = round(figures["through_judge_us"] / figures["plain_us"], 1)
     print(json.dumps(figures))
