@@ -196,9 +196,7 @@ class Prover:
         except (_SpentError, RecursionError):
             return False
 
-    def _prove(
-        self, known: list[Formula], elements: dict[Term, list[Term]], goal: Formula, splits: int
-    ) -> bool:
+    def _prove(self, known: list[Formula], elements: dict[Term, list[Term]], goal: Formula, splits: int) -> bool:
         self._fuel -= 1
         if self._fuel < 0:
             raise _SpentError
@@ -218,9 +216,7 @@ class Prover:
             for index, premise in enumerate(known):
                 if premise.kind == "or":
                     rest = known[:index] + known[index + 1 :]
-                    if all(
-                        self._prove([*rest, *_flat([part])], elements, goal, splits - 1) for part in premise.parts
-                    ):
+                    if all(self._prove([*rest, *_flat([part])], elements, goal, splits - 1) for part in premise.parts):
                         return True
         return False
 
@@ -336,9 +332,7 @@ def _at(formula: Formula, element: Term) -> Formula:
 def _flat(formulas: Iterable[Formula]) -> list[Formula]:
     flat: list[Formula] = []
     for formula in formulas:
-        if formula.kind == "and":
-            flat += _flat(formula.parts)
-        elif formula.kind == "or" and len(formula.parts) == 1:
+        if formula.kind == "and" or (formula.kind == "or" and len(formula.parts) == 1):
             flat += _flat(formula.parts)
         else:
             flat.append(formula)

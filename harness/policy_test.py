@@ -36,6 +36,7 @@ from harness.policy_file import TEST_SUFFIX, PolicySource
 from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
 
+
 class Base(Record):
     """A document of a suite's own: another base, changed."""
 

@@ -66,7 +66,10 @@ class Solver:
     def solve(self, old: PolicySet, new: PolicySet, goals: Sequence[Goal]) -> list[Solved]:
         """Return an answer for each goal, in order."""
         if importlib.util.find_spec("z3") is None:
-            return [Solved(goal=i, why=f"structure does not decide it, and there is no solver: {REMEDY}") for i in range(len(goals))]
+            return [
+                Solved(goal=i, why=f"structure does not decide it, and there is no solver: {REMEDY}")
+                for i in range(len(goals))
+            ]
         question = Question(old=old.json_value(), new=new.json_value(), goals=list(goals), seconds=self._seconds)
         root = str(Path(__file__).resolve().parent.parent)
         process = subprocess.Popen(

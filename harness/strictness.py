@@ -89,25 +89,25 @@ class _Group:
 
 
 def compare_sets(
-    old: PolicySet, new: PolicySet, *, seconds: float = SECONDS, judge: Judge | None = None, solver: Solver | None = None
+    old: PolicySet,
+    new: PolicySet,
+    *,
+    seconds: float = SECONDS,
+    judge: Judge | None = None,
+    solver: Solver | None = None,
 ) -> Comparison:
     """Compare two sets; `seconds` bound the solver. Raises PolicyError where a set does not compile, nothing else."""
     if judge is None:
         with Judge() as own:
             return compare_sets(old, new, seconds=seconds, judge=own, solver=solver)
     groups = _groups(old, new)
-    lines: list[RuleComparison] = []
-    open_goals: list[tuple[_Group, RuleTerm]] = []
-    for group in groups:
-        for rule in group.old:
-            settled = _by_structure(group, rule)
-            if settled is None:
-                open_goals.append((group, rule))
-            else:
-                lines.append(_line(group, rule, "at-least-as-strict", settled))
-        if not group.old and group.new:
-            lines.append(_opened(group, old, new, judge))
-    lines += _by_solver(open_goals, old, new, solver or Solver(seconds=seconds), judge)
+    goals = [(group, rule, _by_structure(group, rule)) for group in groups for rule in group.old]
+    asked = [(group, rule) for group, rule, why in goals if why is None]
+    answered = iter(_by_solver(asked, old, new, solver or Solver(seconds=seconds), judge))
+    lines = [
+        next(answered) if why is None else _line(group, rule, "at-least-as-strict", why) for group, rule, why in goals
+    ]
+    lines += [_opened(group, old, new, judge) for group in groups if group.new and not group.old]
     known = {(group.stage, rule.name) for group in groups for rule in group.old}
     added = dict.fromkeys(r.name for group in groups for r in group.new if (group.stage, r.name) not in known)
     notes = [
@@ -168,7 +168,7 @@ def _by_structure(group: _Group, rule: RuleTerm) -> str | None:
     for other in group.new:
         # the same term in another way of writing may take other iterations
         same = other.source == rule.source or (other.term == rule.term and not may_run_out(rule))
-        if same and (other.otherwise == rule.otherwise or other.otherwise == "deny"):
+        if same and other.otherwise in (rule.otherwise, "deny"):
             stricter = " and denies now" if other.otherwise != rule.otherwise else ""
             return ("the same" if other.name == rule.name else f"the same as {other.name}") + stricter
     if may_run_out(rule):

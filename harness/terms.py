@@ -27,7 +27,9 @@ _PRIMITIVES = {1: BOOL, 2: INT, 4: DOUBLE, 5: STRING}  # checked.proto, Type.Pri
 _INT64 = 2**63
 _FINITE = 1e300  # far enough from the largest double that no sum of a few becomes infinite
 
-Op = Literal["const", "list", "map", "doc", "bound", "element", "field", "get", "at", "has", "call", "loop", "strict", "?"]
+Op = Literal[
+    "const", "list", "map", "doc", "bound", "element", "field", "get", "at", "has", "call", "loop", "strict", "?"
+]
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class _Decoder:
             return self._call(node, env, place)
         if kind == "list":
             items = tuple(self.decode(item, env) for item in node.list.elements)
-            shape = items[0].shape if items else None
+            shape = _common([item.shape for item in items])
             return Term("list", items, None, ListOf(shape) if shape else None, place)
         if kind == "loop":
             return self._loop(node, env, place)
@@ -236,7 +238,7 @@ class _Decoder:
             return Term("has", (args[1], args[0]), None, BOOL, place)
         shape: Shape | None = _PRIMITIVES.get(self._tree.primitive(node))
         if shape is None and call.function == "_?_:_":
-            shape = args[1].shape
+            shape = args[1].shape if args[1].shape == args[2].shape else None
         return Term("call", args, call.function, shape, place)
 
     def _loop(self, node: Any, env: tuple[tuple[str, Shape | None], ...], place: str) -> Term:
@@ -275,6 +277,14 @@ class _Decoder:
         if call.function == "_+_" and _names(call.args[0], accumulator) and len(call.args[1].list.elements) == 1:
             return call.args[1].list.elements[0]
         return None
+
+
+def _common(shapes: list[Shape | None]) -> Shape | None:
+    """Return a shape that fits all: of scalars without the ranges, as these are only some of the items'."""
+    first = shapes[0] if shapes else None
+    if isinstance(first, Scalar):
+        return Scalar(first.kind)
+    return first if all(shape == first for shape in shapes) else None
 
 
 def _names(node: Any, name: str) -> bool:
@@ -398,21 +408,18 @@ def _interval(term: Term) -> tuple[float, float] | None:
         if shape.kind == "int":
             low = -MAX_INTEGER if shape.low is None else math.ceil(shape.low)
             return low, MAX_INTEGER if shape.high is None else math.floor(shape.high)
-        return (None if shape.low is None or shape.high is None else (float(shape.low), float(shape.high)))
+        return None if shape.low is None or shape.high is None else (float(shape.low), float(shape.high))
     if term.op != "call":
         return None
     if term.value == "size":
         return 0, _longest(term.args[0])
-    if term.value == "_?_:_":
-        parts = [interval(arg) for arg in term.args[1:]]
-    else:
-        parts = [interval(arg) for arg in term.args]
+    parts = [interval(arg) for arg in term.args[1 if term.value == "_?_:_" else 0 :]]
     known = [part for part in parts if part is not None]
     if len(known) != len(parts):
         return None
     if term.value == "_?_:_":
         return min(known[0][0], known[1][0]), max(known[0][1], known[1][1])
-    if term.value == "double" and term.args[0].shape == INT or term.value == "double":
+    if term.value == "double":
         return float(known[0][0]), float(known[0][1])
     if term.value == "-_":
         return -known[0][1], -known[0][0]
