@@ -226,7 +226,16 @@ class Prover:
         if goal.kind == "some":
             tried = elements.get(_range(goal), [])
             return any(self._prove(known, elements, _at(goal, element), splits) for element in tried)
-        return any(self._entails(premise, goal) for premise in known if premise.kind == "is")
+        return self._always(goal) or any(self._entails(premise, goal) for premise in known if premise.kind == "is")
+
+    def _always(self, goal: Formula) -> bool:
+        """Return whether a comparison holds in every document, by the bounds of its sides."""
+        term = goal.term
+        if term is None or not goal.value or term.value not in ("_<_", "_<=_") or not cannot_fail(term):
+            return False
+        if interval(term.args[0]) is None or interval(term.args[1]) is None:
+            return False
+        return _below(*term.args) or (term.value == "_<=_" and self._at_most(*term.args))
 
     def _named(
         self, known: list[Formula], elements: dict[Term, list[Term]]

@@ -342,3 +342,53 @@ class SameProcess:
 
         question = Question(old=old.json_value(), new=new.json_value(), goals=goals, seconds=self._seconds)
         return list(answers(question))
+
+
+# --- edits of texts -------------------------------------------------------------------------------------------
+
+
+_SWAPS = [
+    (r"(max_\w+: )(\d+)\b(?!\.)", lambda rng, m: f"{m[1]}{max(0, int(m[2]) + rng.choice([-5, -1, 1, 7]))}"),
+    (r"(max_growth: )([\d.]+)", lambda rng, m: f"{m[1]}{float(m[2]) * rng.choice([0.5, 0.99, 1.01])!r}"),
+    (r" (<=|==|>|<) ", lambda rng, _m: f" {rng.choice(['<=', '==', '>=', '>', '<'])} "),
+    (r"otherwise: (deny|hold)", lambda rng, _m: f"otherwise: {rng.choice(['deny', 'hold'])}"),
+    (r"kinds: all", lambda rng, _m: f"kinds: {rng.choice(['all', '[code]', '[code, architecture]'])}"),
+    (r"\b(torch\.\w+), ", lambda _rng, _m: ""),
+    (r"\[__future__, ", lambda rng, _m: f"[__future__, {rng.choice(['os', 'sys', 'abc'])}, "),
+    (r"'pass'", lambda rng, _m: rng.choice(["'pass'", "'fail'"])),
+    (
+        r"require: (code\.parses|change\.lines_changed <= params\.max_lines)",
+        lambda rng, m: f"require: {m[1]} {rng.choice(['&&', '||'])} code.max_complexity < 9",
+    ),
+]
+
+
+def edited_text(text: str, seed: int) -> str:
+    """Return a policy file with one to three places changed, which loads."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    while True:
+        made = text
+        for _ in range(rng.randint(1, 3)):
+            pattern, change = rng.choice(_SWAPS)
+            places = list(re.finditer(pattern, made))
+            if places:
+                place = rng.choice(places)
+                made = made[: place.start()] + change(rng, place) + made[place.end() :]
+        try:
+            set_of(made)
+        except PolicyError:
+            continue
+        return made
+
+
+def grown_sets(rng: random.Random) -> tuple[PolicySet, PolicySet]:
+    """Return a set, and the same with rules added and in another order."""
+    maker = Maker(rng)
+    while True:
+        rules = [(maker.boolean(rng.choice([0, 1, 2])), rng.choice(["deny", "hold"])) for _ in range(rng.randint(1, 3))]
+        more = rules + [(maker.boolean(1), rng.choice(["deny", "hold"])) for _ in range(rng.randint(0, 2))]
+        rng.shuffle(more)
+        try:
+            return set_of(policy_text(rules)), set_of(policy_text(more))
+        except PolicyError:
+            continue
