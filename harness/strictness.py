@@ -16,6 +16,7 @@ iterations of one evaluation is covered: a rule of OLD that may meet it is only 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -203,7 +204,10 @@ def _by_solver(
     if not goals:
         return []
     asked = [Goal(stage=group.stage, kinds=list(group.kinds), rule=rule.name) for group, rule in goals]
-    answers = solver.solve(old, new, asked)
+    with ThreadPoolExecutor(1) as pool:
+        # the judge's process takes as long to start as the solver's
+        pool.submit(replay, goals[0][0].stage, base_document(goals[0][0].stage), old, new, judge)
+        answers = solver.solve(old, new, asked)
     return [
         _answered(group, rule, answer, old, new, judge) for (group, rule), answer in zip(goals, answers, strict=True)
     ]

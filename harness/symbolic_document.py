@@ -39,7 +39,7 @@ MAX_INSTANCES = 12_000
 _MAX_PAIRS = 30
 _UNIT = Fraction(1, 2**53)
 _TINY = Fraction(1, 2**1000)  # more than half of the smallest subnormal
-_LARGEST = Fraction(2**1024 - 2**970)
+_LARGEST = Fraction(2**1024 - 2**971)
 
 Path = tuple[Any, ...]
 
@@ -154,6 +154,8 @@ class World:
         self.text_length: Any = z3.Function("length", z3.IntSort(), z3.IntSort())
         self.measured = False
         """Whether the length of any string was asked for."""
+        self.rounds = False
+        """Whether any operation on doubles needs rounding."""
         self.cut_short = False
         """Whether there was more to be told to views than is told; a proof is sound all the same."""
         self._stage = stage
@@ -225,6 +227,7 @@ class World:
 
     def rounded(self, exact: Any, *, infinite: bool) -> Any:
         """Return what a real becomes as a double; `infinite` where it may be too large for one."""
+        self.rounds = True
         if self.exact:
             return exact
         rounded = self.new("rounded", z3.RealSort())
