@@ -29,9 +29,9 @@ from harness.policy_compiler import compile_policy
 from harness.policy_document import KINDS, STAGES, Stage
 from harness.records import Digest, Kind, Record
 from harness.solver import Goal, Solved, Solver
-from harness.terms import RuleTerm, cannot_fail, iterations, rule_terms
+from harness.term_facts import MAX_ITERATIONS, cannot_fail, iterations
+from harness.terms import RuleTerm, rule_terms
 
-MAX_ITERATIONS = 10_000  # of one evaluation; the engine's
 SECONDS = 30.0
 
 Verdict = Literal["at-least-as-strict", "weaker", "unknown"]
@@ -192,7 +192,8 @@ def _by_structure(group: _Group, rule: RuleTerm) -> str | None:
 
 def may_run_out(rule: RuleTerm) -> bool:
     """Return whether an evaluation of the rule may meet the engine's limit on iterations, and so end in an error."""
-    return iterations(rule.term) > MAX_ITERATIONS
+    parts = rule.term.args if rule.term.op == "strict" else (rule.term,)
+    return any(iterations(part) > MAX_ITERATIONS for part in parts)  # each variable is an evaluation of its own
 
 
 # --- by a solver, and by the engine -----------------------------------------------------------------------

@@ -31,7 +31,8 @@ from harness.policy_document import (
     Shape,
     Stage,
 )
-from harness.terms import STRING, Term, interval
+from harness.term_facts import interval
+from harness.terms import STRING, Term
 
 UNKNOWN = "?"
 """The root of what is no part of the document, so that its bounds do not hold."""

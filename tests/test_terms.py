@@ -11,7 +11,8 @@ from harness.expression import Failed
 from harness.policy import policy_set_of
 from harness.policy_compiler import CompiledPolicy, compile_policy
 from harness.policy_file import PolicySource
-from harness.terms import RuleTerm, cannot_fail, interval, iterations, rule_terms
+from harness.term_facts import cannot_fail, interval, iterations
+from harness.terms import RuleTerm, rule_terms
 
 
 def compiled(rule: str, more: str = "") -> CompiledPolicy:
@@ -65,7 +66,9 @@ def test_params_and_variables_are_expanded() -> None:
     """A variable and a param are what they stand for, in loops, too, where names may be taken twice."""
     more = "params: {most: 3}\nvariables: [{name: big, expr: 'change.files.filter(f, f.lines_added > params.most)'}]\n"
     inline = "change.knobs.exists(f, size(change.files.filter(f, f.lines_added > 3)) > 2 && f.name == 'a')"
-    assert term("change.knobs.exists(f, size(big) > 2 && f.name == 'a')", more).term == term(inline).term
+    *needed, body = term("change.knobs.exists(f, size(big) > 2 && f.name == 'a')", more).term.args
+    assert body == term(inline).term
+    assert [need.value for need in needed] == ["filter"]
 
 
 def test_the_order_of_a_maps_keys_is_nothing_to_rely_on() -> None:
