@@ -2,8 +2,8 @@
 
 Strict means: no document has a better outcome with NEW than with OLD, where deny (and invalid) > hold > pass. A rule of
 OLD is settled by structure where the same rule or a tighter one stands in NEW; else z3 is asked, in a process of its
-own, for a document that OLD stops and NEW lets through; and every such document is judged by the real engine, with both
-sets, before it is believed.
+own, for a document that OLD stops and NEW lets through. Where it has no answer, some documents are tried. Every one is
+judged by the real engine, with both sets, before it is believed.
 
 Rules: `at-least-as-strict` is said only with a proof for every rule of OLD; an evaluation that ends in an error
 denies, and no proof may overlook it. Whatever stops a proof is named, with its place, and the answer is `unknown`:
@@ -15,6 +15,7 @@ iterations of one evaluation is covered: a rule of OLD that may meet it is only 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,12 +28,14 @@ from harness.judgement import RANK, Judgement, Outcome
 from harness.policy import PolicySet
 from harness.policy_compiler import compile_policy
 from harness.policy_document import KINDS, STAGES, Stage
+from harness.probing import probes
 from harness.records import Digest, Kind, Record
 from harness.solver import Goal, Solved, Solver
 from harness.term_facts import MAX_ITERATIONS, cannot_fail, iterations
 from harness.terms import RuleTerm, rule_terms
 
 SECONDS = 30.0
+MAX_PROBES = 200  # documents that are tried for a rule without an answer
 
 Verdict = Literal["at-least-as-strict", "weaker", "unknown"]
 
@@ -209,16 +212,23 @@ def _by_solver(
         # the judge's process takes as long to start as the solver's
         pool.submit(replay, goals[0][0].stage, base_document(goals[0][0].stage), old, new, judge)
         answers = solver.solve(old, new, asked)
+    undecided = sum(not answer.proved and answer.document is None for answer in answers)
+    tries = min(MAX_PROBES, 10 * MAX_PROBES // max(undecided, 1))
     return [
-        _answered(group, rule, answer, old, new, judge) for (group, rule), answer in zip(goals, answers, strict=True)
+        _answered(group, rule, answer, old, new, judge, tries)
+        for (group, rule), answer in zip(goals, answers, strict=True)
     ]
 
 
 def _answered(
-    group: _Group, rule: RuleTerm, answer: Solved, old: PolicySet, new: PolicySet, judge: Judge
+    group: _Group, rule: RuleTerm, answer: Solved, old: PolicySet, new: PolicySet, judge: Judge, tries: int
 ) -> RuleComparison:
-    if answer.document is not None:
-        witness = replay(group.stage, answer.document, old, new, judge)
+    documents = iter(() if answer.document is None else (answer.document,))
+    if not answer.proved:
+        same = [other for other in group.new if other.name == rule.name]
+        documents = itertools.chain(documents, probes(group.stage, group.kinds, [rule, *same], tries))
+    for document in documents:
+        witness = replay(group.stage, document, old, new, judge)
         if witness is not None:
             why = f"a document that OLD stops ({witness.before}) and NEW does not ({witness.after})"
             return _line(group, rule, "weaker", why, witness=witness)

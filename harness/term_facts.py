@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from harness.policy_document import MAX_INTEGER, MAX_ITEMS, MAX_TEXT, Scalar
-from harness.terms import Term
+from harness.terms import DOUBLE, Term
 
 MAX_ITERATIONS = 10_000  # of one evaluation; the engine's
 _INT64 = 2**63
@@ -99,6 +99,9 @@ def _interval(term: Term) -> tuple[float, float] | None:
     if term.value == "_*_":
         products = [a * b for a in known[0] for b in known[1]]
         return min(products), max(products)
+    if term.value == "_/_" and shape == DOUBLE and known[1][0] * known[1][1] > 0:
+        quotients = [a / b for a in known[0] for b in known[1]]
+        return min(quotients), max(quotients)
     return None
 
 

@@ -69,6 +69,8 @@ DOES_NOT = [
     ("size(code.calls) >= 0 && code.calls.all(c, c == 'a')", "code.calls.exists(c, c == 'a')"),
     ("size(change.files.filter(f, f.lines_added > 5)) <= 2", "size(change.files.filter(f, f.lines_added > 4)) <= 2"),
     ("candidate.parameters / 2 <= 4", "candidate.parameters <= 8"),
+    (f"({X} - 500) * 3 <= -1500", f"({X} - 500) * 2 <= -1500"),
+    (f"size([{X}, -5].filter(x, x >= 0)) <= 1", f"size([{X}, -5].filter(x, x >= -10)) <= 1"),
     # the range of the first item of a list says nothing of the others
     ("code.parses", f"[{X}, -5].exists_one(x, x >= 0) == [{X}, -5].exists_one(x, true)"),
 ]

@@ -211,6 +211,10 @@ TRAPS = [
     ("budgets.wall_seconds_left + 0.2 <= 0.4", "budgets.wall_seconds_left <= 0.1", EQUAL),
     ("budgets.wall_seconds_left * 3.0 <= 1.0", "budgets.wall_seconds_left * 3.0 <= 0.9", EQUAL),
     ("gates['a'].mean / 3.0 > 0.1", "gates['a'].mean > 0.31", EQUAL),
+    # of the reals, ten tenths are more than one, as 0.1 is a little more than a tenth; of doubles they are not
+    ("candidate.parameters <= 9", "double(candidate.parameters) * 0.1 <= 1.0", "weaker"),
+    ("candidate.parameters <= 10", "double(candidate.parameters) * 0.1 <= 1.0", EQUAL),
+    ("candidate.parameters <= 300", "double(candidate.parameters) / 3.0 <= 99.5", EQUAL),
     # no number: inf - inf is none, and no comparison of it is true, whatever the reals say
     ("budgets.wall_seconds_left * 1e308 - budgets.wall_seconds_left * 1e308 <= 5.0", "code.parses", None),
     ("budgets.wall_seconds_left * 1e308 <= 1.0", "budgets.wall_seconds_left * 1e308 <= 0.5", EQUAL),
