@@ -36,7 +36,7 @@ from harness.terms import STRING, Term
 
 UNKNOWN = "?"
 """The root of what is no part of the document, so that its bounds do not hold."""
-MAX_INSTANCES = 12_000
+MAX_INSTANCES = 6_000
 _MAX_PAIRS = 30
 _UNIT = Fraction(1, 2**53)
 _TINY = Fraction(1, 2**1000)  # more than half of the smallest subnormal

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from harness import solver as solver_room
 from harness.base_document import base_document
+from harness.judge import Judge
 from harness.judgement import RANK
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
-from harness.strictness import Comparison, compare_sets
+from harness.strictness import Comparison, compare_sets, replay
 
 BASELINE = (Path(__file__).parent.parent / "policies" / "baseline.yaml").read_text()
-DEEP = settings.default.max_examples >= 1000
 
 
 def sets(*texts: str) -> PolicySet:
@@ -192,6 +192,7 @@ def test_a_variable_that_fails_breaks_its_rules() -> None:
     assert compared(inline, by_variable).verdict == "at-least-as-strict"
 
 
+NO_NUMBER = "budgets.wall_seconds_left * 1e308 - budgets.wall_seconds_left * 1e308"
 EQUAL = "at-least-as-strict"
 TRAPS = [
     # fifteen lists that must have something in them prove nothing about a bound on another
@@ -216,7 +217,8 @@ TRAPS = [
     ("candidate.parameters <= 10", "double(candidate.parameters) * 0.1 <= 1.0", EQUAL),
     ("candidate.parameters <= 300", "double(candidate.parameters) / 3.0 <= 99.5", EQUAL),
     # no number: inf - inf is none, and no comparison of it is true, whatever the reals say
-    ("budgets.wall_seconds_left * 1e308 - budgets.wall_seconds_left * 1e308 <= 5.0", "code.parses", None),
+    (f"{NO_NUMBER} <= 5.0", "code.parses", "weaker"),
+    (f"({NO_NUMBER} <= 5.0) || ({NO_NUMBER} > 5.0)", "code.parses", "weaker"),
     ("budgets.wall_seconds_left * 1e308 <= 1.0", "budgets.wall_seconds_left * 1e308 <= 0.5", EQUAL),
     # one element of each kind is not one element of both
     (
@@ -253,6 +255,31 @@ TRAPS = [
     ("!(proposal.proposer in ['a'])", "!(proposal.proposer in ['a', 'c'])", EQUAL),
     ("proposal.proposer in ['a', 'c']", "proposal.proposer in ['a', 'b', 'c']", "weaker"),
     ("gates.b.verdict != 'fail'", "gates.b.verdict in ['pass', 'inconclusive']", EQUAL),
+    # every file smaller than another is true of no list but the empty one, which no number of views shows
+    (
+        "size(change.files) > 0 && change.files.all(f, change.files.exists(g, g.lines_added > f.lines_added))",
+        "change.files.exists(f, f.lines_added > 3)",
+        "weaker",
+    ),
+    (
+        "code.max_complexity < 5",
+        "size(change.files) > 0 && change.files.all(f, change.files.exists(g, g.lines_added > f.lines_added))",
+        None,
+    ),
+    (
+        "size(change.files) > 0 && change.files.all(f, change.knobs.exists(k, k.name == f.path && k.old == 'a'))",
+        "size(change.files) > 0 && change.files.all(f, f.path == 'x') && change.knobs.exists(k, k.name == 'x' && k.old == 'a')",
+        "unknown",  # there is a proof, but not about the limit on iterations
+    ),
+    (
+        "code.packages == ['a', 'b']",
+        "size(code.packages) == 2 && code.packages[0] == 'a' && code.packages[1] == 'b'",
+        None,
+    ),
+    ("size(['a', proposal.proposer].filter(x, x == 'b')) == 1", "proposal.proposer == 'b'", EQUAL),
+    ("'x' in change.files.map(f, f.path)", "change.files.exists(f, f.path == 'x')", EQUAL),
+    ("size(change.files.map(f, f.lines_added * 9)) <= 3", "size(change.files) <= 3", EQUAL),
+    ("size(change.files.map(f, f.lines_added * 9223372036854775807)) <= 3", "size(change.files) <= 3", "weaker"),
     # not followed: what leans on it is unknown, what does not is proved
     ("proposal.proposer + 'x' == 'ax'", "proposal.proposer == 'a'", "unknown"),
     ("candidate.parameters / 2 <= 50", "candidate.parameters / 2 <= 49", EQUAL),
@@ -337,19 +364,33 @@ def test_comparing_is_transitive_and_reflexive_on_tightened_bounds() -> None:
         assert compared(one, two).verdict == ("at-least-as-strict" if j >= i else "weaker")
 
 
+def test_no_document_is_believed_but_by_the_engine() -> None:
+    """A document is a witness only where the engine lets it further with NEW; a judge that is late shows nothing."""
+    old, new = sets(policy("change.lines_changed <= 4")), sets(policy("change.lines_changed <= 40"))
+    document = base_document("decide")
+    witness = replay("decide", document, old, new, rule_maker.Engine())
+    assert witness is not None
+    assert (witness.before, witness.after, witness.changed) == ("deny", "pass", {})
+    assert replay("decide", document, new, old, rule_maker.Engine()) is None
+    assert replay("decide", document, old, old, rule_maker.Engine()) is None
+    with Judge(seconds=0.0, start_seconds=0.0) as late:
+        assert late.decide(old, "decide", "code", document).outcome == "invalid"
+        assert replay("decide", document, old, new, late) is None
+
+
 def test_a_comparison_is_json_and_comes_back() -> None:
     """What is found is a record that goes through JSON unchanged, with its witness."""
     found = edited(("max_lines: 400", "max_lines: 401"))
     assert Comparison.parse(json.loads(json.dumps(found.json_value()))) == found
 
 
-@settings(max_examples=settings.default.max_examples)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(st.integers(0, 2**32))
 def test_proved_is_never_contradicted(seed: int) -> None:
     """Of random rules and edits of them: where strictness is proved, no document near their constants says otherwise."""
     old, new = rule_maker.random_sets(seed)
     found = compared(old, new)
-    document = refuted(old, new, 1000 if DEEP else 40, seed)
+    document = refuted(old, new, 40, seed)
     assert found.verdict != "at-least-as-strict" or document is None
 
 
@@ -359,7 +400,7 @@ def test_proved_edits_of_the_baseline_are_never_contradicted(seed: int) -> None:
     """The same of the baseline pack, with numbers, comparisons, names and outcomes of it changed at random."""
     old, new = sets(BASELINE), sets(rule_maker.edited_text(BASELINE, seed))
     found = compared(old, new)
-    document = refuted(old, new, 500 if DEEP else 40, seed)
+    document = refuted(old, new, 40, seed)
     assert found.verdict != "at-least-as-strict" or document is None
 
 
@@ -368,5 +409,5 @@ def test_more_rules_or_another_order_admit_nothing_more(seed: int) -> None:
     """In the engine: with a rule added, and in another order, no document has a better outcome."""
     rng = random.Random(seed)  # noqa: S311
     old, new = rule_maker.grown_sets(rng)
-    assert refuted(old, new, 100 if DEEP else 25, seed) is None
+    assert refuted(old, new, 25, seed) is None
     assert compared(old, new).verdict == "at-least-as-strict"
