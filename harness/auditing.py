@@ -70,9 +70,9 @@ def verify_run(
     """Verify everything that can be seen from the run's folder; AuditError or StateError at the first defect.
 
     The log is streamed: what is held of it is its order. `key` is the reviewer's own copy of a key of the log; without
-    it the verdict is `identity unproven`, for whoever replaced the log would have replaced the key in it, too; and so it
-    is without `approvers`, the reviewer's own list of who may answer holds (allowed_signers), where people have answered
-    any. With `log_only` neither blobs nor models are read, by a reader who has no access to them.
+    it the verdict is `identity unproven`, for whoever replaced the log would have replaced the key in it, too. So it is
+    without `approvers`, the reviewer's own list of who may answer holds (allowed_signers), where people have answered.
+    With `log_only` neither blobs nor models are read, by a reader who has no access to them.
 
     `save` is written where all of it held, and says where this ended; given as `since`, the entries up to there and
     their blobs are taken as verified and not read again, and everything else is (models are, all of them). So whoever

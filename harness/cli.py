@@ -1,8 +1,8 @@
 """The command line, thin: parse, call one room, print. `--json` owns stdout: one document, errors too.
 
 Exit codes: 0 done · 1 error · 2 usage · 3 rejected (a policy check or test failed, policies not
-proved as strict, gates that can hardly pass) · 4 awaiting approval · 5 audit verification failed · 6 consistent, but identity unproven ·
-7 valid, but the freshness that was asked for is unproven.
+proved as strict, gates that can hardly pass) · 4 awaiting approval · 5 audit verification failed ·
+6 consistent, but identity unproven · 7 valid, but the freshness that was asked for is unproven.
 """
 
 from __future__ import annotations

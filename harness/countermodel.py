@@ -3,9 +3,6 @@
 A goal is a rule of OLD. What would refute it is a document that does not satisfy the rule while the rules of NEW let it
 go further; if there is none, with every rounding considered, the goal is proved. Else documents are looked for among
 the reals, the plain ones first, and each is judged by the engine here, too, so that only what holds is handed on.
-
-Only rules of NEW that read what the goal reads, or what such a rule reads, are looked at first: fewer premises prove
-less, never more.
 """
 
 from __future__ import annotations
@@ -29,7 +26,8 @@ from harness.policy_document import SHAPES, ListOf, MapOf, Message, Scalar, Shap
 from harness.policy_file import PolicySource
 from harness.records import Kind
 from harness.solver import Goal, Question, Solved
-from harness.symbolic import Collection, Encoder, conj, disj, neg
+from harness.symbolic import Encoder
+from harness.symbolic_document import Collection, World, conj, disj, neg
 from harness.terms import RuleTerm, rule_terms
 
 _MODELS = 4  # documents that are tried of each kind before the next kind is looked for
@@ -75,51 +73,76 @@ def answers(question: Question) -> Iterator[Solved]:
 
 
 def _answer(index: int, goal: Goal, old: _Side, new: _Side, deadline: float) -> Solved:
-    """Return a proof, a document, or what stopped both."""
+    """Return a proof, a document, or what stopped both.
+
+    The premises start with the rule of the same name. Where a document that is found fails other rules of NEW in the
+    engine, these become premises, too: so no more of a large set is encoded than has a say.
+    """
     rule = next(r for r in old.rules(goal.stage, goal.kinds[0]) if r.name == goal.rule)
     rules = new.rules(goal.stage, goal.kinds[0])
-    near = _near(rule, rules)
+    premises = [r for r in rules if r.name == goal.rule]
     end = time.monotonic() + _SHARE * max(deadline - time.monotonic(), 0)
     unknown: dict[str, None] = {}
+    for exact, start in ((True, premises), (False, premises), (False, _near(rule, rules)), (True, rules)):
+        premises = _union(rules, premises, start)
+        query = _Query(goal, rule, premises, exact=exact)
+        while True:
+            unknown |= dict.fromkeys(query.encoder.unknown)
+            if query.check(end) == z3.unsat:
+                if exact and query.world.rounds:
+                    break  # among the reals only
+                return Solved(goal=index, proved=True)
+            failed: set[str] = set()
+            for document in query.documents(end):
+                weaker, failed = _judged(goal.stage, document, old, new)
+                if weaker:
+                    return Solved(goal=index, document=document)
+                failed -= {premise.name for premise in premises}
+                if failed:
+                    break
+            if not failed:
+                break
+            premises = _union(rules, premises, [r for r in rules if r.name in failed])
+            query = _Query(goal, rule, premises, exact=exact)
     why = "there may be a document that OLD stops and NEW does not, but none was found that the engine confirms"
-    for premises in [near] if len(near) == len(rules) else [near, rules]:
-        query = _Query(goal, rule, premises, exact=False)
-        answer = query.check(end)
-        if answer == z3.unsat:
-            return Solved(goal=index, proved=True)
-        if answer == z3.unknown:
-            why = "the solver gave up, or took too long"
-        unknown |= query.encoder.unknown
-        for document in _documents(goal, rule, premises, end):
-            if _weaker(goal.stage, document, old, new):
-                return Solved(goal=index, document=document)
+    if time.monotonic() > end:
+        why = "the solver took too long"
     return Solved(goal=index, why=why, constructs=list(unknown))
+
+
+def _union(rules: Sequence[RuleTerm], some: Sequence[RuleTerm], more: Sequence[RuleTerm]) -> list[RuleTerm]:
+    """Return the rules that stand in either, in their order."""
+    names = {r.name for r in (*some, *more)}
+    return [r for r in rules if r.name in names]
 
 
 def _near(rule: RuleTerm, rules: Sequence[RuleTerm]) -> list[RuleTerm]:
     """Return the rules that hang together with one through what they read."""
-    reads, near = set(rule.reads), set()
+    reads, near = set(rule.reads), set[str]()
     while more := {r.name for r in rules if r.name not in near and r.reads & reads}:
         near |= more
         reads |= {path for r in rules if r.name in more for path in r.reads}
     return [r for r in rules if r.name in near]
 
 
-def _weaker(stage: Stage, document: dict[str, Any], old: _Side, new: _Side) -> bool:
+def _judged(stage: Stage, document: dict[str, Any], old: _Side, new: _Side) -> tuple[bool, set[str]]:
+    """Return whether NEW is weaker on a document, and the rules of NEW that it does not satisfy."""
     kind = document["proposal"]["kind"]
     before = judge_document(old.compiled, stage, kind, document)
     after = judge_document(new.compiled, stage, kind, document)
-    return RANK[after.outcome] < RANK[before.outcome] and bool(after.verdicts)
+    return RANK[after.outcome] < RANK[before.outcome] and bool(after.verdicts), set(after.failed)
 
 
 class _Query:
-    """Is there a document that does not satisfy a rule of OLD, while rules of NEW let it go further?"""
+    """Whether there is a document that does not satisfy a rule of OLD, while rules of NEW let it go further."""
 
     def __init__(self, goal: Goal, rule: RuleTerm, premises: Sequence[RuleTerm], *, exact: bool) -> None:
-        self.encoder = Encoder(goal.stage, exact=exact)
+        self._goal = goal
+        self.world = World(goal.stage, exact=exact)
+        self.encoder = Encoder(self.world)
         self.solver = z3.Solver()
-        kind = self.encoder.variable(("proposal", "kind"))
-        self.solver.add(disj(*(kind == self.encoder.text(name) for name in goal.kinds)))
+        kind = self.world.variable(("proposal", "kind"))
+        self.solver.add(disj(*(kind == self.world.text(name) for name in goal.kinds)))
         old = self.encoder.rule(rule.term)
         new = [(premise, self.encoder.rule(premise.term)) for premise in premises]
         # what is denied by neither a failure of a rule that denies nor an error: held at most
@@ -130,7 +153,7 @@ class _Query:
         else:
             broken = conj(neg(old.t), neg(old.f))
             self.solver.add(disj(conj(old.f, passed), conj(broken, held)))
-        self.solver.add(*self.encoder.facts())
+        self.solver.add(*self.world.facts())
 
     def check(self, end: float, *more: Any) -> Any:
         """Return z3's answer, within the time that is left."""
@@ -140,33 +163,34 @@ class _Query:
         self.solver.set("timeout", left)
         return self.solver.check(*more)
 
-
-def _documents(goal: Goal, rule: RuleTerm, premises: Sequence[RuleTerm], end: float) -> Iterator[dict[str, Any]]:
-    """Yield documents of models, those with short lists and plain numbers first."""
-    query = _Query(goal, rule, premises, exact=True)
-    encoder = query.encoder
-    short = [collection.length <= max(8, len(collection.views)) for collection in encoder.collections.values()]
-    doubles = [variable for variable, shape in encoder.scalars.values() if shape.kind == "double"]
-    plain = [z3.And(z3.IsInt(variable * 1024), variable <= 2**20, variable >= -(2**20)) for variable in doubles]
-    usual = base_document(goal.stage)["proposal"]["kind"]
-    kind = [encoder.variable(("proposal", "kind")) == encoder.text(usual)] if usual in goal.kinds else []
-    kinds = [[*short, *plain, *kind], [*short, *kind], []]
-    for assumed in kinds:
-        for _ in range(_MODELS):
-            if query.check(end, *assumed) != z3.sat:
-                break
-            model = query.solver.model()
-            yield _Builder(model, encoder).document(goal)
-            seen = [v for v, _ in encoder.scalars.values() if model[v] is not None][:40]
-            query.solver.add(disj(*(v != model[v] for v in seen)))
+    def documents(self, end: float) -> Iterator[dict[str, Any]]:
+        """Yield documents of models, those with short lists and plain numbers first."""
+        world, goal = self.world, self._goal
+        short = [collection.length <= max(8, len(collection.views)) for collection in world.collections.values()]
+        if world.measured:
+            texts = [variable for variable, shape in world.scalars.values() if shape.kind == "string"]
+            short += [world.text_length(variable) <= 80 for variable in texts]
+        whole = [fact for collection in world.collections.values() for fact in collection.counted()]
+        doubles = [variable for variable, shape in world.scalars.values() if shape.kind == "double"]
+        plain = [z3.And(z3.IsInt(variable * 1024), variable <= 2**20, variable >= -(2**20)) for variable in doubles]
+        usual = base_document(goal.stage)["proposal"]["kind"]
+        kind = [world.variable(("proposal", "kind")) == world.text(usual)] if usual in goal.kinds else []
+        for assumed in ([*short, *whole, *plain, *kind], [*short, *plain, *kind], [*short, *kind], []):
+            for _ in range(_MODELS):
+                if self.check(end, *assumed) != z3.sat:
+                    break
+                model = self.solver.model()
+                yield _Builder(model, world).document(goal)
+                seen = [v for v, _ in world.scalars.values() if model[v] is not None][:40]
+                self.solver.add(disj(*(v != model[v] for v in seen)))
 
 
 class _Builder:
     """From a model to the document that it describes, as far as it does."""
 
-    def __init__(self, model: Any, encoder: Encoder) -> None:
-        self._model, self._encoder = model, encoder
-        self._texts = {number: text for text, number in encoder.texts.items()}
+    def __init__(self, model: Any, world: World) -> None:
+        self._model, self._world = model, world
+        self._texts = {number: text for text, number in world.texts.items()}
 
     def document(self, goal: Goal) -> dict[str, Any]:
         """Return an ordinary document, with what the model says in its place."""
@@ -179,7 +203,7 @@ class _Builder:
             return self._scalar(path, shape, default)
         if isinstance(shape, Message):
             return {name: self._value((*path, name), part, default[name]) for name, part in shape.fields.items()}
-        collection = self._encoder.collections.get(path)
+        collection = self._world.collections.get(path)
         return default if collection is None else self._collection(collection, shape)
 
     def _collection(self, collection: Collection, shape: ListOf | MapOf) -> Any:
@@ -199,7 +223,7 @@ class _Builder:
         items: list[Any] = []
         for view in views:
             item = self._value((*collection.path, view), shape.item, plain)
-            if item not in items:
+            if item not in items or len(views) <= length:
                 items.append(item)
         return items + [items[0] if items else plain] * (length - len(items))
 
@@ -207,7 +231,7 @@ class _Builder:
         return bool(z3.is_true(self._model.eval(term, model_completion=True)))
 
     def _scalar(self, path: tuple[Any, ...], shape: Scalar, default: Any) -> Any:
-        known = self._encoder.scalars.get(path)
+        known = self._world.scalars.get(path)
         if known is None:
             return default
         value = self._model.eval(known[0], model_completion=True)
@@ -225,15 +249,15 @@ class _Builder:
         """Return a text of which all is true that the model says of its number, if one is easily found."""
         if number not in self._texts:
             said: dict[str, list[str]] = {"startsWith": [], "endsWith": [], "contains": []}
-            for (name, part), predicate in self._encoder.predicates.items():
+            for (name, part), predicate in self._world.predicates.items():
                 if self._true(predicate(z3.IntVal(number))):
                     said[name].append(part)
             start, end = max(said["startsWith"], key=len, default=""), max(said["endsWith"], key=len, default="")
             middle = "".join(part for part in said["contains"] if part not in start + end)
             text = f"{start}{middle}{end}"
             length = None
-            if self._encoder.measured:
-                size = self._encoder.text_length(z3.IntVal(number))
+            if self._world.measured:
+                size = self._world.text_length(z3.IntVal(number))
                 length = self._model.eval(size, model_completion=True).as_long()
             taken = set(self._texts.values())
             for filler in (f"~{abs(number)}", *map(chr, range(ord("a"), ord("z")))):

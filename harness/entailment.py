@@ -16,7 +16,8 @@ from itertools import count
 from typing import Literal
 
 from harness.policy_document import Scalar
-from harness.terms import BOOL, Term, base_of, cannot_fail, constant, element_shape, instantiate, interval
+from harness.term_facts import base_of, cannot_fail, interval
+from harness.terms import BOOL, Term, constant, element_shape, instantiate
 
 _FUEL = 4_000
 _EXPANDED = 200  # elements of a constant list over which a loop is written out
@@ -54,8 +55,10 @@ def holds(term: Term, value: bool = True) -> Formula:
     if term.op == "const":
         return TRUE if term.value[1] is value else FALSE
     if term.op == "strict":
-        *needed, body = term.args
-        return both([*(Formula("is", term=Term("call", (need,), "@ok", BOOL)) for need in needed), holds(body, value)])
+        *variables, body = term.args
+        fallible = [variable for variable in variables if not cannot_fail(variable)]
+        have_values = [Formula("is", term=Term("call", (variable,), "@ok", BOOL)) for variable in fallible]
+        return both([*have_values, holds(body, value)])
     if term.op == "loop" and term.value in ("all", "exists"):
         return _loop(term, value)
     if term.op != "call":
@@ -226,7 +229,16 @@ class Prover:
         if goal.kind == "some":
             tried = elements.get(_range(goal), [])
             return any(self._prove(known, elements, _at(goal, element), splits) for element in tried)
-        return any(self._entails(premise, goal) for premise in known if premise.kind == "is")
+        return self._always(goal) or any(self._entails(premise, goal) for premise in known if premise.kind == "is")
+
+    def _always(self, goal: Formula) -> bool:
+        """Return whether a comparison holds in every document, by the bounds of its sides."""
+        term = goal.term
+        if term is None or not goal.value or term.value not in ("_<_", "_<=_") or not cannot_fail(term):
+            return False
+        if interval(term.args[0]) is None or interval(term.args[1]) is None:
+            return False
+        return _below(*term.args) or (term.value == "_<=_" and self._at_most(*term.args))
 
     def _named(
         self, known: list[Formula], elements: dict[Term, list[Term]]

@@ -2,8 +2,8 @@
 
 Strict means: no document has a better outcome with NEW than with OLD, where deny (and invalid) > hold > pass. A rule of
 OLD is settled by structure where the same rule or a tighter one stands in NEW; else z3 is asked, in a process of its
-own, for a document that OLD stops and NEW lets through; and every such document is judged by the real engine, with both
-sets, before it is believed.
+own, for a document that OLD stops and NEW lets through. Where it has no answer, some documents are tried. Every one is
+judged by the real engine, with both sets, before it is believed.
 
 Rules: `at-least-as-strict` is said only with a proof for every rule of OLD; an evaluation that ends in an error
 denies, and no proof may overlook it. Whatever stops a proof is named, with its place, and the answer is `unknown`:
@@ -15,7 +15,9 @@ iterations of one evaluation is covered: a rule of OLD that may meet it is only 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,12 +28,14 @@ from harness.judgement import RANK, Judgement, Outcome
 from harness.policy import PolicySet
 from harness.policy_compiler import compile_policy
 from harness.policy_document import KINDS, STAGES, Stage
+from harness.probing import probes
 from harness.records import Digest, Kind, Record
 from harness.solver import Goal, Solved, Solver
-from harness.terms import RuleTerm, cannot_fail, iterations, rule_terms
+from harness.term_facts import MAX_ITERATIONS, cannot_fail, iterations
+from harness.terms import RuleTerm, rule_terms
 
-MAX_ITERATIONS = 10_000  # of one evaluation; the engine's
 SECONDS = 30.0
+MAX_PROBES = 200  # documents that are tried for a rule without an answer
 
 Verdict = Literal["at-least-as-strict", "weaker", "unknown"]
 
@@ -101,18 +105,13 @@ def compare_sets(
         with Judge() as own:
             return compare_sets(old, new, seconds=seconds, judge=own, solver=solver)
     groups = _groups(old, new)
-    lines: list[RuleComparison] = []
-    open_goals: list[tuple[_Group, RuleTerm]] = []
-    for group in groups:
-        for rule in group.old:
-            settled = _by_structure(group, rule)
-            if settled is None:
-                open_goals.append((group, rule))
-            else:
-                lines.append(_line(group, rule, "at-least-as-strict", settled))
-        if not group.old and group.new:
-            lines.append(_opened(group, old, new, judge))
-    lines += _by_solver(open_goals, old, new, solver or Solver(seconds=seconds), judge)
+    goals = [(group, rule, _by_structure(group, rule)) for group in groups for rule in group.old]
+    asked = [(group, rule) for group, rule, why in goals if why is None]
+    answered = iter(_by_solver(asked, old, new, solver or Solver(seconds=seconds), judge))
+    lines = [
+        next(answered) if why is None else _line(group, rule, "at-least-as-strict", why) for group, rule, why in goals
+    ]
+    lines += [_opened(group, old, new, judge) for group in groups if group.new and not group.old]
     known = {(group.stage, rule.name) for group in groups for rule in group.old}
     added = dict.fromkeys(r.name for group in groups for r in group.new if (group.stage, r.name) not in known)
     notes = [
@@ -173,7 +172,7 @@ def _by_structure(group: _Group, rule: RuleTerm) -> str | None:
     for other in group.new:
         # the same term in another way of writing may take other iterations
         same = other.source == rule.source or (other.term == rule.term and not may_run_out(rule))
-        if same and (other.otherwise == rule.otherwise or other.otherwise == "deny"):
+        if same and other.otherwise in (rule.otherwise, "deny"):
             stricter = " and denies now" if other.otherwise != rule.otherwise else ""
             return ("the same" if other.name == rule.name else f"the same as {other.name}") + stricter
     if may_run_out(rule):
@@ -196,7 +195,8 @@ def _by_structure(group: _Group, rule: RuleTerm) -> str | None:
 
 def may_run_out(rule: RuleTerm) -> bool:
     """Return whether an evaluation of the rule may meet the engine's limit on iterations, and so end in an error."""
-    return iterations(rule.term) > MAX_ITERATIONS
+    parts = rule.term.args if rule.term.op == "strict" else (rule.term,)
+    return any(iterations(part) > MAX_ITERATIONS for part in parts)  # each variable is an evaluation of its own
 
 
 # --- by a solver, and by the engine -----------------------------------------------------------------------
@@ -208,17 +208,27 @@ def _by_solver(
     if not goals:
         return []
     asked = [Goal(stage=group.stage, kinds=list(group.kinds), rule=rule.name) for group, rule in goals]
-    answers = solver.solve(old, new, asked)
+    with ThreadPoolExecutor(1) as pool:
+        # the judge's process takes as long to start as the solver's
+        pool.submit(replay, goals[0][0].stage, base_document(goals[0][0].stage), old, new, judge)
+        answers = solver.solve(old, new, asked)
+    undecided = sum(not answer.proved and answer.document is None for answer in answers)
+    tries = min(MAX_PROBES, 10 * MAX_PROBES // max(undecided, 1))
     return [
-        _answered(group, rule, answer, old, new, judge) for (group, rule), answer in zip(goals, answers, strict=True)
+        _answered(group, rule, answer, old, new, judge, tries)
+        for (group, rule), answer in zip(goals, answers, strict=True)
     ]
 
 
 def _answered(
-    group: _Group, rule: RuleTerm, answer: Solved, old: PolicySet, new: PolicySet, judge: Judge
+    group: _Group, rule: RuleTerm, answer: Solved, old: PolicySet, new: PolicySet, judge: Judge, tries: int
 ) -> RuleComparison:
-    if answer.document is not None:
-        witness = replay(group.stage, answer.document, old, new, judge)
+    documents = iter(() if answer.document is None else (answer.document,))
+    if not answer.proved:
+        same = [other for other in group.new if other.name == rule.name]
+        documents = itertools.chain(documents, probes(group.stage, group.kinds, [rule, *same], tries))
+    for document in documents:
+        witness = replay(group.stage, document, old, new, judge)
         if witness is not None:
             why = f"a document that OLD stops ({witness.before}) and NEW does not ({witness.after})"
             return _line(group, rule, "weaker", why, witness=witness)

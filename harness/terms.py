@@ -5,7 +5,7 @@ loop variables are de Bruijn indices, so that renaming one makes no other rule. 
 becomes an opaque term, equal to nothing.
 
 Rules: a variable is evaluated before the rules that name it, so that one which fails breaks them, even where it would
-not be reached; `strict` keeps the variables that may fail beside the term that uses them. A message's fields are always
+not be reached; `strict` keeps the variables beside the term that uses them. A message's fields are always
 there, because the canonicaliser has seen to it.
 """
 
@@ -20,12 +20,10 @@ from typing import Any, Literal
 from harness.canonical import digest_json
 from harness.expression import Expression
 from harness.policy_compiler import CompiledPolicy, where_of
-from harness.policy_document import MAX_INTEGER, MAX_ITEMS, MAX_TEXT, SHAPES, ListOf, MapOf, Message, Scalar, Shape
+from harness.policy_document import SHAPES, ListOf, MapOf, Message, Scalar, Shape
 
 BOOL, INT, DOUBLE, STRING = Scalar("bool"), Scalar("int"), Scalar("double"), Scalar("string")
 _PRIMITIVES = {1: BOOL, 2: INT, 4: DOUBLE, 5: STRING}  # checked.proto, Type.PrimitiveType
-_INT64 = 2**63
-_FINITE = 1e300  # far enough from the largest double that no sum of a few becomes infinite
 
 Op = Literal[
     "const", "list", "map", "doc", "bound", "element", "field", "get", "at", "has", "call", "loop", "strict", "?"
@@ -140,7 +138,7 @@ def rule_terms(compiled: CompiledPolicy) -> list[RuleTerm]:
         term = decode(expression, ("variables", indices[name], "expr"))
         before = needed(expression)
         scope[name] = term
-        needs[name] = before if cannot_fail(term) else (*before, term)
+        needs[name] = (*before, term)
     made = []
     variables = [variable.json_value() for variable in document.variables]
     for index, rule in enumerate(compiled.rules):
@@ -181,7 +179,7 @@ class _Decoder:
             return self._call(node, env, place)
         if kind == "list":
             items = tuple(self.decode(item, env) for item in node.list.elements)
-            shape = items[0].shape if items else None
+            shape = _common([item.shape for item in items])
             return Term("list", items, None, ListOf(shape) if shape else None, place)
         if kind == "loop":
             return self._loop(node, env, place)
@@ -238,7 +236,7 @@ class _Decoder:
             return Term("has", (args[1], args[0]), None, BOOL, place)
         shape: Shape | None = _PRIMITIVES.get(self._tree.primitive(node))
         if shape is None and call.function == "_?_:_":
-            shape = args[1].shape
+            shape = args[1].shape if args[1].shape == args[2].shape else None
         return Term("call", args, call.function, shape, place)
 
     def _loop(self, node: Any, env: tuple[tuple[str, Shape | None], ...], place: str) -> Term:
@@ -279,6 +277,14 @@ class _Decoder:
         return None
 
 
+def _common(shapes: list[Shape | None]) -> Shape | None:
+    """Return a shape that fits all: of scalars without the ranges, as these are only some of the items'."""
+    first = shapes[0] if shapes else None
+    if isinstance(first, Scalar):
+        return Scalar(first.kind)
+    return first if all(shape == first for shape in shapes) else None
+
+
 def _names(node: Any, name: str) -> bool:
     return bool(node.HasField("ident")) and node.ident.name == name
 
@@ -310,13 +316,6 @@ def instantiate(body: Term, element: Term, depth: int = 0) -> Term:
     return Term(body.op, args, body.value, body.shape, body.place)
 
 
-def base_of(source: Term) -> Term:
-    """Return what a chain of filters runs over in the end."""
-    while source.op == "loop" and source.value == "filter":
-        source = source.args[0]
-    return source
-
-
 def _unordered(term: Term) -> bool:
     """Return whether a term is a list in the order of a map's keys, which may be another each time."""
     while term.op == "loop" and term.value in ("filter", "map"):
@@ -340,109 +339,3 @@ def _paths(term: Term) -> Iterator[str]:
             yield ".".join((inner.value, *reversed(parts)))
         else:
             waiting.extend(inner.args if parts else found.args)
-
-
-# --- what can be said of a term by itself -------------------------------------------------------------
-
-_TOTAL = frozenset(
-    {
-        *("_&&_", "_||_", "!_", "_?_:_", "_==_", "_!=_", "_<_", "_<=_", "_>_", "_>=_", "@in", "size"),
-        *("startsWith", "endsWith", "contains", "@not_strictly_false"),
-    }
-)
-
-
-def cannot_fail(term: Term, ranges: tuple[Term, ...] = ()) -> bool:
-    """Return whether evaluating a term surely ends in a value; `ranges` are those of the loops around it."""
-    if term.op in ("const", "doc", "bound", "element"):
-        return True
-    if term.op == "loop":
-        source, body = term.args
-        return cannot_fail(source, ranges) and cannot_fail(body, (*ranges, source))
-    if term.op in ("?", "at") or not all(cannot_fail(arg, ranges) for arg in term.args):
-        return False
-    if term.op == "get":
-        container, key = term.args
-        if key.op == "bound" and key.value < len(ranges):
-            return base_of(ranges[-1 - key.value]) == container and container.op in ("doc", "field")
-        return key.op == "element" and base_of(key.args[0]) == container
-    if term.op == "call" and term.value not in _TOTAL:
-        kinds = {arg.shape.kind for arg in term.args if isinstance(arg.shape, Scalar)}
-        if term.value in ("_+_", "_-_", "_*_", "-_", "_/_") and kinds == {"double"}:
-            return True
-        if term.value in ("_+_", "_-_", "_*_", "-_") and kinds == {"int"}:
-            return interval(term) is not None
-        if term.value == "_+_" and kinds == {"string"}:
-            return True
-        return term.value in ("double", "string") and kinds <= {"int", "double"} and bool(kinds)
-    return True
-
-
-def interval(term: Term) -> tuple[float, float] | None:
-    """Return bounds of a number, or None where it may fail, be infinite or be no number.
-
-    Of doubles the bounds are computed in doubles, which is sound, as rounding keeps the order.
-    """
-    if not isinstance(term.shape, Scalar) or term.shape.kind not in ("int", "double"):
-        return None
-    found = _interval(term)
-    if found is None or not all(math.isfinite(bound) for bound in found):
-        return None
-    limit = _INT64 - 1 if term.shape.kind == "int" else _FINITE
-    return found if -limit <= found[0] and found[1] <= limit else None
-
-
-def _interval(term: Term) -> tuple[float, float] | None:
-    shape = term.shape
-    if term.op == "const":
-        return term.value[1], term.value[1]
-    if term.op in ("field", "bound", "element", "get") and isinstance(shape, Scalar):
-        if shape.kind == "int":
-            low = -MAX_INTEGER if shape.low is None else math.ceil(shape.low)
-            return low, MAX_INTEGER if shape.high is None else math.floor(shape.high)
-        return None if shape.low is None or shape.high is None else (float(shape.low), float(shape.high))
-    if term.op != "call":
-        return None
-    if term.value == "size":
-        return 0, _longest(term.args[0])
-    if term.value == "_?_:_":
-        parts = [interval(arg) for arg in term.args[1:]]
-    else:
-        parts = [interval(arg) for arg in term.args]
-    known = [part for part in parts if part is not None]
-    if len(known) != len(parts):
-        return None
-    if term.value == "_?_:_":
-        return min(known[0][0], known[1][0]), max(known[0][1], known[1][1])
-    if (term.value == "double" and term.args[0].shape == INT) or term.value == "double":
-        return float(known[0][0]), float(known[0][1])
-    if term.value == "-_":
-        return -known[0][1], -known[0][0]
-    if term.value == "_+_":
-        return known[0][0] + known[1][0], known[0][1] + known[1][1]
-    if term.value == "_-_":
-        return known[0][0] - known[1][1], known[0][1] - known[1][0]
-    if term.value == "_*_":
-        products = [a * b for a in known[0] for b in known[1]]
-        return min(products), max(products)
-    return None
-
-
-def _longest(source: Term) -> int:
-    if source.op == "list":
-        return len(source.args)
-    if source.op == "map":
-        return len(source.args) // 2
-    if isinstance(source.shape, Scalar):
-        return MAX_TEXT if source.op in ("field", "bound", "element", "get", "const") else _INT64
-    if source.op == "loop":
-        return _longest(source.args[0])
-    return MAX_ITEMS if source.op in ("doc", "field") else _INT64
-
-
-def iterations(term: Term) -> int:
-    """Return how many steps of loops an evaluation may take at most."""
-    if term.op == "loop":
-        source, body = term.args
-        return iterations(source) + _longest(source) * (1 + iterations(body))
-    return sum(iterations(arg) for arg in term.args)

@@ -232,6 +232,22 @@ def test_a_decision_is_explained(finished):
     complaint(lockgate("policy", "explain", finished, 1, "--stage", "later"))
 
 
+def test_policies_are_compared(tmp_path):
+    """`policy compare` exits 0 where strictness is proved, else 3, and shows a witness as the fields that differ."""
+    pack = (Path(__file__).parent.parent / "policies" / "baseline.yaml").read_text()
+    (tmp_path / "new").mkdir()
+    new = tmp_path / "new" / "new.yaml"
+    new.write_text(pack.replace("max_lines: 400", "max_lines: 300"))
+    assert answer("policy", "compare", "baseline", tmp_path / "new")["verdict"] == "at-least-as-strict"
+    done = lockgate("policy", "compare", new, "baseline")
+    assert done.returncode == 3
+    assert "WEAKER  baseline-screen/small-diff" in done.stdout
+    assert "change.lines_changed = 301\n" in done.stdout
+    assert done.stdout.strip().splitlines()[-1].startswith("weaker: ")
+    assert answer("policy", "compare", new, "baseline", code=3)["verdict"] == "weaker"
+    assert "cannot be read" in complaint(lockgate("policy", "compare", new, tmp_path / "gone.yaml"))
+
+
 def test_keys_are_made_before_the_run(tmp_path):
     """`keys init` makes keys that only their owner may read, and a second time is refused."""
     told = answer("keys", "init", tmp_path / "run", "--name", "mine", "--unencrypted")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.errors import PolicyError
@@ -46,10 +46,17 @@ class Maker:
     def __init__(self, rng: random.Random) -> None:
         """`rng` decides everything."""
         self.rng = rng
+        self.variables: list[Node] = []
+
+    def declare(self) -> None:
+        """Declare variables, which rules made from here on may name; the first is a double, the second a condition."""
+        self.variables = [self.double(2, ()), self.boolean(1)][: self.rng.randint(1, 2)]
 
     def boolean(self, depth: int, scope: tuple[str, ...] = ()) -> Node:
         """Return a condition; `scope` are the loop variables that it may name."""
         pick = self.rng.random()
+        if len(self.variables) > 1 and pick > 0.9:
+            return "v1"
         if depth > 0 and pick < 0.45:
             if pick < 0.15:
                 return ["&&", self.boolean(depth - 1, scope), self.boolean(depth - 1, scope)]
@@ -73,7 +80,13 @@ class Maker:
         if variable in scope:
             return self.about_text(scope)
         body = self.boolean(min(depth, 1), (*scope, variable))
-        macro = self.rng.choice(["all", "exists", "exists_one", "size", "all"])
+        macro = self.rng.choice(["all", "exists", "exists_one", "size", "all", "filtered", "mapped"])
+        if macro == "filtered":
+            kept = self.boolean(0, (*scope, variable))
+            return ["loop-filter", self.rng.choice(["exists", "exists_one"]), source, variable, kept, body]
+        texts = _INSIDE[variable][2]
+        if macro == "mapped":
+            return ["in", repr(self.rng.choice(TEXTS)), f"{source}.map({variable}, {self.rng.choice(texts)})"]
         if macro == "size":
             counted = ["size-filter", source, variable, body]
             return [self.rng.choice(["==", "<=", ">", ">="]), counted, str(self.rng.choice([0, 1, 2]))]
@@ -94,11 +107,13 @@ class Maker:
             return f"size({self.rng.choice([*_LISTS, *_TEXT_FIELDS])})"
         if pick < 0.95:
             return [self.rng.choice(["+", "-"]), self.integer(depth - 1, scope), self.integer(depth - 1, scope)]
-        return [self.rng.choice("*/%"), self.integer(depth - 1, scope), str(self.rng.choice(INTS[1:] + [2**62]))]
+        return [self.rng.choice("*/%"), self.integer(depth - 1, scope), str(self.rng.choice([*INTS[1:], 2**62]))]
 
     def double(self, depth: int, scope: tuple[str, ...]) -> Node:
         """Return a double."""
         pick = self.rng.random()
+        if self.variables and pick > 0.7:
+            return "v0"
         fields = _DOUBLE_FIELDS + [field for name in scope for field in _INSIDE[name][1]] * 6
         if pick < 0.4:
             return self.rng.choice(fields)
@@ -165,7 +180,24 @@ class Maker:
         return node
 
 
-_BOOLEAN = {"&&", "||", "!", "?:", "loop", "<", "<=", ">", ">=", "==", "!=", "in", "startsWith", "endsWith", "contains"}
+_BOOLEAN = {
+    "&&",
+    "||",
+    "!",
+    "?:",
+    "loop",
+    "loop-filter",
+    "<",
+    "<=",
+    ">",
+    ">=",
+    "==",
+    "!=",
+    "in",
+    "startsWith",
+    "endsWith",
+    "contains",
+}
 
 
 def rendered(node: Node) -> str:
@@ -175,6 +207,9 @@ def rendered(node: Node) -> str:
     name, *parts = node
     if name == "loop":
         return f"{parts[1]}.{parts[0]}({parts[2]}, {rendered(parts[3])})"
+    if name == "loop-filter":
+        kept, body = rendered(parts[3]), rendered(parts[4])
+        return f"{parts[1]}.filter({parts[2]}, {kept}).{parts[0]}({parts[2]}, {body})"
     if name == "size-filter":
         return f"size({parts[0]}.filter({parts[1]}, {rendered(parts[2])}))"
     inner = [rendered(part) for part in parts]
@@ -192,7 +227,7 @@ def rendered(node: Node) -> str:
 def _places(node: Node, path: tuple[int, ...] = ()) -> Iterator[tuple[int, ...]]:
     yield path
     if isinstance(node, list):
-        first = {"loop": 4, "size-filter": 3}.get(node[0], 1)
+        first = {"loop": 4, "size-filter": 3, "loop-filter": 4}.get(node[0], 1)
         for index in range(first, len(node)):
             yield from _places(node[index], (*path, index))
 
@@ -206,8 +241,8 @@ def _found(node: Node, path: tuple[int, ...]) -> Node:
 def _scope(node: Node, path: tuple[int, ...]) -> tuple[str, ...]:
     scope: list[str] = []
     for index in path:
-        if node[0] in ("loop", "size-filter"):
-            scope.append(node[3] if node[0] == "loop" else node[2])
+        if node[0] in ("loop", "size-filter", "loop-filter"):
+            scope.append(node[2] if node[0] == "size-filter" else node[3])
         node = node[index]
     return tuple(scope)
 
@@ -221,10 +256,16 @@ def _replaced(node: Node, path: tuple[int, ...], other: Node) -> Node:
 # --- sets --------------------------------------------------------------------------------------------------
 
 
-def policy_text(rules: list[tuple[Node, str]], *, kinds: str = "all", name: str = "made") -> str:
-    """Return a policy file with these rules."""
+def policy_text(
+    rules: list[tuple[Node, str]], *, kinds: str = "all", name: str = "made", variables: Sequence[Node] = ()
+) -> str:
+    """Return a policy file with these rules, and its variables: v0, v1 and so on."""
     head = f"apiVersion: lockgate/v1\nkind: ChangePolicy\nmetadata: {{name: {name}, owner: tests}}\n"
-    head += f"match: {{stage: decide, kinds: {kinds}}}\nrules:\n"
+    head += f"match: {{stage: decide, kinds: {kinds}}}\n"
+    if variables:
+        texts = [rendered(node).replace('"', '\\"') for node in variables]
+        head += "variables:\n" + "".join(f'  - {{name: v{i}, expr: "{text}"}}\n' for i, text in enumerate(texts))
+    head += "rules:\n"
     lines = []
     for index, (node, otherwise) in enumerate(rules):
         text = rendered(node).replace('"', '\\"')
@@ -239,18 +280,19 @@ def set_of(*texts: str) -> PolicySet:
 
 def random_sets(seed: int) -> tuple[PolicySet, PolicySet]:
     """Return a random set and an edit of it, both of which load."""
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311 - no secret: tests that can be repeated
     maker = Maker(rng)
     while True:
-        old = [
-            (maker.boolean(rng.choice([0, 1, 2])), rng.choice(["deny", "deny", "hold"]))
-            for _ in range(rng.randint(1, 3))
-        ]
+        maker.variables = []
+        if rng.random() < 0.3:
+            maker.declare()
+        variables = list(maker.variables)
+        old = _rules(maker)
         new = list(old)
         for _ in range(rng.randint(1, 2)):
             at = rng.randrange(len(new))
             node, otherwise = new[at]
-            kind = rng.randrange(10)
+            kind = rng.randrange(11)
             if kind == 0:
                 new[at] = node, "hold" if otherwise == "deny" else "deny"
             elif kind == 1 and len(new) > 1:
@@ -261,13 +303,25 @@ def random_sets(seed: int) -> tuple[PolicySet, PolicySet]:
                 new[at : at + 1] = [(node[1], otherwise), (node[2], otherwise)]
             elif kind == 4:
                 rng.shuffle(new)
+            elif kind == 5 and variables:
+                variables[-1] = maker.edited(variables[-1])
             else:
                 new[at] = maker.edited(node), otherwise
         kinds = rng.choice(["all", "all", "all", "[code]"])
         try:
-            return set_of(policy_text(old)), set_of(policy_text(new, kinds=kinds))
+            return (
+                set_of(policy_text(old, variables=maker.variables)),
+                set_of(policy_text(new, kinds=kinds, variables=variables)),
+            )
         except PolicyError:
             continue
+
+
+def _rules(maker: Maker) -> list[tuple[Node, str]]:
+    rng = maker.rng
+    return [
+        (maker.boolean(rng.choice([0, 1, 2])), rng.choice(["deny", "deny", "hold"])) for _ in range(rng.randint(1, 3))
+    ]
 
 
 # --- documents -----------------------------------------------------------------------------------------------
@@ -342,3 +396,53 @@ class SameProcess:
 
         question = Question(old=old.json_value(), new=new.json_value(), goals=goals, seconds=self._seconds)
         return list(answers(question))
+
+
+# --- edits of texts -------------------------------------------------------------------------------------------
+
+
+_SWAPS = [
+    (r"(max_\w+: )(\d+)\b(?!\.)", lambda rng, m: f"{m[1]}{max(0, int(m[2]) + rng.choice([-5, -1, 1, 7]))}"),
+    (r"(max_growth: )([\d.]+)", lambda rng, m: f"{m[1]}{float(m[2]) * rng.choice([0.5, 0.99, 1.01])!r}"),
+    (r" (<=|==|>|<) ", lambda rng, _m: f" {rng.choice(['<=', '==', '>=', '>', '<'])} "),
+    (r"otherwise: (deny|hold)", lambda rng, _m: f"otherwise: {rng.choice(['deny', 'hold'])}"),
+    (r"kinds: all", lambda rng, _m: f"kinds: {rng.choice(['all', '[code]', '[code, architecture]'])}"),
+    (r"\b(torch\.\w+), ", lambda _rng, _m: ""),
+    (r"\[__future__, ", lambda rng, _m: f"[__future__, {rng.choice(['os', 'sys', 'abc'])}, "),
+    (r"'pass'", lambda rng, _m: rng.choice(["'pass'", "'fail'"])),
+    (
+        r"require: (code\.parses|change\.lines_changed <= params\.max_lines)",
+        lambda rng, m: f"require: {m[1]} {rng.choice(['&&', '||'])} code.max_complexity < 9",
+    ),
+]
+
+
+def edited_text(text: str, seed: int) -> str:
+    """Return a policy file with one to three places changed, which loads."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    while True:
+        made = text
+        for _ in range(rng.randint(1, 3)):
+            pattern, change = rng.choice(_SWAPS)
+            places = list(re.finditer(pattern, made))
+            if places:
+                place = rng.choice(places)
+                made = made[: place.start()] + change(rng, place) + made[place.end() :]
+        try:
+            set_of(made)
+        except PolicyError:
+            continue
+        return made
+
+
+def grown_sets(rng: random.Random) -> tuple[PolicySet, PolicySet]:
+    """Return a set, and the same with rules added and in another order."""
+    maker = Maker(rng)
+    while True:
+        rules = _rules(maker)
+        more = rules + [(maker.boolean(1), rng.choice(["deny", "hold"])) for _ in range(rng.randint(0, 2))]
+        rng.shuffle(more)
+        try:
+            return set_of(policy_text(rules)), set_of(policy_text(more))
+        except PolicyError:
+            continue
