@@ -25,7 +25,7 @@ from harness.errors import AuditError, CanonicalError, ConfigError, KeyFileError
 from harness.quorum import Approver, Approvers
 from harness.records import Digest, Record, first_problem
 
-__all__ = ["NAMESPACE", "Answer", "answered_by", "load_approvers", "message", "parse_allowed_signers"]
+__all__ = ["NAMESPACE", "Answer", "answered_by", "fingerprint", "load_approvers", "message", "parse_allowed_signers"]
 
 NAMESPACE: Final = "lockgate-approval"
 """PROTOCOL.sshsig §2: a signature for another purpose does not count here."""
@@ -67,6 +67,16 @@ class Answer(Record):
 def message(hold: Digest, verdict: Said, reason: str) -> bytes:
     """The bytes that an approver signs (FORMAT §5.9)."""
     return canonical_bytes({"hold": hold, "reason": reason, "verdict": verdict})
+
+
+def fingerprint(key: str) -> str:
+    """The fingerprint of a key `TYPE BASE64`, as `ssh-keygen -l` prints it; empty where it is none."""
+    from harness.sshsig import SshKey
+
+    try:
+        return SshKey.parse(key).fingerprint
+    except KeyFileError:
+        return ""
 
 
 def answered_by(hold: Digest, verdict: Said, reason: str, signature: str, approvers: Iterable[Approver]) -> Approver:

@@ -61,6 +61,16 @@ def render(console: Any, page: dict[str, Any]) -> None:
                 f"{gate['threshold']:.2f}",
             )
         console.print(table)
+    for hold in page["people"]:
+        title = f"People, {hold['stage']} ({hold['outcome']}; {hold['require']} must agree): {', '.join(hold['rules'])}"
+        console.print(Text(plain(title, 1000), style="bold"))
+        for each in hold["answers"]:
+            why = f": {each['reason']}" if each["reason"] else ""
+            console.print(
+                Text(plain(f"  {each['verdict']} by {each['by']} ({each['role']}, {each['key']}){why}", 2000))
+            )
+        if not hold["answers"]:
+            console.print(Text(f"  nobody has answered; it waits until {hold['expires']}"))
     console.print(Text("Trail", style="bold"))
     for row in page["trail"]:
         console.print(Text(f"  {row['index']:>4}  {row['time'][:19]}  {row['kind']:<11} {row['text']}"), soft_wrap=True)

@@ -13,16 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.decision import CLAIM
 from harness.entries import (
+    Approved,
     Authorised,
     Entry,
     Halted,
     Intended,
     KeyRotated,
     Promoted,
+    Refused,
     Resumed,
     RolledBack,
     Started,
@@ -36,7 +39,7 @@ from harness.merkle import leaf_hash
 from harness.plain import plain
 from harness.proposal import unified_diff
 from harness.records import Candidate, Record
-from harness.state import RunState
+from harness.state import ProposalState, RunState
 from harness.trail import told
 from harness.views import evidence_view, proposal_view
 
@@ -67,6 +70,8 @@ class Notebook:
     """Of the run as a whole: starts, halts, rollbacks, other keys."""
     authorisations: dict[int, Authorised] = field(default_factory=dict)
     """By number of the proposal."""
+    answers: dict[str, list[Approved | Refused]] = field(default_factory=dict)
+    """By the digest of the hold that they answer."""
     watches: dict[int, Watched] = field(default_factory=dict)
     """By version: the first smoke test after its promotion."""
     voids: dict[int, Voided] = field(default_factory=dict)
@@ -99,6 +104,8 @@ class Notebook:
             case Authorised():
                 self.authorisations[entry.number] = entry
                 self._numbers[entry.version] = entry.number
+            case Approved() | Refused():
+                self.answers.setdefault(entry.hold, []).append(entry)
             case Watched():
                 self.watches.setdefault(entry.version, entry)
             case Voided():
@@ -147,7 +154,10 @@ def proposal_page(
         page["files"] = _diffs(known, found.screened.base, found.screened.source, blobs, problems)
         page["diff"] = "".join(text for _, text in page["files"])
     page["rules"] = []
-    for stage, name in (("screen", found.screened and found.screened.judgement), ("decide", found.judgement)):
+    decided = found.judgement
+    if decided is None and found.hold is not None and found.hold.stage == "decide":
+        decided = found.hold.said.judgement
+    for stage, name in (("screen", found.screened and found.screened.judgement), ("decide", decided)):
         for verdict in (_member(blobs, name, "verdicts", list, problems) or []) if name else []:
             if isinstance(verdict, dict):
                 page["rules"].append(_rule(stage, verdict, confidential=confidential or stage == "screen"))
@@ -165,9 +175,45 @@ def proposal_page(
     page["authorisation"] = None
     if number in notebook.authorisations:
         page["authorisation"] = notebook.authorisations[number].json_value()
+    page["people"] = _people(state, notebook, found)
     page["after"] = _after(notebook, number, found.version)
     page["trail"] = [line.json_value() for line in notebook.lines.get(number, [])]
     return page
+
+
+def _people(state: RunState, notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:
+    """What people were asked about a proposal, and what they said: each hold with its answers."""
+    approvers = state.genesis.approvers if state.genesis else []
+    roles = {(each.name, each.key): each.role for each in approvers}
+    asked = []
+    for hold in (*found.released, *([found.hold] if found.hold else [])):
+        ended = "let go on" if hold in found.released else "rejected" if found.decision else "waiting"
+        answers = [
+            {
+                "by": each.by,
+                "role": roles.get((each.by, each.key), ""),
+                "key": f"{each.key.split(' ')[0]} {fingerprint(each.key)}",
+                "verdict": kind_of(each),
+                "reason": each.reason,
+                "time": each.time,
+            }
+            for each in notebook.answers.get(hold.digest, [])
+        ]
+        said = hold.said
+        asked.append(
+            {
+                "stage": hold.stage,
+                "hold": hold.digest,
+                "rules": said.rules,
+                "expires": hold.expires,
+                "require": state.genesis.config.approvers.require
+                if state.genesis and state.genesis.config.approvers
+                else 0,
+                "outcome": ended,
+                "answers": answers,
+            }
+        )
+    return asked
 
 
 def claims(state: RunState) -> dict[str, str]:

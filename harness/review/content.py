@@ -50,7 +50,9 @@ class Pages:
             return "undone" if found.version in self.notebook.undone else "promoted"
         if found.outcome == "voided":
             return "voided"
-        return "open" if found.decision is None else found.decision.verdict
+        if found.decision is None:
+            return "hold" if found.hold is not None else "open"
+        return found.decision.verdict
 
 
 def page_of(number: int) -> str:
