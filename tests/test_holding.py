@@ -22,6 +22,7 @@ from harness.entries import kind_of
 from harness.errors import ConfigError
 from harness.folder import RunFolder
 from harness.replay import replay_run
+from harness.review.site import write_pages
 from harness.trail import trail
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -86,7 +87,10 @@ def settle(run, number=1):
 def verified(run):
     """Verify and replay a run as an outsider."""
     folder = RunFolder(run.rooms.folder.root)
-    assert verify_run(folder, folder.public_key)["verdict"].startswith("valid")
+    listed = folder.root / "listed"  # a reader's own copy would lie elsewhere
+    listed.write_text(LISTED)
+    assert verify_run(folder, folder.public_key, approvers=listed)["verdict"].startswith("valid")
+    listed.unlink()
     return replay_run(folder)
 
 
@@ -140,6 +144,22 @@ def test_one_refusal_is_enough(opened):
     generation(opened, 2, knobs(steps=140))
     assert opened.supervisor.state.proposals[2].measured is not None
     verified(opened)
+
+
+def test_pages_say_what_people_said(opened, tmp_path):
+    """A decision's page and `show` name who answered, with which key, and why; their words are text."""
+    generation(opened, 1, BETTER)
+    answer(opened, 1, ANN, reason="<b>fine</b>")
+    answer(opened, 1, CAT, "refuse")
+    settle(opened)
+    folder = RunFolder(opened.rooms.folder.root)
+    (tmp_path / "listed").write_text(LISTED)
+    report = write_pages(folder, tmp_path / "pages", key=folder.public_key, approvers=tmp_path / "listed")
+    page = (tmp_path / "pages" / "decisions" / "1.html").read_text()
+    assert report["verdict"].startswith("valid")
+    for word in (ANN.name, CAT.name, ANN.key.fingerprint, "&lt;b&gt;fine&lt;/b&gt;", "people-decide/small", "refused"):
+        assert word in page
+    assert "<b>fine" not in page
 
 
 def test_a_hold_that_is_not_answered_in_time_is_rejected(rig, asking, tmp_path):
