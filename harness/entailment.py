@@ -185,7 +185,7 @@ class _SpentError(Exception):
 
 
 class Prover:
-    """Searches for one proof; `used` are then the premises' numbers that a proof may have leant on."""
+    """Searches for proofs, as long as its fuel lasts: what all of them take together is bounded."""
 
     def __init__(self) -> None:
         """Start with all of the fuel."""

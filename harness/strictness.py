@@ -19,10 +19,11 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from harness.base_document import base_document
-from harness.entailment import Prover, holds
+from harness.entailment import Formula, Prover, holds
 from harness.judge import Judge
 from harness.judgement import RANK, Judgement, Outcome
 from harness.policy import PolicySet
@@ -32,7 +33,7 @@ from harness.probing import probes
 from harness.records import Digest, Kind, Record
 from harness.solver import Goal, Solved, Solver
 from harness.term_facts import MAX_ITERATIONS, cannot_fail, iterations
-from harness.terms import RuleTerm, rule_terms
+from harness.terms import RuleTerm, Term, rule_terms
 
 SECONDS = 30.0
 MAX_PROBES = 200  # documents that are tried for a rule without an answer
@@ -180,17 +181,23 @@ def _by_structure(group: _Group, rule: RuleTerm) -> str | None:
     # a rule that holds may be stopped by one that holds, but its error is a denial, which only a denial equals
     enough = ("deny", "hold") if rule.otherwise == "hold" and cannot_fail(rule.term) else ("deny",)
     premises = [other for other in group.new if other.otherwise in enough]
-    goal = holds(rule.term)
+    goal = _said(rule.term)
+    prover = Prover()  # one for all attempts: what they take together is bounded
     for other in premises:
-        if other.name == rule.name and Prover().proves([holds(other.term)], goal):
+        if other.name == rule.name and prover.proves([_said(other.term)], goal):
             return "tightened"
     for other in premises:
-        if other.name != rule.name and other.reads & rule.reads and Prover().proves([holds(other.term)], goal):
+        if other.name != rule.name and other.reads & rule.reads and prover.proves([_said(other.term)], goal):
             return f"follows from {other.name}"
-    near = [holds(other.term) for other in premises if other.reads & rule.reads]
-    if len(near) > 1 and Prover().proves(near, goal):
+    near = [_said(other.term) for other in premises if other.reads & rule.reads]
+    if len(near) > 1 and prover.proves(near, goal):
         return "follows from several rules of NEW"
-    return "always true" if Prover().proves([], goal) else None
+    return "always true" if prover.proves([], goal) else None
+
+
+@lru_cache(maxsize=1_000)
+def _said(term: Term) -> Formula:
+    return holds(term)
 
 
 def may_run_out(rule: RuleTerm) -> bool:
