@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import envelope as dsse
 from harness.canonical import digest
 from harness.envelope import MAX_ENTRY, Entry, key_hint, now, pae, seal, unseal
 from harness.errors import AuditError
@@ -154,6 +156,31 @@ def test_envelopes_of_another_shape():
     for raw in raws:
         with pytest.raises(AuditError):
             unseal(raw, SIGNER.verifier)
+
+
+def opened(raw):
+    """Take an envelope apart, or say that it is none."""
+    try:
+        return dsse._open(raw)
+    except AuditError as error:
+        return error.clause
+
+
+@pytest.mark.parametrize("flip", [1, 2, 4, 8, 16, 32, 64, 128])
+def test_an_envelope_as_it_is_written_is_read_as_json_reads_it(flip, monkeypatch):
+    """With any byte changed, an envelope that was compared to its usual form is what the parser makes of it, or none."""
+    raw = seal("built", {"time": "2026-01-01T00:00:00Z", "x": "y"}, {}, SIGNER)
+    assert dsse._USUAL.fullmatch(raw)
+    changed = [
+        raw,
+        b" " + raw,
+        raw + b"\n",
+        *(raw[:at] + bytes([raw[at] ^ flip]) + raw[at + 1 :] for at in range(len(raw))),
+    ]
+    usual = [opened(each) for each in changed]
+    monkeypatch.setattr(dsse, "_USUAL", re.compile(rb"(?!)"))
+    assert usual == [opened(each) for each in changed]
+    assert {type(each) for each in usual} == {tuple, str}
 
 
 def test_a_signature_over_another_type_does_not_count():
