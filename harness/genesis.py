@@ -5,20 +5,26 @@ And the check, at every later start, that what guards the run is still what its 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import __version__
-from harness.canonical import canonical_bytes
+from harness.artifacts import BlobStore
+from harness.canonical import canonical_bytes, parse_json
 from harness.channel import Child
 from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.entries import Genesis
-from harness.errors import ConfigError, EvaluatorError, SubjectError
+from harness.errors import ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
 from harness.keys import Signer, VaultKey
-from harness.policy import PolicySet
+from harness.plain import plain
+from harness.policy import PolicySet, policy_set_of
+from harness.policy_file import PolicySource
 from harness.power import PowerTable, require_power, typical_alpha
+from harness.quorum import Approver
 from harness.records import Digest
 from harness.vault import blinded
 from harness.workshop import Failure, Made
@@ -105,8 +111,16 @@ def make_genesis(
     )
 
 
+MOST_CHANGES = 6
+"""So many are told one by one."""
+
+
 class Standing(Protocol):
     """What a run stands on at this start, as `opening.Ground` has it."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration on the disk."""
 
     @property
     def policies(self) -> PolicySet:
@@ -121,11 +135,21 @@ class Standing(Protocol):
         """The seed asked for, if one was."""
 
 
-def check_same_run(genesis: Genesis, ground: Standing, guard: Digest, data: Digest, training: Digest) -> None:
+def check_same_run(
+    genesis: Genesis,
+    ground: Standing,
+    guard: Digest,
+    data: Digest,
+    training: Digest,
+    *,
+    approvers: Sequence[Approver],
+    blobs: BlobStore,
+) -> None:
     """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
     if (guard, ground.policies.digest) != (genesis.guard, genesis.policies):
+        told = "; ".join(guard_changes(genesis, ground, approvers, blobs))
         raise ConfigError(
-            "what guards the run has changed since genesis: lockgate.yaml, guards.py, a policy, a package, the harness",
+            f"what guards the run has changed since genesis: {told}",
             remedy="restore it, or begin a new run with --out; a log never mixes two guards",
         )
     if ground.key.commitment() != genesis.vault_commitment:
@@ -138,6 +162,50 @@ def check_same_run(genesis: Genesis, ground: Standing, guard: Digest, data: Dige
         )
     if ground.seed is not None and ground.seed != genesis.seed:
         raise ConfigError(f"the run was begun with seed {genesis.seed}, not {ground.seed}", remedy="leave --seed out")
+
+
+def guard_changes(genesis: Genesis, ground: Standing, approvers: Sequence[Approver], blobs: BlobStore) -> list[str]:
+    """What differs from what genesis names, in words, as far as it has kept more of it than a digest."""
+    told = [f"lockgate.yaml: {each}" for each in _differences(genesis.config.json_value(), ground.config.json_value())]
+    if ground.policies.digest != genesis.policies:
+        told += _changed_policies(genesis, ground.policies, blobs)
+    before, now = ({(each.name, each.role, each.key) for each in every} for every in (genesis.approvers, approvers))
+    told += [f"approver {name} ({role}) is gone" for name, role, _ in sorted(before - now)]
+    told += [f"approver {name} ({role}) is new" for name, role, _ in sorted(now - before)]
+    if len(told) > MOST_CHANGES:
+        told = [*told[:MOST_CHANGES], f"and {len(told) - MOST_CHANGES} more"]
+    return told or [
+        "guards.py, another file that it may import, the layout of lockgate.yaml, a package, or the harness"
+    ]
+
+
+def _changed_policies(genesis: Genesis, policies: PolicySet, blobs: BlobStore) -> list[str]:
+    """The policies that are new, gone, or other than those that genesis keeps; and how to compare them."""
+    try:
+        sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=16 << 20)
+        before = {each.name: each for each in policy_set_of(PolicySource.parse(each) for each in sources).policies}
+    except LockgateError as error:
+        return [f"the policies (those of genesis cannot be read: {error})"]
+    now = {each.name: each for each in policies.policies}
+    words = [f"policy {name} is gone" for name in sorted(before.keys() - now.keys())]
+    words += [f"policy {name} is new" for name in sorted(now.keys() - before.keys())]
+    words += [
+        f"policy {name} is another" for name in sorted(before.keys() & now.keys())
+        if (before[name].document, before[name].params) != (now[name].document, now[name].params)
+    ]  # fmt: skip
+    return words or ["the policies' texts, though not what they say"]
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """Each value that differs, by its path."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, pair in enumerate(zip(old, new, strict=True)):
+            yield from _differences(*pair, f"{path}[{index}]")
+    elif old != new:
+        yield plain(f"{path} {json.dumps(old)} → {json.dumps(new)}", 200)
 
 
 def evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _open(
     )["rows"]
     trained_on = evaluate(evaluator, {"op": "training", "dest": str(training)})["digest"]
     if state.genesis is not None:
-        check_same_run(state.genesis, ground, guard, data["data"], trained_on)
+        check_same_run(state.genesis, ground, guard, data["data"], trained_on, approvers=approvers, blobs=blobs)
         config = state.genesis.config
     place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
     vault = Vault(

@@ -281,7 +281,7 @@ def test_changed_approvers_are_another_guard(rig, asking, tmp_path):
     (own / "approvers").write_text(LISTED)
     rig.open(tmp_path / "run", own).close()
     (own / "approvers").write_text(LISTED + f"dan {Person('dan').key.line}\n")
-    with pytest.raises(ConfigError, match="guards the run has changed"):
+    with pytest.raises(ConfigError, match=r"guards the run has changed.*approver dan \(human\) is new"):
         rig.open(tmp_path / "run", own)
 
 

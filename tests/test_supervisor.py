@@ -298,13 +298,22 @@ def test_another_guard_is_refused(rig, copy, digits, tmp_path):
 
     place = tmp_path / "subject"
     size = rigs.trail_of(copy)[0].size
-    for name, old, new in (
-        ("lockgate.yaml", "margin: 0.08", "margin: 0.8"),
-        ("guards.py", "Right or not on 7 and 9", "Right or not on 7 or 9"),
+    for name, old, new, told in (
+        ("lockgate.yaml", "margin: 0.08", "margin: 0.8", "gates[3].margin 0.08 → 0.8"),
+        ("lockgate.yaml", "promotions: 10", "promotions: 20", "budgets.promotions 10 → 20"),
+        ("lockgate.yaml", "[baseline]", "[baseline, lockdown]", "policy lockdown-decide is new"),
+        (
+            "lockgate.yaml",
+            "[baseline]",
+            "[{pack: baseline, params: {max_lines: 9}}]",
+            "policy baseline-screen is another",
+        ),
+        ("guards.py", "Right or not on 7 and 9", "Right or not on 7 or 9", "guards.py"),
     ):
         subject = rigs.vary(digits, place, (old, new), name=name)
-        with pytest.raises(ConfigError, match="guards the run has changed"):
+        with pytest.raises(ConfigError, match="guards the run has changed") as error:
             rig.open(copy, subject)
+        assert told in error.value.message
         shutil.rmtree(place)
     assert rigs.trail_of(copy)[0].size == size
 
