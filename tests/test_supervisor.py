@@ -301,7 +301,7 @@ def test_another_guard_is_refused(rig, copy, digits, tmp_path):
     for name, old, new, told in (
         ("lockgate.yaml", "margin: 0.08", "margin: 0.8", "gates[3].margin 0.08 → 0.8"),
         ("lockgate.yaml", "promotions: 10", "promotions: 20", "budgets.promotions 10 → 20"),
-        ("lockgate.yaml", "[baseline]", "[baseline, lockdown]", "policy lockdown-decide is new"),
+        ("lockgate.yaml", "[baseline]", "[baseline, lockdown]", "policy lockdown is new"),
         (
             "lockgate.yaml",
             "[baseline]",
