@@ -19,7 +19,7 @@ from typing import Any
 import z3
 
 from harness.base_document import base_document
-from harness.judgement import RANK, judge_document
+from harness.judgement import judge_document, rank
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_compiler import CompiledPolicy, compile_policy
 from harness.policy_document import SHAPES, ListOf, MapOf, Message, Scalar, Shape, Stage
@@ -130,7 +130,7 @@ def _judged(stage: Stage, document: dict[str, Any], old: _Side, new: _Side) -> t
     kind = document["proposal"]["kind"]
     before = judge_document(old.compiled, stage, kind, document)
     after = judge_document(new.compiled, stage, kind, document)
-    return RANK[after.outcome] < RANK[before.outcome] and bool(after.verdicts), set(after.failed)
+    return rank(after) < rank(before) and bool(after.verdicts), set(after.failed)
 
 
 class _Query:
@@ -147,7 +147,8 @@ class _Query:
         new = [(premise, self.encoder.rule(premise.term)) for premise in premises]
         # what is denied by neither a failure of a rule that denies nor an error: held at most
         held = conj(*(v.t if p.otherwise == "deny" else disj(v.t, v.f) for p, v in new))
-        passed = conj(*(v.t for _, v in new))
+        # what is stopped less than the rule stops: not by any rule of its strength
+        passed = conj(*(v.t if p.strength >= rule.strength else disj(v.t, v.f) for p, v in new))
         if rule.otherwise == "deny":
             self.solver.add(neg(old.t), held)
         else:

@@ -20,9 +20,6 @@ from harness.records import Record
 
 Outcome = Literal["pass", "deny", "hold", "invalid"]
 
-RANK: dict[Outcome, int] = {"pass": 0, "hold": 1, "deny": 2, "invalid": 2}
-"""How much an outcome stops: what is invalid is treated as a denial."""
-
 MAX_REASON = 2_000
 
 
@@ -56,6 +53,16 @@ class Judgement(Record):
     def failed(self) -> list[str]:
         """The rules that are not exactly true, as policy/rule, in order."""
         return [f"{v.policy}/{v.rule}" for v in self.verdicts if v.passed is not True]
+
+
+def rank(judgement: Judgement) -> int:
+    """How far a document is stopped: 0 not, 1 until a quorum answers, 2 until those whom a rule asks do, 3 for good.
+
+    Where no document has a lower rank with it, a set of policies lets nothing through that another one stops.
+    """
+    if judgement.outcome == "hold":
+        return 2 if any(each.of_people and each.passed is not True for each in judgement.verdicts) else 1
+    return 0 if judgement.outcome == "pass" else 3
 
 
 def invalid(reason: str, verdicts: Sequence[RuleVerdict] = ()) -> Judgement:

@@ -1,6 +1,7 @@
 """Is one set of policies at least as strict as another? Proved, refuted by a document, or not known.
 
-Strict means: no document has a better outcome with NEW than with OLD, where deny (and invalid) > hold > pass. A rule of
+Strict means: no document has a better outcome with NEW than with OLD, where deny (and invalid) > a hold for the people
+that a rule asks for (it reads `approvals`) > a hold that any quorum answers > pass. A rule of
 OLD is settled by structure where the same rule or a tighter one stands in NEW; else z3 is asked, in a process of its
 own, for a document that OLD stops and NEW lets through. Where it has no answer, some documents are tried. Every one is
 judged by the real engine, with both sets, before it is believed.
@@ -25,7 +26,7 @@ from typing import Any, Literal
 from harness.base_document import base_document
 from harness.entailment import Formula, Prover, holds
 from harness.judge import Judge
-from harness.judgement import RANK, Judgement, Outcome
+from harness.judgement import Judgement, Outcome, rank
 from harness.policy import PolicySet
 from harness.policy_compiler import compile_policy
 from harness.policy_document import KINDS, STAGES, Stage
@@ -173,14 +174,14 @@ def _by_structure(group: _Group, rule: RuleTerm) -> str | None:
     for other in group.new:
         # the same term in another way of writing may take other iterations
         same = other.source == rule.source or (other.term == rule.term and not may_run_out(rule))
-        if same and other.otherwise in (rule.otherwise, "deny"):
+        if same and other.strength >= rule.strength:
             stricter = " and denies now" if other.otherwise != rule.otherwise else ""
             return ("the same" if other.name == rule.name else f"the same as {other.name}") + stricter
     if may_run_out(rule):
         return None
     # a rule that holds may be stopped by one that holds, but its error is a denial, which only a denial equals
-    enough = ("deny", "hold") if rule.otherwise == "hold" and cannot_fail(rule.term) else ("deny",)
-    premises = [other for other in group.new if other.otherwise in enough]
+    enough = rule.strength if cannot_fail(rule.term) else 3
+    premises = [other for other in group.new if other.strength >= enough]
     goal = _said(rule.term)
     prover = Prover()  # one for all attempts: what they take together is bounded
     for other in premises:
@@ -238,6 +239,8 @@ def _answered(
         witness = replay(group.stage, document, old, new, judge)
         if witness is not None:
             why = f"a document that OLD stops ({witness.before}) and NEW does not ({witness.after})"
+            if witness.before == witness.after:
+                why = "a document that OLD holds for the people that a rule asks for, and NEW for any quorum"
             return _line(group, rule, "weaker", why, witness=witness)
     if answer.proved and may_run_out(rule):
         why = f"an evaluation may take more than {MAX_ITERATIONS} iterations, which ends in an error"
@@ -249,7 +252,7 @@ def _answered(
 
 def _opened(group: _Group, old: PolicySet, new: PolicySet, judge: Judge) -> RuleComparison:
     """Where no rule of OLD applied nothing could pass; now something may."""
-    nothing = RuleTerm("", "", "policies", "deny", group.new[0].term, "")
+    nothing = RuleTerm("", "", "policies", "deny", of_people=False, term=group.new[0].term, source="")
     for kind in group.kinds:
         document = base_document(group.stage)
         document["proposal"]["kind"] = kind
@@ -267,7 +270,7 @@ def replay(stage: Stage, document: dict[str, Any], old: PolicySet, new: PolicySe
     # an answer without verdicts, where rules apply, is about the judge or the document, and shows nothing
     if not (_judged(before, old, stage, kind) and _judged(after, new, stage, kind)):
         return None
-    if RANK[after.outcome] >= RANK[before.outcome]:
+    if rank(after) >= rank(before):
         return None
     return Witness(
         stage=stage,

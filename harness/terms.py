@@ -74,6 +74,8 @@ class RuleTerm:
     rule: str
     where: str
     otherwise: Literal["deny", "hold"]
+    of_people: bool
+    """It reads the approvals: where it holds, no quorum answers it."""
     term: Term
     source: str
 
@@ -81,6 +83,11 @@ class RuleTerm:
     def name(self) -> str:
         """policy/rule."""
         return f"{self.policy}/{self.rule}"
+
+    @property
+    def strength(self) -> int:
+        """How far it stops what does not satisfy it: as `judgement.rank` has it."""
+        return 3 if self.otherwise == "deny" else 2 if self.of_people else 1
 
     @cached_property
     def reads(self) -> frozenset[str]:
@@ -147,7 +154,7 @@ def rule_terms(compiled: CompiledPolicy) -> list[RuleTerm]:
         if before:
             term = Term("strict", (*before, term), None, BOOL, term.place)
         source = digest_json([rule.rule.require, policy.stage, variables, policy.params])
-        made.append(RuleTerm(policy.name, rule.rule.id, rule.where, rule.rule.otherwise, term, source))
+        made.append(RuleTerm(policy.name, rule.rule.id, rule.where, rule.rule.otherwise, rule.of_people, term, source))
     return made
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness import solver as solver_room
 from harness.base_document import base_document
 from harness.judge import Judge
-from harness.judgement import RANK
+from harness.judgement import rank
 from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.strictness import Comparison, compare_sets, replay
@@ -106,7 +106,7 @@ def test_a_weaker_edit_of_the_baseline_has_a_witness(edit: tuple[str, str]) -> N
     before = engine.decide(old, witness.stage, witness.kind, witness.document)
     after = engine.decide(sets(BASELINE.replace(*edit)), witness.stage, witness.kind, witness.document)
     assert (before.outcome, after.outcome) == (witness.before, witness.after)
-    assert RANK[after.outcome] < RANK[before.outcome]
+    assert rank(after) < rank(before)
     assert witness.changed.keys() != base_document(witness.stage).keys()
 
 
@@ -153,6 +153,25 @@ def test_a_removed_rule_is_missed_unless_others_imply_it() -> None:
 )
 def test_outcomes_are_ordered(old: str, new: str, expected: str) -> None:
     """Deny is stricter than hold, hold than pass, and an error is a denial."""
+    assert verdict(old, new) == expected
+
+
+ASKS = "hold: approvals.exists(a, a.role == 'safety')"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (ASKS, "hold: candidate.bytes < 0", "weaker"),  # nobody in particular is asked: any quorum would do
+        (ASKS, "hold: approvals.exists(a, a.role == 'safety' && a.by == 'ann')", "at-least-as-strict"),
+        (ASKS, "approvals.exists(a, a.role == 'safety')", "at-least-as-strict"),
+        (ASKS, "candidate.bytes < 0", "at-least-as-strict"),
+        ("hold: candidate.bytes < 9", "hold: candidate.bytes < 9 && size(approvals) > 9", "at-least-as-strict"),
+        ("hold: candidate.bytes < 9", "hold: candidate.bytes < 9 || size(approvals) > 0", "weaker"),
+    ],
+)
+def test_a_quorum_does_not_answer_what_asks_for_people(old: str, new: str, expected: str) -> None:
+    """A hold for people whom a rule names is stricter than one that any quorum answers, be that one never satisfied."""
     assert verdict(old, new) == expected
 
 
@@ -319,7 +338,7 @@ def refuted(old: PolicySet, new: PolicySet, count: int, seed: int) -> dict[str, 
             kind = document["proposal"]["kind"]
             before = engine.decide(old, stage, kind, document)
             after = engine.decide(new, stage, kind, document)
-            if RANK[after.outcome] < RANK[before.outcome]:
+            if rank(after) < rank(before):
                 return document
     return None
 
