@@ -217,8 +217,10 @@ def _by_solver(
         return []
     asked = [Goal(stage=group.stage, kinds=list(group.kinds), rule=rule.name) for group, rule in goals]
     with ThreadPoolExecutor(1) as pool:
-        # the judge's process takes as long to start as the solver's
-        pool.submit(replay, goals[0][0].stage, base_document(goals[0][0].stage), old, new, judge)
+        # The judge's process takes as long to start as the solver's. Where the engine is in this process the solver may
+        # be, too, and z3 is not safe under threads: its objects may be collected by the other one.
+        if isinstance(judge, Judge):
+            pool.submit(replay, goals[0][0].stage, base_document(goals[0][0].stage), old, new, judge)
         answers = solver.solve(old, new, asked)
     undecided = sum(not answer.proved and answer.document is None for answer in answers)
     tries = min(MAX_PROBES, 10 * MAX_PROBES // max(undecided, 1))
