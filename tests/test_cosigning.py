@@ -211,7 +211,7 @@ def test_the_deadline_of_an_authorisation_is_told(rig, scene, copy):
     """Halted with an authorisation in hand, the run says until when it is good: in the log, in words and as JSON."""
     state = stopped(rig, scene, copy, after="authorised")
     (authorised,) = state.authorised.values()
-    assert state.halted.reason.startswith(
+    assert state.halt.reason.startswith(
         f"proposal 2 is authorised until {authorised.expires}: resumed after that, it"
     )
     assert f"was authorised as version 2 until {authorised.expires} (60 minutes left)" in told_of(copy)
@@ -222,7 +222,7 @@ def test_the_deadline_of_an_authorisation_is_told(rig, scene, copy):
 def test_without_an_authorisation_there_is_no_deadline(rig, scene, copy):
     """Halted before it was authorised, a proposal waits for as long as it takes, and no time is named."""
     state = stopped(rig, scene, copy)
-    assert "authorised until" not in state.halted.reason + told_of(copy)
+    assert "authorised until" not in state.halt.reason + told_of(copy)
     assert json.loads(CliRunner().invoke(app, ["status", str(copy), "--json"]).stdout)["authorised"] == []
 
 
@@ -233,7 +233,7 @@ def test_an_authorisation_that_expired_meanwhile_is_voided_without_witnesses(rig
     (authorised,) = state.authorised.values()
     assert f"until {authorised.expires}, which is past" in told_of(copy)
     again = resumed(rig, scene, copy, names="")
-    assert (again.halted, again.live, again.proposals[2].outcome) == (None, 1, "voided")
+    assert (again.halt, again.live, again.proposals[2].outcome) == (None, 1, "voided")
     reason = next(entry.reason for entry in rigs.trail_of(copy)[1] if kind_of(entry) == "voided")
     assert reason == f"the authorisation has expired: it was good until {authorised.expires}"
     assert "authorised as version" not in told_of(copy)
@@ -247,7 +247,7 @@ def test_witnesses_that_do_not_know_a_new_key_are_told_of_it(rig, scene, copy):
         try:
             with pytest.raises(Halt):
                 generation(opened, 2, BETTER_YET)
-            reason = opened.supervisor.state.halted.reason
+            reason = opened.supervisor.state.halt.reason
         finally:
             opened.close()
     assert "a: it answered 403" in reason
@@ -264,7 +264,7 @@ def test_witnesses_that_do_not_know_a_new_key_are_told_of_it(rig, scene, copy):
 
 def test_an_absent_witness_is_not_told_to_be_of_an_old_key(rig, scene, copy):
     """The remedy for a rotation is named where a witness answered 403, and nowhere else."""
-    assert "keys rotate" not in stopped(rig, scene, copy).halted.reason
+    assert "keys rotate" not in stopped(rig, scene, copy).halt.reason
 
 
 def halted(run, *options):
@@ -293,7 +293,7 @@ def test_a_halt_does_not_wait_for_witnesses(scene, copy, names):
     assert "its witnesses have not cosigned that yet" in told
     assert f"{len(names)} of 2 required" in told
     assert kinds(copy)[-1] == "halted"
-    assert rigs.trail_of(copy)[0].halted.reason == "a look"
+    assert rigs.trail_of(copy)[0].halt.reason == "a look"
 
 
 def test_a_witness_that_lies_does_not_count(rig, scene, copy):
