@@ -91,7 +91,7 @@ class Holding(Desk):
         folder = self._rooms.folder.approvals
         if not folder.is_dir():
             return
-        for path in sorted(folder.glob("*.json")):
+        for path in sorted(folder.glob("*.json"), key=_arrival):
             try:
                 answer = Answer.read(_bytes(path))
                 self._enter(answer)
@@ -120,6 +120,14 @@ class Holding(Desk):
                 signature=answer.signature,
             )
         )
+
+
+def _arrival(path: Path) -> tuple[int, str]:
+    """When an answer was left, and its name."""
+    try:
+        return path.lstat().st_mtime_ns, path.name
+    except OSError:  # taken away meanwhile: reading it will say so
+        return 0, path.name
 
 
 def judged_document(data: bytes) -> dict[str, Any]:
