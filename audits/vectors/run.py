@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -52,29 +54,35 @@ def every() -> list[Path]:
     return sorted((HERE / "valid").glob("*.json")) + sorted((HERE / "invalid").glob("*.json"))
 
 
+def differs(path: Path, options: argparse.Namespace) -> str | None:
+    """What the verifier says of one vector, where it is not what is expected."""
+    vector = load(path)
+    expect = vector["expect"]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*shlex.split(options.entrypoint), *lay_out(vector, Path(folder))]
+        done = subprocess.run(
+            command + ["--json"] * options.strict, capture_output=True, text=True, check=False, timeout=60
+        )
+    told = {"exit": done.returncode}
+    if options.strict:
+        report = json.loads(done.stdout)
+        told |= {name: report.get(name) for name in expect if name != "exit"}
+    if told == {name: expect[name] for name in told}:
+        return None
+    return f"DIFFERS {path.parent.name}/{path.stem}: {told}, expected {expect}: {vector['why']}"
+
+
 def main() -> int:
     """Run all of them; print those that differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entrypoint", required=True, help="the command of the verifier")
     parser.add_argument("--strict", action="store_true", help="compare verdict, entry and clause, too")
     options = parser.parse_args()
-    wrong = 0
-    for path in every():
-        vector = load(path)
-        expect = vector["expect"]
-        with tempfile.TemporaryDirectory() as folder:
-            command = [*shlex.split(options.entrypoint), *lay_out(vector, Path(folder))]
-            done = subprocess.run(
-                command + ["--json"] * options.strict, capture_output=True, text=True, check=False, timeout=60
-            )
-        told = {"exit": done.returncode}
-        if options.strict:
-            report = json.loads(done.stdout)
-            told |= {name: report.get(name) for name in expect if name != "exit"}
-        same = told == {name: expect[name] for name in told}
-        wrong += not same
-        if not same:
-            print(f"DIFFERS {path.parent.name}/{path.stem}: {told}, expected {expect}: {vector['why']}")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        problems = list(filter(None, pool.map(lambda path: differs(path, options), every())))
+    for problem in problems:
+        print(problem)
+    wrong = len(problems)
     print(f"{len(every())} vectors, {wrong} differ")
     return 1 if wrong else 0
 
