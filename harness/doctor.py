@@ -43,14 +43,14 @@ def _packages() -> list[dict[str, Any]]:
             rows.append(_row(name, ok=True, found=version(name), remedy="", needed=True))
         except PackageNotFoundError:
             rows.append(_row(name, ok=False, found="missing", remedy=f"pip install {name}", needed=True))
-    try:
-        rows.append(_row("wordfreq", ok=True, found=version("wordfreq"), remedy=""))
-    except PackageNotFoundError:
-        rows.append(
-            _row(
-                "wordfreq", ok=False, found="missing", remedy="the quick start's data: pip install 'lockgate[examples]'"
-            )
-        )
+    for name, remedy in (
+        ("wordfreq", "the quick start's data: pip install 'lockgate[examples]'"),
+        ("z3-solver", "proofs of `policy compare`: pip install 'lockgate[compare]'"),
+    ):
+        try:
+            rows.append(_row(name, ok=True, found=version(name), remedy=""))
+        except PackageNotFoundError:
+            rows.append(_row(name, ok=False, found="missing", remedy=remedy))
     return rows
 
 
