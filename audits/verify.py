@@ -833,7 +833,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             s["open"][str(body["number"])] = UNTOUCHED | fresh
         case "screened":
             shown = {name: body[name] for name in ("base", "recipe", "source", "change", "document", "judgement")}
-            if found["hold"]:
+            if found["hold"] and found["shown"]:
                 same = all(shown[name] == found["shown"][name] for name in ("base", "recipe", "source", "change"))
                 must(same and body["outcome"] == "pass", "the second screen is of another change, or not `pass`")
                 let_go(s, found, "screen", body, clause)
