@@ -42,7 +42,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 SAFE = 2**53 - 1  # the integers that a double holds exactly
 ENTRY, NOTE, BLOB = 65_535, 1 << 16, 16 << 20  # the most bytes of an entry, a note, and a blob that is parsed
@@ -574,6 +574,8 @@ def ssh_verified(data: bytes, message: bytes, clause: str) -> str:
     need(name in SSH_KINDS, clause, f"a key of type {name[:40]!a}")
     line = f"{name} {base64.b64encode(blob).decode()}"
     key = load_ssh_public_key(line.encode())
+    spelled = name.startswith("sk-") or key.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode() == line
+    need(spelled, clause, "a key that is not in its one spelling")
     end = 8 + int.from_bytes(made[:4], "big")  # algorithm, signature, and what a token adds
     end += int.from_bytes(made[end - 4 : end], "big")
     (algorithm, raw), added = strings(made[:end]), made[end:]
@@ -822,6 +824,9 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies", "vault_named", "approvers")}
             agree, names = s["genesis"]["agree"], {each["name"] for each in body["approvers"]}
             must(len(names) >= agree and (agree or not names), "fewer approvers than must agree, or some for nothing")
+            must(len({each["key"] for each in body["approvers"]}) == len(body["approvers"]), "one key, listed twice")
+            roles = {(each["name"], each["role"]) for each in body["approvers"]}
+            must(len(roles) == len(names), "an approver in two roles")
             must(body["origin"] == parse_key(s["keys"][0])[0], "the origin is not the log's")
             s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
         case "started":
@@ -833,7 +838,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             s["open"][str(body["number"])] = UNTOUCHED | fresh
         case "screened":
             shown = {name: body[name] for name in ("base", "recipe", "source", "change", "document", "judgement")}
-            if found["hold"]:
+            if found["hold"] and found["shown"]:
                 same = all(shown[name] == found["shown"][name] for name in ("base", "recipe", "source", "change"))
                 must(same and body["outcome"] == "pass", "the second screen is of another change, or not `pass`")
                 let_go(s, found, "screen", body, clause)
@@ -1122,16 +1127,20 @@ def own_keys(paths: list[str], kind: int) -> list[Key]:
     return found
 
 
-def own_people(path: str) -> set[str]:
-    """The reader's own list of approvers: `NAME TYPE KEY` of each line of allowed_signers."""
-    people = set()
+def own_people(path: str) -> dict[str, str]:
+    """The reader's own list of approvers: the role of `NAME TYPE KEY`, of each line of allowed_signers."""
+    people = {}
     try:
-        for line in own(path, 1 << 20).decode().splitlines():
+        for line in own(path, 1 << 20).decode().split("\n"):
             words = line.split()
             if words and not words[0].startswith("#"):
-                at = next(at for at, word in enumerate(words) if word in SSH_KINDS)
-                people.add(f"{words[0].split(',')[0]} {words[at]} {words[at + 1]}")
-    except (UnicodeDecodeError, StopIteration, IndexError):
+                if words[1] not in SSH_KINDS:  # any other option could take the line back
+                    spaces = re.fullmatch(r'namespaces="([^"]*)"', words.pop(1))
+                    need(spaces and "lockgate-approval" in spaces[1].split(","), "§11", "a key for other purposes")
+                need(words[1] in SSH_KINDS, "§11", "no key")
+                name, _, role = words[0].partition(",role:")
+                people[f"{name} {words[1]} {words[2]}"] = role or "human"
+    except (UnicodeDecodeError, IndexError, Invalid):
         raise Unreadable(f"{path}: not in the format of allowed_signers") from None
     return people
 
@@ -1208,9 +1217,10 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     need(keys[-1][1] in signers and keys[-1][0] == origin, "§3.2", "the tree head is not signed by the key in force")
     ours = not trusted or {key for _, key in trusted} & {key for _, key in keys}
     need(ours, "§2.3", "your key is none of this log's")
+    roles = {f"{each['name']} {each['key']}": each["role"] for each in state["genesis"]["approvers"]}
     for who, index in state["people"].items():
-        if people is not None and who not in people:
-            raise Invalid("§11", f"answered by {who[:80]!a}, whom your list of approvers does not have", index)
+        if people is not None and (who not in people or people[who] != roles.get(who)):
+            raise Invalid("§11", f"answered by {who[:80]!a}, whom your list of approvers does not have so", index)
     if not options.log_only:
         check_models(run, state, tiles)
     fresh, why = freshness(options, note, witnesses, state["time"])

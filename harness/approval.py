@@ -121,7 +121,9 @@ def load_approvers(subject: Path, rule: Approvers) -> list[Approver]:
 
 def parse_allowed_signers(text: str, name: str) -> list[Approver]:
     """Read the lines of an allowed_signers file; ConfigError names `name:line`."""
-    found: list[Approver] = []
+    from harness.sshsig import SshKey
+
+    found, secrets = list[Approver](), set[bytes]()
     for number, each in enumerate(text.split("\n"), 1):
         line = each.strip(" \t\r")
         if line and not line.startswith("#"):
@@ -133,8 +135,12 @@ def parse_allowed_signers(text: str, name: str) -> list[Approver]:
                 )
                 told = error.message if isinstance(error, KeyFileError) else str(error)
                 raise ConfigError(told, where=f"{name}:{number}", remedy=remedy) from error
-            if found[-1].key in {each.key for each in found[:-1]}:
+            secret = SshKey.parse(found[-1].key).secret  # one hand, whatever the type, or the application of a token
+            if secret in secrets:
                 raise ConfigError("this key is listed above already", where=f"{name}:{number}")
+            secrets.add(secret)
+            if {each.name for each in found if each.name.casefold() == found[-1].name.casefold()} != {found[-1].name}:
+                raise ConfigError(f"{found[-1].name} is listed above in other letters", where=f"{name}:{number}")
             roles = {each.role for each in found if each.name == found[-1].name}
             if len(roles) > 1:
                 message = f"{found[-1].name} has two roles"

@@ -31,6 +31,7 @@ from harness.live import FILES, check_version, live_version
 from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head
 from harness.order import Order
+from harness.quorum import Approver
 from harness.records import Candidate
 
 MAX_BLOB = 16 << 20
@@ -102,9 +103,10 @@ def verify_run(
         raise AuditError("the log is empty: no genesis", where="entry 0", clause="§7.1")
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
-    for (name, line), index in state.people.items():
-        if people is not None and (name, line) not in people:
-            message = f"answered by {name}, whom your list of approvers does not have with that key"
+    listed = {(each.name, each.key): each for each in state.terms.approvers}
+    for who, index in state.people.items():
+        if people is not None and listed.get(who) not in people:
+            message = f"answered by {who[0]}, whom your list of approvers does not have with that key and role"
             raise AuditError(message, where=f"entry {index}", clause="§11")
     if not log_only:
         _check_models(folder, reader, state)
@@ -143,13 +145,13 @@ def _report(
     }
 
 
-def read_approvers(path: Path) -> set[tuple[str, str]]:
-    """Names and keys on the reader's own list, in the format of allowed_signers; ConfigError."""
+def read_approvers(path: Path) -> list[Approver]:
+    """Names, roles and keys on the reader's own list, in the format of allowed_signers; ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
-    return {(each.name, each.key) for each in parse_allowed_signers(text, str(path))}
+    return parse_allowed_signers(text, str(path))
 
 
 def read_witnesses(files: Sequence[Path]) -> list[WitnessVerifier]:

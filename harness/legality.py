@@ -73,9 +73,13 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
         case Genesis():
             if order.keys and entry.origin != order.keys[-1].name:
                 raise illegal("the origin is not the log's")
-            people = entry.config.approvers
-            if len({each.name for each in entry.approvers}) < (people.require if people else 0):
+            people, names = entry.config.approvers, {each.name for each in entry.approvers}
+            if len(names) < (people.require if people else 0):
                 raise illegal("fewer approvers than must agree")
+            if len({each.key for each in entry.approvers}) != len(entry.approvers):
+                raise illegal("one key stands twice among the approvers")
+            if len({(each.name, each.role) for each in entry.approvers}) != len(names):
+                raise illegal("an approver in two roles")
             if entry.approvers and people is None:
                 raise illegal("approvers, of which the configuration knows nothing")
             return {

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, SHA512, HashAlgorithm
-from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 
 from harness.canonical import decode_base64
 from harness.errors import AuditError, CanonicalError, KeyFileError
@@ -75,12 +75,21 @@ class SshKey:
             Verifier("key", parts[1])  # one spelling, and no point that anybody can sign for
         elif isinstance(public, rsa.RSAPublicKey) and not 2048 <= public.key_size <= 8192:
             raise KeyFileError(f"an RSA key of {public.key_size} bits", remedy="2048 to 8192 bits are read")
+        spelled = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+        if spelled != key.line and not type_.startswith("sk-"):
+            raise KeyFileError("the public key is not in its one spelling")  # or one key could pass for two
         return key
 
     @property
     def line(self) -> str:
         """`TYPE BASE64`, as allowed_signers and authorized_keys have it."""
         return f"{self.type} {base64.b64encode(self.blob).decode()}"
+
+    @property
+    def secret(self) -> bytes:
+        """What tells by which private key it signs: the point, or the modulus; two types may share it."""
+        parts = _strings(self.blob) or [b""]
+        return parts[1 if self.type in (ED25519, SK_ED25519) else 2]
 
     @property
     def fingerprint(self) -> str:

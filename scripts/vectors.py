@@ -252,6 +252,10 @@ def valid(v: Vectors) -> None:
     v.invalid("approver-under-another-name", "the key is on the reader's list, and not as ann's", {}, "§11",
               1 + next(place for place, item in enumerate(asking(v)) if item.kind == "held"), base="asked",
               reader={**v.key, "approvers": renamed})  # fmt: skip
+    demoted = listed.replace(b"role:safety", b"role:human")
+    v.invalid("approver-in-another-role", "ann is on the reader's list, and not of safety", {}, "§11",
+              1 + next(place for place, item in enumerate(asking(v)) if item.kind == "held"), base="asked",
+              reader={**v.key, "approvers": demoted})  # fmt: skip
     bare = {path: data for path, data in plain.items() if path.startswith(("log/", "keys/"))}
     v.valid("log-only", "a reader without access to blobs and models verifies the log", bare,
             arguments=["--key", "READER/key", "--log-only"])  # fmt: skip
@@ -297,6 +301,22 @@ def answers(v: Vectors) -> None:
     odd = [{**asked.body["approvers"][0], "name": "an n"}, *asked.body["approvers"][1:]]
     case("approver-with-an-odd-name", "a name with a space in it", [],
          Item("genesis", {**asked.body, "approvers": odd}), "§6")  # fmt: skip
+    twice = [*asked.body["approvers"], {**asked.body["approvers"][0], "name": "eve"}]
+    case(
+        "approver-s-key-twice",
+        "one key under two names",
+        [],
+        Item("genesis", {**asked.body, "approvers": twice}),
+        "§7.1",
+    )
+    roles = [*asked.body["approvers"], people.Person(people.ANN.name, people.SK_ECDSA).approver.json_value()]
+    case(
+        "approver-in-two-roles",
+        "one name in two roles",
+        [],
+        Item("genesis", {**asked.body, "approvers": roles}),
+        "§7.1",
+    )
     case("held-without-approvers", "a hold where nobody can answer", upto(screen, config=without, approvers=[]),
          changed(screen))  # fmt: skip
     for name, why, place, body in (
@@ -349,6 +369,17 @@ def answers(v: Vectors) -> None:
         case(name, why, upto(first), said(first, people.ANN, signature=signature))
     case("approved-after-a-refusal", "one has refused, and another approves",
          [*upto(first), said(first, people.CAT, "refuse")], said(first, people.ANN))  # fmt: skip
+    with_rsa = next(person for person in people.OTHERS if person.kind == "ssh-rsa")
+    blob = with_rsa.key.blob
+    padded = blob[:18] + people.string(b"\0" + blob[22:])
+    spelled = {**with_rsa.approver.json_value(), "key": f"ssh-rsa {base64.b64encode(padded).decode()}"}
+    listed = [spelled if each["name"] == with_rsa.name else each for each in asked.body["approvers"]]
+    before, answer = upto(first, approvers=listed), said(first, with_rsa)
+    signature = base64.b64decode(answer.body["signature"]).replace(people.string(blob), people.string(padded))
+    answer.body |= {"key": spelled["key"], "signature": base64.b64encode(signature).decode()}
+    case("approved-by-a-key-respelled", "an RSA key whose modulus begins with one zero more", before, answer)
+    case("screened-again-at-the-end", "a screen while people are asked at the stage `decide`", upto(decide + 1),
+         changed(first + 2), "§7.5")  # fmt: skip
     case("screened-again-too-early", "one of two approvals", upto(first + 1), changed(first + 2), "§7.5")
     case("screened-again-otherwise", "the second screen is of another source", upto(first + 2),
          changed(first + 2, source=items[3].body["document"]), "§7.5")  # fmt: skip

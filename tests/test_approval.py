@@ -8,7 +8,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from people import ANN, BEN, CAT, Person
+from people import ANN, BEN, CAT, SK_ED25519, Person, string
 
 from harness.approval import NAMESPACE, Answer, answered_by, load_approvers, message, parse_allowed_signers
 from harness.errors import AuditError, ConfigError
@@ -40,6 +40,17 @@ def test_the_file_is_that_of_openssh():
     ]
 
 
+def as_token(person: Person, application: bytes = b"ssh:") -> str:
+    """Write the key of somebody's point as a hardware token has it."""
+    blob = b"".join(map(string, [SK_ED25519.encode(), person.key.secret, application]))
+    return f"{SK_ED25519} {base64.b64encode(blob).decode()}"
+
+
+def elsewhere(person: Person) -> str:
+    """The same for another application."""
+    return as_token(person, b"ssh:elsewhere")
+
+
 BAD_LINES = {
     "no key": ("ann@example.org", "not a line"),
     "a key that is none": ("ann ssh-ed25519 AAAA", "form|base64|cut"),
@@ -51,6 +62,9 @@ BAD_LINES = {
     "a negation": (line(ANN, "!ann"), "name"),
     "a role that is none": (line(ANN, "ann,role:-"), "role"),
     "the same key again": (f"{line(ANN)}\n{line(ANN, 'another')}", "above already"),
+    "a token's key of one point": (f"{line(BEN)}\nanother {elsewhere(BEN)}", "above already"),
+    "a point as a token's": (f"{line(ANN)}\nanother {as_token(ANN)}", "above already"),
+    "one person in other letters": (f"{line(ANN, 'ann')}\n{line(CAT, 'Ann')}", "other letters"),
     "one person in two roles": (f"{line(ANN, 'ann')}\n{line(BEN, 'ann,role:safety')}", "two roles"),
     "a kind of key that is not read": ("ann ssh-dss AAAAB3NzaC1kc3MAAACBAPAAAAAAAAAA", "not a line|not read|base64"),
 }

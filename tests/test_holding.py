@@ -87,10 +87,9 @@ def settle(run, number=1):
 def verified(run):
     """Verify and replay a run as an outsider."""
     folder = RunFolder(run.rooms.folder.root)
-    listed = folder.root / "listed"  # a reader's own copy would lie elsewhere
+    listed = folder.root.parent / "listed"
     listed.write_text(LISTED)
     assert verify_run(folder, folder.public_key, approvers=listed)["verdict"].startswith("valid")
-    listed.unlink()
     return replay_run(folder)
 
 
@@ -129,6 +128,17 @@ def test_a_screen_that_asks_for_people_waits_before_anything_is_built(opened):
     state = opened.supervisor.state
     assert state.proposals[1].screened.outcome == "pass"
     assert state.proposals[1].developed is not None
+    verified(opened)
+
+
+def test_a_candidate_that_waits_behind_one_that_has_ended_is_decided(opened):
+    """Held in a later slot than one that was rejected: its answers count as they do in the first slot."""
+    generation(opened, 1, knobs(steps=1), BETTER)
+    assert opened.supervisor.state.held == {2}
+    for person in (ANN, BEN):
+        answer(opened, 2, person)
+    assert settle(opened) == []
+    assert opened.supervisor.state.live == 1
     verified(opened)
 
 

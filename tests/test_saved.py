@@ -87,6 +87,26 @@ def test_a_file_comes_back_as_it_was(seen, tmp_path, size):
     assert (tmp_path / "again").read_bytes() == (seen / f"seen-{size}").read_bytes()
 
 
+def test_a_run_that_asks_people_is_saved_alike_at_every_size(tmp_path):
+    """Open holds, their answers and what was let go on: both verifiers save the same bytes, and go on to one verdict."""
+    key, listed = tmp_path / "key", tmp_path / "listed"
+    VerifierChain.of([paper_run.OLD.verifier]).save(key)
+    listed.write_text("".join(person.line for person in paper_run.ASKED))
+    told = paper_run.asking(paper_run.write(tmp_path / "whole", paper_run.asking))
+    words = ("--key", str(key), "--approvers", str(listed))
+    whole = two.by_script(tmp_path / "whole", *words)
+    for size in range(1, len(told) + 1):
+        if told[size - 1].kind == "authorised":
+            continue  # the paper run's link is already moved there
+        run, ours, theirs = (tmp_path / f"{name}-{size}" for name in ("run", "ours", "theirs"))
+        paper_run.write(run, lambda paper, size=size: paper_run.asking(paper)[:size])
+        verify_run(RunFolder(run), key, approvers=listed, save=ours)
+        two.by_script(run, *words, "--save", str(theirs))
+        assert ours.read_bytes() == theirs.read_bytes(), size
+        by_harness = two.by_harness(tmp_path / "whole", key, approvers=listed, since=theirs)
+        assert two.by_script(tmp_path / "whole", *words, "--since", str(ours)) == by_harness == whole
+
+
 def test_what_was_saved_after_a_later_verification_is_what_a_full_one_saves(seen, tmp_path):
     """Verified in two steps or in one, where it ended is the same."""
     verified(seen, "whole", save=tmp_path / "one")

@@ -114,6 +114,7 @@ BAD_KEYS = {
     "a point of small order": (line("ssh-ed25519", bytes([1, *[0] * 31])), "anybody"),
     "a token's point of small order": (line(SK_ED25519, bytes([1, *[0] * 31]), b"ssh:"), "anybody"),
     "more behind it": (line("ssh-ed25519", bytes([9] * 32), b"x"), "sound"),
+    "a needless zero": (line("ssh-rsa", mpint(65537)[4:], b"\0" + mpint((1 << 2047) + 1)[4:]), "spelling"),
     "a short RSA key": (line("ssh-rsa", mpint(65537)[4:], mpint((1 << 1023) + 643)[4:]), "bits"),
     "not base64 in its one form": (
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHlNJwfisnqTWdAAC/sKkYTQI1Vvo5/cbFd5BbnsSAJ=",
