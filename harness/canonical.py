@@ -45,9 +45,9 @@ MAX_DEPTH = 32
 
 _MAX_INT = 2**53 - 1  # RFC 7493 §2.2: beyond it a double is not exact
 
-# Strings are skipped whole, so that brackets inside them do not count. The quantifiers are possessive: a
-# string that never ends is matched to the end of the text once, instead of once for each quote in it.
-_NESTING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
+# A bracket and what stands before it. Strings are skipped whole, so that brackets inside them do not count. The
+# quantifiers are possessive and the end of the text matches: each character is looked at once, whatever the text.
+_NESTING = re.compile(r'(?:[^"\[{\]}]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?)*+([\[{]|[\]}]|\Z)', re.DOTALL)
 
 
 def canonical_bytes(value: Any, *, max_depth: int = MAX_DEPTH) -> bytes:
@@ -164,12 +164,12 @@ def _check_nesting(text: str, max_depth: int) -> None:
         return
     depth = 0
     for match in _NESTING.finditer(text):
-        first = text[match.start()]
-        if first in "[{":
+        bracket = match[1]
+        if bracket in ("[", "{"):
             depth += 1
             if depth > max_depth:
-                raise CanonicalError("nested too deeply", where=f"character {match.start()}")
-        elif first in "]}":
+                raise CanonicalError("nested too deeply", where=f"character {match.start(1)}")
+        elif bracket:
             depth -= 1
 
 

@@ -11,6 +11,7 @@ about expressions; `Tree` is what such a proof would read.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -195,12 +196,17 @@ class Environment:
         return self._typed, self._dynamic
 
 
-def _run(runnable: Any, activation: Any) -> Any:
+@functools.cache
+def _no_values() -> tuple[Any, Any]:
     from cel_expr_python import cel
 
+    return cel.Type.ERROR, cel.Type.UNKNOWN
+
+
+def _run(runnable: Any, activation: Any) -> Any:
     try:
         value = runnable.eval(activation)  # ok: CEL, typed and bounded, in the judge's process
-        if value.type() == cel.Type.ERROR or value.type() == cel.Type.UNKNOWN:
+        if value.type() in _no_values():
             return Failed(str(value.value())[:MAX_SHOWN])
         return value.plain_value()
     except Exception as error:  # noqa: BLE001 - its budgets raise, and whatever else it raises is no value either
@@ -223,6 +229,8 @@ def shown(value: Any, depth: int = 4) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) and abs(value) < 2**53 else str(value)
     if isinstance(value, str):
+        if len(value) <= MAX_SHOWN and value.isascii() and "\0" not in value:
+            return value
         clean = value[: MAX_SHOWN + 1].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
         return clean if len(clean) <= MAX_SHOWN else clean[: MAX_SHOWN - 1] + "…"
     if isinstance(value, list | dict) and depth == 0:

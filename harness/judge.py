@@ -121,7 +121,8 @@ class Judge:
 
     def _ask(self, request: dict[str, Any], policies: PolicySet) -> Judgement:
         try:
-            return Judgement.parse(self._exchange(request, policies, self._seconds))
+            # parsed strictly already, into the few types that this record is made of
+            return Judgement.model_validate(self._exchange(request, policies, self._seconds))
         except ValidationError as error:
             raise _LostError("answered with something that is no judgement") from error
 
@@ -235,16 +236,17 @@ def serve(memory: int) -> None:
         signal.alarm(120)  # later than any client waits: only for an orphan
         answer = _answer(request, sets)
         signal.alarm(0)
-        _send(connection, json.dumps(answer, allow_nan=False).encode(), time.monotonic() + 60)
+        _send(connection, answer, time.monotonic() + 60)
 
 
-def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> bytes:
     answer = _reply(request, sets)
-    return answer.json_value() if isinstance(answer, Judgement) else answer
+    told = answer.model_dump_json() if isinstance(answer, Judgement) else json.dumps(answer, allow_nan=False)
+    return told.encode()
 
 
 def _reply(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Judgement | dict[str, Any]:
-    from harness.judgement import judge_document
+    from harness.judgement import judge_canonical
     from harness.policy import policy_set_of
     from harness.policy_compiler import compile_policy
     from harness.policy_file import PolicySource
@@ -264,7 +266,8 @@ def _reply(request: dict[str, Any], sets: dict[str, list[CompiledPolicy]]) -> Ju
             from harness.studies import study
 
             return {"answer": study(sets[digest], request)}
-        return judge_document(sets[digest], request["stage"], request["kind"], request["document"])
+        # `Judge.decide` sends canonical documents only, and JSON brings them here as they were
+        return judge_canonical(sets[digest], request["stage"], request["kind"], request["document"])
     except (LockgateError, KeyError, ValidationError) as error:
         return invalid(f"the policies cannot be judged: {error}")
     except MemoryError:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from harness.errors import CanonicalError
 from harness.expression import Failed, shown
 from harness.policy_compiler import CompiledPolicy, CompiledRule
-from harness.policy_document import KINDS, STAGES, canonicalise
-from harness.records import Record
+from harness.policy_document import KINDS, STAGES, Stage, canonicalise
+from harness.records import Kind, Record
 
 Outcome = Literal["pass", "deny", "hold", "invalid"]
 
@@ -99,6 +99,13 @@ def judge_document(policies: Sequence[CompiledPolicy], stage: Any, kind: Any, do
         canonical = canonicalise(stage, document)
     except CanonicalError as error:
         return invalid(f"malformed document: {error}")
+    return judge_canonical(policies, stage, kind, canonical)
+
+
+def judge_canonical(
+    policies: Sequence[CompiledPolicy], stage: Stage, kind: Kind, canonical: dict[str, Any]
+) -> Judgement:
+    """Judge what `canonicalise` has returned for the stage, and nothing else: the rules are run on it as it is."""
     if canonical["proposal"]["kind"] != kind:
         return invalid("the document is about another kind of proposal")
     verdicts: list[RuleVerdict] = []
@@ -126,19 +133,21 @@ def _judge_policy(compiled: CompiledPolicy, canonical: dict[str, Any]) -> list[R
     values, failed = values_of(compiled, canonical)
     # a name without a value is an error where it is read, so a failed variable needs no stand-in
     activation = compiled.environment.activation(values)
-    return [_judge_rule(compiled.policy.name, rule, values, activation, failed) for rule in compiled.rules]
+    read = {path for rule in compiled.rules for path in rule.require.reads}
+    told = {path: shown(_look_up(values, path)) for path in read}
+    return [_judge_rule(compiled.policy.name, rule, told, activation, failed) for rule in compiled.rules]
 
 
 def _judge_rule(
-    policy: str, rule: CompiledRule, values: dict[str, Any], activation: Any, failed: dict[str, str]
+    policy: str, rule: CompiledRule, told: dict[str, Any], activation: Any, failed: dict[str, str]
 ) -> RuleVerdict:
     upstream = sorted(failed.keys() & rule.require.names)
     result = Failed(failed[upstream[0]]) if upstream else rule.require.holds(activation)
     message: str = rule.rule.message or rule.rule.description or rule.rule.require
     if rule.message is not None:
-        told = rule.message.run(activation)
+        text = rule.message.run(activation)
         # a message that fails must not hide the verdict
-        message = f"{message} (its message failed: {told.why})" if isinstance(told, Failed) else str(shown(told))
+        message = f"{message} (its message failed: {text.why})" if isinstance(text, Failed) else str(shown(text))
     return RuleVerdict(
         policy=policy,
         rule=rule.rule.id,
@@ -148,7 +157,7 @@ def _judge_rule(
         of_people=rule.of_people,
         require=rule.rule.require,
         message=message,
-        values={path: shown(_look_up(values, path)) for path in rule.require.reads},
+        values={path: told[path] for path in rule.require.reads},
         audit={name: shown(expression.run(activation)) for name, expression in rule.audit.items()},
         error=result.why if isinstance(result, Failed) else None,
     )

@@ -27,7 +27,7 @@ from harness.policy_document import KINDS, STAGES, Stage
 from harness.policy_file import TEST_SUFFIX, Policy, PolicySource, parse_source
 from harness.records import Digest, Kind, Record
 
-MAX_RULES = 500
+MAX_RULES = 1_000
 
 
 @dataclass(frozen=True)

@@ -103,56 +103,81 @@ class Room:
 
     def take(self, shape: Shape, value: Any, where: str) -> Any:
         """Return a copy of the value that is exactly of the shape; CanonicalError with the place."""
-        self.nodes -= 1
-        if self.nodes < 0:
-            raise CanonicalError(f"more than {MAX_NODES} values", where=where)
-        if isinstance(shape, Scalar):
-            return self._scalar(shape, value, where)
-        if isinstance(shape, ListOf):
-            # exact types: a subclass may run code of its own when it is read
-            if type(value) is not list:
-                raise CanonicalError(f"must be a list, not {type(value).__name__}", where=where)
-            if len(value) > MAX_ITEMS:
-                raise CanonicalError(f"more than {MAX_ITEMS} items", where=where)
-            return [self.take(shape.item, item, f"{where}[{i}]") for i, item in enumerate(value)]
-        if type(value) is not dict:
-            raise CanonicalError(f"must be a map, not {type(value).__name__}", where=where)
-        if len(value) > MAX_ITEMS:
-            raise CanonicalError(f"more than {MAX_ITEMS} entries", where=where)
-        for key in value:
-            self._text(key, f"a key of {where}")
-        if isinstance(shape, MapOf):
-            return {key: self.take(shape.item, value[key], f"{where}.{key[:80]}") for key in sorted(value)}
-        for name in shape.fields:
-            if name not in value:
-                raise CanonicalError("is missing", where=f"{where}.{name}")
-        for name in value:
-            if name not in shape.fields:
-                raise CanonicalError("is not a field that rules know", where=f"{where}.{name[:80]}")
-        return {name: self.take(field, value[name], f"{where}.{name}") for name, field in shape.fields.items()}
+        self._count(1)
+        return self._at(where, shape, value)
 
-    def _scalar(self, shape: Scalar, value: Any, where: str) -> str | int | float | bool:
+    def _at(self, where: str, shape: Shape, value: Any) -> Any:
+        """Return the copy of a value that was counted. A place is put together on the way out, as most need none."""
+        try:
+            if isinstance(shape, Scalar):
+                return self._scalar(shape, value)
+            return self._list(shape, value) if isinstance(shape, ListOf) else self._map(shape, value)
+        except CanonicalError as error:
+            error.where = where + (error.where or "")
+            raise
+
+    def _list(self, shape: ListOf, value: Any) -> list[Any]:
+        # exact types: a subclass may run code of its own when it is read
+        if type(value) is not list:
+            raise CanonicalError(f"must be a list, not {type(value).__name__}")
+        if len(value) > MAX_ITEMS:
+            raise CanonicalError(f"more than {MAX_ITEMS} items")
+        self._count(len(value))
+        item, taken = shape.item, []
+        text = isinstance(item, Scalar) and item.kind == "string" and not item.choices  # most of a document
+        try:
+            for each in value:
+                taken.append(self._text(each) if text else self._at("", item, each))  # noqa: PERF401 - its length is used
+        except CanonicalError as error:
+            error.where = f"[{len(taken)}]{error.where or ''}"
+            raise
+        return taken
+
+    def _map(self, shape: MapOf | Message, value: Any) -> dict[str, Any]:
+        if type(value) is not dict:
+            raise CanonicalError(f"must be a map, not {type(value).__name__}")
+        if len(value) > MAX_ITEMS:
+            raise CanonicalError(f"more than {MAX_ITEMS} entries")
+        for key in value:
+            self._text(key, " (a key)")
+        self._count(len(value))
+        if isinstance(shape, MapOf):
+            return {key: self._at(f".{key[:80]}", shape.item, value[key]) for key in sorted(value)}
+        if value.keys() != shape.fields.keys():
+            for name in shape.fields:
+                if name not in value:
+                    raise CanonicalError("is missing", where=f".{name}")
+            extra = next(name for name in value if name not in shape.fields)
+            raise CanonicalError("is not a field that rules know", where=f".{extra[:80]}")
+        return {name: self._at(f".{name}", field, value[name]) for name, field in shape.fields.items()}
+
+    def _count(self, nodes: int) -> None:
+        self.nodes -= nodes
+        if self.nodes < 0:
+            raise CanonicalError(f"more than {MAX_NODES} values")
+
+    def _scalar(self, shape: Scalar, value: Any) -> str | int | float | bool:
         if shape.kind == "string":
-            text = self._text(value, where)
+            text = self._text(value)
             if shape.choices and text not in shape.choices:
-                raise CanonicalError(f"must be one of {', '.join(shape.choices)}", where=where)
+                raise CanonicalError(f"must be one of {', '.join(shape.choices)}")
             return text
         if shape.kind == "bool":
             if type(value) is not bool:
-                raise CanonicalError(f"must be true or false, not {type(value).__name__}", where=where)
+                raise CanonicalError(f"must be true or false, not {type(value).__name__}")
             return value
         if type(value) is not int and not (shape.kind == "double" and type(value) is float):
             noun = "an integer" if shape.kind == "int" else "a number"
-            raise CanonicalError(f"must be {noun}, not {type(value).__name__}", where=where)
+            raise CanonicalError(f"must be {noun}, not {type(value).__name__}")
         if type(value) is int and abs(value) > MAX_INTEGER:
-            raise CanonicalError("is an integer beyond ±(2^53 - 1)", where=where)
+            raise CanonicalError("is an integer beyond ±(2^53 - 1)")
         if not math.isfinite(value):
-            raise CanonicalError("is not a finite number", where=where)
+            raise CanonicalError("is not a finite number")
         if (shape.low is not None and value < shape.low) or (shape.high is not None and value > shape.high):
-            raise CanonicalError(f"is out of its range: {value}", where=where)
+            raise CanonicalError(f"is out of its range: {value}")
         return float(value) if shape.kind == "double" else value
 
-    def _text(self, value: Any, where: str) -> str:
+    def _text(self, value: Any, where: str | None = None) -> str:
         if type(value) is not str:
             raise CanonicalError(f"must be a string, not {type(value).__name__}", where=where)
         if len(value) > MAX_TEXT:

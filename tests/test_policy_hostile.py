@@ -95,8 +95,8 @@ REFUSED: dict[str, str | bytes] = {
     "a rule's id twice": SOUND + "  - {id: parses, require: code.parses, otherwise: deny}\n",
     "a policy's name twice": SOUND + "---\n" + SOUND.replace("parses,", "other,", 1),
     "a misspelt key": SOUND.replace("require:", "requires:"),
-    "six hundred rules": HEAD + "rules:\n" + "".join(
-        f"  - {{id: r{n}, require: code.parses, otherwise: deny}}\n" for n in range(600)),
+    "more than a thousand rules": HEAD + "rules:\n" + "".join(
+        f"  - {{id: r{n}, require: code.parses, otherwise: deny}}\n" for n in range(1_001)),
     # names that stand for something else
     "a variable that shadows the document": rule("code.parses", before="variables: [{name: gates, expr: '1'}]\n"),
     "a variable that shadows params": rule("code.parses", before="variables: [{name: params, expr: '1'}]\n"),
@@ -234,7 +234,7 @@ DOCUMENTS: dict[str, tuple[Callable[[], Any], str]] = {
     "no time": (without("now"), "document.now: is missing"),
     "an unknown field": (changed("proposal", "trusted", to=True), "document.proposal.trusted"),
     "an unknown part": (changed("admit", to=True), "document.admit"),
-    "a key that is no string": (changed("proposal", 7, to=1), "key of document.proposal"),  # type: ignore[arg-type]
+    "a key that is no string": (changed("proposal", 7, to=1), "document.proposal (a key)"),  # type: ignore[arg-type]
     "a boolean for an integer": (changed("gates", "refusal", "n", to=True), "document.gates.refusal.n"),
     "an integer for a boolean": (changed("code", "parses", to=1), "document.code.parses"),
     "a string for a number": (changed("gates", "refusal", "mean", to="0.9"), "document.gates.refusal.mean"),

@@ -134,7 +134,7 @@ def test_every_command_in_a_block_exists(known_commands: dict[tuple[str, ...], A
         options = {option for parameter in known_commands[found].params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, line
         for word in words:
-            if "/" in word and not word.startswith(("runs/", '"$')):
+            if "/" in word and not word.startswith(("runs/", "mine/", '"$')):
                 assert (ROOT / word).exists(), line
 
 

@@ -1,4 +1,8 @@
-"""The reviewer's walk in README, as it stands there: clone the kit, take a trail, verify it, find who allowed what."""
+"""The walks in README, line by line as they stand there.
+
+A policy author's: write a policy, be told of a slip, mend a test, read a denial, be told of a bound that was loosened.
+A reviewer's: clone the kit, take a trail, verify it, find who allowed what.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,80 @@ from harness.entries import kind_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-WALK = next(
-    block for block in re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE) if "$LOCKGATE" in block
-)
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+AUTHOR = next(block for block in BLOCKS if "policy new" in block)
+WALK = next(block for block in BLOCKS if "$LOCKGATE" in block)
+
+
+def walk(block, place, **told):
+    """Run each line of a block in a folder; give what each printed. A line ends with 0, or as its comment says."""
+    (place / "bin").mkdir()
+    (place / "bin" / "python").symlink_to(sys.executable)
+    (place / "bin" / "lockgate").write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m harness.cli "$@"\n')
+    (place / "bin" / "lockgate").chmod(0o755)
+    told |= {"PATH": f"{place / 'bin'}:{os.environ['PATH']}", "HOME": str(place), "COLUMNS": "200"}
+    out = []
+    for line in block.splitlines():
+        expected = int((re.findall(r"# exit (\d):", line) or ["0"])[0])
+        done = subprocess.run(["sh", "-euc", line], cwd=place, env=told, capture_output=True, text=True, check=False)
+        if done.returncode != expected:
+            pytest.fail(f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}")
+        out.append((line, done.stdout))
+    return out
+
+
+@pytest.fixture(scope="module")
+def authored(finished, tmp_path_factory):
+    """Walk the author's walk, about a proposal that the rules of a run have stopped; give what each line printed."""
+    decided = next(
+        e for e in rigs.trail_of(finished)[1] if kind_of(e) == "decided" and e.decision.reasons[0].code == "policy"
+    )
+    return walk(AUTHOR, tmp_path_factory.mktemp("author"), RUN=str(finished), PROPOSAL=str(decided.number))
+
+
+def lines_of(authored, command):
+    """What the lines of the author's walk with this command have printed, in order."""
+    return [told for line, told in authored if f"lockgate policy {command} " in line]
+
+
+def test_a_slip_is_told_with_its_place_and_what_was_meant(authored):
+    """A misspelt field is an error with file, line, column and the field that was meant."""
+    (told,) = lines_of(authored, "check")
+    assert "mine/cautious.yaml:16:20: undefined field 'line_changed'" in told
+    assert "(did you mean change.lines_changed?)" in told
+
+
+def test_a_changed_bound_fails_the_suite_until_its_cases_say_so(authored):
+    """One case fails by name and line with the rule's own message; mended, all pass, and no mutant lives."""
+    failing, passing = lines_of(authored, "test")
+    (told,) = re.findall("^FAIL (.*)$", failing, re.MULTILINE)
+    assert told.startswith("mine/cautious.test.yaml:7:5: as large and as soon as allowed: expected pass")
+    assert told.endswith("the outcome is hold: cautious/small: 100 lines changed, of at most 40")
+    assert "4 of 4 cases ok" in passing
+    assert re.search(r"(\d+) of \1 mutants killed", passing)
+
+
+def test_a_denial_is_explained_to_the_part_that_was_false(authored):
+    """The rule that stopped the proposal is shown with the value at fault, which the run itself had recorded."""
+    (told,) = lines_of(authored, "explain")
+    assert "deny" in told.splitlines()[0]
+    assert "✗ packages-allowed → deny: imports socket, which is not on the list" in told
+    assert 'foreign = ["socket"]' in told
+
+
+def test_a_loosened_bound_is_caught_with_a_witness(authored):
+    """`compare` blames the one rule, and shows a document just past the old bound."""
+    (told,) = lines_of(authored, "compare")
+    assert "WEAKER  cautious/small" in told
+    assert "change.lines_changed = 41" in told
+    assert "OLD: hold (cautious/small); NEW: pass" in told
+    assert "ok      cautious/rested" in told
+
+
+def test_the_author_s_walk_is_short(authored):
+    """It is ten lines: a command of `lockgate policy` each, or one edit of a file."""
+    assert len(authored) == 10
+    assert all(line.startswith(("lockgate policy ", "sed ")) for line, _ in authored)
 
 
 @pytest.fixture(scope="module")
@@ -35,21 +110,11 @@ def walked(finished, tmp_path_factory):
     shutil.copy(finished / "keys" / "log.pub", place / "log.pub")  # kept since the run began
     entries = rigs.trail_of(finished)[1]
     index = next(at for at, entry in enumerate(entries) if kind_of(entry) == "authorised")
-    (place / "bin").mkdir()
-    (place / "bin" / "python").symlink_to(sys.executable)
-    (place / "bin" / "lockgate").write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m harness.cli "$@"\n')
-    (place / "bin" / "lockgate").chmod(0o755)
     told = {
-        "PATH": f"{place / 'bin'}:{os.environ['PATH']}", "HOME": str(place), "RUN": str(place / "trail"),
-        "LOCKGATE": str(ROOT), "ENTRY": str(index), "PROPOSAL": str(entries[index].number), "COLUMNS": "200",
+        "RUN": str(place / "trail"), "ENTRY": str(index), "PROPOSAL": str(entries[index].number), "LOCKGATE": str(ROOT),
         "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
     }  # fmt: skip
-    out = []
-    for line in WALK.splitlines():
-        done = subprocess.run(["sh", "-euc", line], cwd=place, env=told, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.fail(f"{line}: exit code {done.returncode}: {done.stdout}{done.stderr}")
-        out.append((line, done.stdout))
+    out = walk(WALK, place, **told)
     return place, out, entries[index]
 
 
