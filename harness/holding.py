@@ -6,6 +6,7 @@ takes them in, an entry each, whenever it goes on. What does not count is put as
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -14,17 +15,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.approval import Answer, answered_by
-from harness.canonical import parse_json
+from harness.canonical import digest, parse_json
 from harness.decision import answerable
 from harness.desk import Desk
-from harness.durable import sync_directory, write_durably
-from harness.entries import Approved, Held, Refused
+from harness.durable import write_durably
+from harness.entries import Approved, Decided, Held, Refused, Screened
 from harness.errors import AuditError, StateError
 from harness.judgement import Judgement
 from harness.records import Decision, Digest
 from harness.rules import answered_document
 
 MAX_ANSWER = 1 << 15
+MAX_NAME = 200
+"""Bytes: what stands beside it has a longer name, and file systems end at 255."""
 ASIDE = ".rejected"
 """What an answer that does not count is renamed by; the reason lies beside it, with `.why` at its end."""
 
@@ -69,16 +72,24 @@ class Holding(Desk):
         """Whether there is anybody to ask."""
         return self._rooms.config.approvers is not None
 
+    @property
+    def _require(self) -> int:
+        rule = self._rooms.config.approvers
+        return rule.require if rule else 1
+
+    def _against(self, number: int) -> Decision | None:
+        """The rejection that a hold has come to by now, if it has."""
+        hold, now = self._of(number).hold, datetime.now(UTC).isoformat(timespec="milliseconds")
+        return None if hold is None else hold.ended(self._require, now, self.state.incumbent.digest)
+
     def answer(self, number: int) -> Answered | Decision | None:
         """What people's answers come to: what was judged with them in it, a rejection, or None while it waits."""
         rooms, state, found = self._rooms, self.state, self._of(number)
         hold = found.hold
         if hold is None:
             return None
-        require = rooms.config.approvers.require if rooms.config.approvers else 1
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        against = hold.ended(require, now, state.incumbent.digest)
-        if against is not None or hold.why_not(require, now, state.incumbent.digest) is not None:
+        against = self._against(number)
+        if against is not None or len(hold.approvals) < self._require:
             return against
         shown = judged_document(rooms.blobs.get(hold.said.document))
         document = answered_document(shown, state, rooms.config, found, hold.facts)
@@ -86,21 +97,36 @@ class Holding(Desk):
         # A rule that speaks of approvals may ask for more of them, or for other people: then it goes on waiting.
         return None if judgement.outcome == "hold" and not answerable(judgement) else Answered(document, judgement)
 
+    def go_on(self, number: int, entry: Screened | Decided) -> bool:
+        """Commit what lets a proposal go on, or the rejection that came due while it was judged; StateError."""
+        try:
+            self._journal.commit(entry)
+        except StateError:
+            against = self._against(number)
+            if against is None:
+                raise
+            self._reject(number, against)
+            return False
+        return True
+
     def take_in(self) -> None:
-        """Enter every answer that lies in `approvals/`; one that does not count is put aside, with the reason."""
+        """Enter every answer that lies in `approvals/`; one that does not count is put aside, with the reason.
+
+        Whoever may write there cannot stop the run: what cannot be moved stays, and counts as little the next time.
+        """
         folder = self._rooms.folder.approvals
-        if not folder.is_dir():
+        try:
+            paths = list(folder.glob("*.json")) if folder.is_dir() and not folder.is_symlink() else []
+        except OSError:
             return
-        for path in sorted(folder.glob("*.json"), key=_arrival):
+        for path in sorted(paths, key=_arrival):
             try:
-                answer = Answer.read(_bytes(path))
-                self._enter(answer)
+                self._enter(Answer.read(_bytes(path)))
             except (AuditError, StateError) as error:
-                path.rename(path.with_suffix(ASIDE))
-                write_durably(path.with_suffix(f"{ASIDE}.why"), f"{error}\n".encode(), mode=0o644)
+                _put_aside(path, str(error))
             else:
-                path.unlink()
-        sync_directory(folder)
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _enter(self, answer: Answer) -> None:
         held = {hold.digest: n for n in self.state.held if (hold := self._of(n).hold)}
@@ -138,13 +164,26 @@ def judged_document(data: bytes) -> dict[str, Any]:
     return {name: each for name, each in value.items() if name != "salt"}
 
 
+def _put_aside(path: Path, why: str) -> None:
+    """Rename what does not count, and say why beside it, as far as the folder lets us."""
+    aside = path.with_suffix(ASIDE)
+    if len(os.fsencode(aside.name)) > MAX_NAME:
+        aside = path.with_name(digest(os.fsencode(path.name))[7:23] + ASIDE)
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+        write_durably(aside.with_suffix(f"{ASIDE}.why"), f"{why}\n".encode(errors="backslashreplace"), mode=0o644)
+
+
 def _bytes(path: Path) -> bytes:
     """A small regular file: whoever may write into the folder may also put a link or a pipe there."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(file)
             if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_ANSWER:
-                return file.read(MAX_ANSWER)
+                return os.read(file, MAX_ANSWER)
+        finally:
+            os.close(file)  # of a folder, fdopen would not
     except OSError as error:
         raise AuditError(f"cannot be read: {error.strerror}", where=str(path)) from error
     raise AuditError("not a small regular file", where=str(path))

@@ -146,7 +146,7 @@ def _replay_proposal(
         again = _judge_again(judge, policies, "screen", found.screened.document, blobs)
         _same(where, "the screen's judgement", digest(canonical_bytes(again.json_value())), found.screened.judgement)
         if "screen" in held:
-            _same(where, "the approvals shown", _approvals(blobs, found.screened.document), held["screen"].facts)
+            _replay_shown(where, held["screen"], found.screened.document, blobs)
         against = judged(again, answered="screen" in held)
         if found.decision is not None and against and found.hold is None:
             _same(where, "the decision", found.decision.reasons, against)
@@ -176,7 +176,7 @@ def _replay_proposal(
     again = _judge_decided(where, "decide", found.document, found.judgement, blobs, policies, judge)
     approvers = held["decide"].approvers if "decide" in held else []
     if approvers:
-        _same(where, "the approvals shown", _approvals(blobs, found.document), held["decide"].facts)
+        _replay_shown(where, held["decide"], found.document, blobs)
     decision = decide(found.measured.gates, genesis.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
@@ -198,7 +198,7 @@ def _replay_ended(
         raise AuditError("a hold without approvers", where=where)
     if found.document is not None and found.judgement is not None:
         again = _judge_decided(where, hold.stage, found.document, found.judgement, blobs, policies, judge)
-        _same(where, "the approvals shown", _approvals(blobs, found.document), hold.facts)
+        _replay_shown(where, hold, found.document, blobs)
         _same(where, "the decision", decision.reasons, judged(again, answered=True))
     elif decision.reasons[0].code in ("hold-refused", "hold-unanswered"):
         _same(where, "the decision", hold.ended(rule.require, hold.expires, hold.incumbent), decision)
@@ -216,8 +216,12 @@ def _judge_decided(
     return again
 
 
-def _approvals(blobs: BlobStore, document: str) -> Any:
-    return _plain(blobs, document).get("approvals")
+def _replay_shown(where: str, hold: Hold, document: str, blobs: BlobStore) -> None:
+    """What the rules were shown once people had answered is what people were asked about, and their answers."""
+    asked, shown = _plain(blobs, hold.said.document), _plain(blobs, document)
+    _same(where, "the approvals shown", shown.get("approvals"), hold.facts)
+    for name in sorted((asked.keys() | shown.keys()) - {"approvals", "budgets", "history", "now", "salt"}):
+        _same(where, f"`{name}`, shown after people were asked,", shown.get(name), asked.get(name))
 
 
 def _plain(blobs: BlobStore, name: str) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Screening(Desk):
             decision = Decision(verdict="reject", reasons=reasons)
             return self._reject(number, decision, judgement=kept, document=shown)
         update = {"outcome": "pass", "judgement": kept, "document": shown, "failed": []}
-        self._journal.commit(screened.model_copy(update=update))
+        self._holding.go_on(number, screened.model_copy(update=update))
         return None
 
     def _twin(self, number: int, recipe: dict[str, Any], source: Digest) -> int | None:

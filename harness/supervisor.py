@@ -235,8 +235,8 @@ class Supervisor(Desk):
         decision = decide(found.measured.gates, rooms.eval_kinds, judgement, approvers=approvers)
         kept, shown = self._salted(judgement.json_value()), self._salted(document)
         if decision.verdict == "promote":
-            self._journal.commit(Decided(number=number, decision=decision, judgement=kept, document=shown))
-            self._promotion.promote(number)
+            if self._holding.go_on(number, Decided(number=number, decision=decision, judgement=kept, document=shown)):
+                self._promotion.promote(number)
         else:
             self._reject(number, decision, judgement=kept, document=shown)
         return None

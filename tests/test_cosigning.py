@@ -211,9 +211,7 @@ def test_the_deadline_of_an_authorisation_is_told(rig, scene, copy):
     """Halted with an authorisation in hand, the run says until when it is good: in the log, in words and as JSON."""
     state = stopped(rig, scene, copy, after="authorised")
     (authorised,) = state.authorised.values()
-    assert state.halt.reason.startswith(
-        f"proposal 2 is authorised until {authorised.expires}: resumed after that, it"
-    )
+    assert state.halt.reason.startswith(f"proposal 2 is authorised until {authorised.expires}: resumed after that, it")
     assert f"was authorised as version 2 until {authorised.expires} (60 minutes left)" in told_of(copy)
     told = json.loads(CliRunner().invoke(app, ["status", str(copy), "--json"]).stdout)["authorised"]
     assert told == [{"proposal": 2, "version": 2, "expires": authorised.expires}]

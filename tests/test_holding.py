@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,13 @@ import rigs
 from people import ANN, BEN, CAT, Person, armoured
 from rigs import generation, knobs
 
+from harness import holding
 from harness.approval import NAMESPACE, message
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.decision import reject
 from harness.entries import kind_of
-from harness.errors import ConfigError
+from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
 from harness.replay import replay_run
 from harness.review.site import write_pages
@@ -328,3 +330,78 @@ def test_the_command_line_asks_waits_and_goes_on(asking, tmp_path):
     assert "version 1 is live" in lockgate("resume", out)
     assert "approved by ann: seen" in "\n".join(row["text"] for row in trail(RunFolder(out)))
     assert message("sha256:" + "0" * 64, "approve", "seen")
+
+
+def test_what_lies_in_the_folder_cannot_stop_the_run(opened):
+    """Folders, pipes, names of any bytes and length, and what cannot be moved: the run goes on, and a good answer counts."""
+    generation(opened, 1, BETTER)
+    folder = opened.rooms.folder.approvals
+    folder.mkdir(mode=0o755)
+    (folder / "a.json").mkdir()
+    (folder / "a.rejected").mkdir()
+    (folder / "a.rejected" / "full").touch()
+    os.mkfifo(folder / "b.json")
+    (folder / f"{'c' * 250}.json").write_bytes(b"{")
+    (folder / "d\nd.json").write_bytes(b"{")
+    (folder / os.fsdecode(b"\xff.json")).symlink_to(folder / "nowhere")
+    (folder / "e.json").write_bytes(b"{")
+    (folder / "e.rejected.why").mkdir()
+    held = len(list(Path("/proc/self/fd").iterdir()))
+    for person in (ANN, BEN):
+        answer(opened, 1, person)
+    assert settle(opened) == []
+    assert opened.supervisor.state.live == 1
+    assert [path.name for path in folder.glob("*.json")] == ["a.json"]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= held
+
+
+def test_a_link_in_the_folder_s_place_is_not_followed(opened):
+    """Where `approvals` is a link, nothing behind it is read, moved or removed."""
+    generation(opened, 1, BETTER)
+    elsewhere = opened.rooms.folder.root.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "recipe.json").write_text("{}")
+    opened.rooms.folder.approvals.symlink_to(elsewhere)
+    assert settle(opened) == [1]
+    assert [path.name for path in elsewhere.iterdir()] == ["recipe.json"]
+
+
+def test_a_hold_that_expires_while_it_is_judged_again_is_rejected(rig, asking, tmp_path, monkeypatch):
+    """A quorum in time, and a judge so slow that the time is over: a rejection, and no error that ends the run."""
+    brief = rigs.vary(asking, tmp_path / "brief", ("{require: 2}", "{require: 2, hours: 0.002}"))
+    run = rig.open(tmp_path / "run", brief)
+
+    prompt = run.rooms.judge.decide
+
+    def slow(*words):
+        time.sleep(7.3)
+        return prompt(*words)
+
+    try:
+        generation(run, 1, BETTER)
+        for person in (ANN, BEN):
+            answer(run, 1, person)
+        monkeypatch.setattr(run.rooms.judge, "decide", slow)
+        assert settle(run) == []
+        assert run.supervisor.state.proposals[1].decision.reasons[0].code == "hold-unanswered"
+        verified(run)
+    finally:
+        run.close()
+
+
+def test_what_is_judged_after_people_were_asked_is_what_they_were_asked_about(opened, monkeypatch):
+    """A supervisor that shows the rules another document, once people have approved one, is found by replay."""
+    honest = holding.answered_document
+
+    def another(*parts):
+        document = honest(*parts)
+        return {**document, "candidate": {**document["candidate"], "bytes": 1}}
+
+    monkeypatch.setattr(holding, "answered_document", another)
+    generation(opened, 1, BETTER)
+    for person in (ANN, BEN):
+        answer(opened, 1, person)
+    settle(opened)
+    assert opened.supervisor.state.live == 1
+    with pytest.raises(AuditError, match="`candidate`, shown after"):
+        verified(opened)
