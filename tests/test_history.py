@@ -113,7 +113,7 @@ def proposal(number: int, generation: int, verdict: str | None) -> ProposalState
         (["promote"], 0),
         (["reject", "promote", "reject", "reject"], 2),
         (["reject", "reject", "promote"], 0),
-        (["promote", "reject", "hold", "reject", None], 2),
+        (["promote", "reject", None, "reject", None], 2),
     ],
 )
 def test_rejections_in_a_row_end_at_a_promotion(verdicts: list[str | None], row: int) -> None:
