@@ -153,6 +153,32 @@ def test_bounds_are_exact():
         parse_json(b"[[],[[]]]", max_depth=2)
 
 
+brackets = st.text(alphabet='[]{}"\\\\a', max_size=8)
+
+
+def depth_of(value):
+    """Return how deep a value is nested: `[[1]]` has depth 2."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(depth_of, inner), default=0)
+
+
+@given(
+    st.recursive(
+        brackets,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(brackets, inner, max_size=4),
+        max_leaves=20,
+    ),
+    st.sampled_from([None, 1]),
+)
+def test_the_depth_that_is_bounded_is_the_value_s(value, indent):
+    """Brackets, quotes and backslashes in texts and names do not count, and those that nest do, however it is laid out."""
+    data, depth = json.dumps(value, indent=indent).encode(), depth_of(value)
+    assert parse_json(data, max_depth=depth) == value
+    if depth:
+        with pytest.raises(CanonicalError, match="deep"):
+            parse_json(data, max_depth=depth - 1)
+
+
 @pytest.mark.parametrize("unit", ['\\"', "[", '["', '"', '{"a":', "[],", '"\\\\",'])
 def test_a_hostile_megabyte_takes_little_time(unit):
     """No megabyte of brackets, quotes or escapes makes the parser take more than linear time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -211,6 +212,14 @@ def test_a_policy_is_written_formatted_and_held_to_its_tests(tmp_path):
     suite.write_text(suite.read_text() + "\n\n\n")
     assert answer("policy", "fmt", "--check", suite, code=3)["unformatted"] == [suite.as_posix()]
     assert answer("policy", "fmt", suite)["written"] == [suite.as_posix()]
+
+
+def test_every_pack_is_held_by_its_suite():
+    """`policy test PACK… --coverage --mutate` ends with 0 for all packs by name, and says that every mutant was killed."""
+    packs = sorted(path.stem for path in Path("policies").glob("*.yaml") if not path.name.endswith(".test.yaml"))
+    done = lockgate("policy", "test", *packs, "--coverage", "--mutate")
+    assert done.returncode == 0, done.stdout
+    assert len(re.findall(r"^\S+: (\d+) of \1 mutants killed$", done.stdout, re.MULTILINE)) == len(packs) >= 6
 
 
 def test_the_reference_is_checked_and_written(tmp_path):

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import rule_maker
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.canonical import canonical_bytes
-from harness.judgement import Judgement, RuleVerdict, conclude, judge_document
+from harness.errors import PolicyError
+from harness.judgement import RANK, Judgement, RuleVerdict, conclude, judge_document
 from harness.policy import policy_set_of
 from harness.policy_compiler import CompiledPolicy, compile_policy
+from harness.policy_document import SHAPES, STAGES, ListOf, MapOf, Message, Scalar, Shape, Stage
 from harness.policy_file import PolicySource
 from harness.policy_test import base_document
 
@@ -163,3 +168,86 @@ def test_a_judgement_can_be_logged(text: str, lines: int) -> None:
     judgement = judge_document(COMPILED, "decide", "code", document)
     assert canonical_bytes(judgement.json_value())
     assert Judgement.parse(judgement.json_value()) == judgement
+
+
+def made(rules: list[list[tuple[Any, str]]], order: random.Random | None = None) -> list[CompiledPolicy]:
+    """Compile policies of these rules, one a list, in their order or with policies and rules shuffled."""
+    rules = [list(each) for each in rules]
+    named = [(f"p{index}", each) for index, each in enumerate(rules)]
+    if order:
+        for _, each in named:
+            order.shuffle(each)
+        order.shuffle(named)
+    texts = [rule_maker.policy_text(each, name=name) for name, each in named]
+    return [compile_policy(policy) for policy in rule_maker.set_of(*texts).policies]
+
+
+@given(st.integers(0, 2**32))
+def test_order_is_nothing_and_a_rule_more_admits_nothing_more(seed: int) -> None:
+    """Of random policies over random documents: in any order the outcome is the same, and with a rule more no better."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    maker = rule_maker.Maker(rng)
+    while True:
+        rules = [
+            [(maker.boolean(1), rng.choice(["deny", "hold"])) for _ in range(rng.randint(1, 3))]
+            for _ in range(rng.randint(1, 3))
+        ]
+        more = [list(each) for each in rules]
+        more[rng.randrange(len(more))].append((maker.boolean(1), rng.choice(["deny", "hold"])))
+        try:
+            first, shuffled, grown = made(rules), made(rules, rng), made(more, rng)
+            break
+        except PolicyError:  # such as a rule that the lints refuse
+            continue
+    documents = rule_maker.Documents(rng, [policy.policy.document.model_dump_json() for policy in grown])
+    for _ in range(20):
+        document = documents.one()
+        kind = document["proposal"]["kind"]
+        outcome = judge_document(first, "decide", kind, document).outcome
+        assert judge_document(shuffled, "decide", kind, document).outcome == outcome
+        assert RANK[judge_document(grown, "decide", kind, document).outcome] >= RANK[outcome]
+
+
+def fields(shape: Shape, value: Any) -> Iterator[tuple[dict[str, Any], str, Shape]]:
+    """Give every declared field of a document: the map that it stands in, its name, and what it must be."""
+    if isinstance(shape, Message):
+        for name, field in shape.fields.items():
+            yield value, name, field
+            yield from fields(field, value[name])
+    elif isinstance(shape, ListOf | MapOf):
+        for each in value if isinstance(shape, ListOf) else value.values():
+            yield from fields(shape.item, each)
+
+
+PYTHON = {"string": (str,), "int": (int,), "double": (int, float), "bool": (bool,)}
+EASY = """\
+apiVersion: lockgate/v1
+kind: ChangePolicy
+metadata: {{name: easy, owner: tests}}
+match: {{stage: {}, kinds: all}}
+rules: [{{id: any, require: change.lines_changed >= 0, otherwise: deny}}]
+"""
+ADMITS_ALL = {stage: [compile_policy(p) for p in rule_maker.set_of(EASY.format(stage)).policies] for stage in STAGES}
+SOMETHING = st.one_of(
+    st.none(), st.booleans(), st.integers(0, 9), st.floats(0, 1), st.text(max_size=3),
+    st.builds(list), st.builds(dict), st.builds(tuple), st.binary(max_size=3),
+)  # fmt: skip
+
+
+@given(st.sampled_from(STAGES), st.integers(0, 2**32), SOMETHING)
+def test_a_document_that_lacks_a_field_or_has_it_of_another_type_never_passes(
+    stage: Stage, seed: int, other: Any
+) -> None:
+    """Even by a rule that is true of every document, and whether or not a rule reads the field."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    document = rule_maker.Documents(rng, [], stage).one()
+    kind = document["proposal"]["kind"]
+    assert judge_document(ADMITS_ALL[stage], stage, kind, document).outcome == "pass"
+    place, name, shape = rng.choice(list(fields(SHAPES[stage], document)))
+    kept = place.pop(name)
+    assert judge_document(ADMITS_ALL[stage], stage, kind, document).outcome == "invalid"
+    fitting = PYTHON[shape.kind] if isinstance(shape, Scalar) else (list,) if isinstance(shape, ListOf) else (dict,)
+    if type(other) in fitting:
+        other = [kept]  # no field holds a list of what it holds
+    place[name] = other
+    assert judge_document(ADMITS_ALL[stage], stage, kind, document).outcome == "invalid"

@@ -366,6 +366,8 @@ class Documents:
         value = rng.choice(self._ints if shape.kind == "int" else self._doubles)
         if shape.low is not None:
             value = max(value, shape.low)
+        if shape.high is not None:
+            value = min(value, shape.high)
         return float(value) if shape.kind == "double" else int(value)
 
 
