@@ -1129,18 +1129,21 @@ def own_keys(paths: list[str], kind: int) -> list[Key]:
 
 def own_people(path: str) -> dict[str, str]:
     """The reader's own list of approvers: the role of `NAME TYPE KEY`, of each line of allowed_signers."""
-    people = {}
+    people, keys = {}, set[str]()
     try:
-        for line in own(path, 1 << 20).decode().split("\n"):
+        for line in own(path, 1 << 18).decode().split("\n"):
             words = line.split()
             if words and not words[0].startswith("#"):
                 if words[1] not in SSH_KINDS:  # any other option could take the line back
                     spaces = re.fullmatch(r'namespaces="([^"]*)"', words.pop(1))
                     need(spaces and "lockgate-approval" in spaces[1].split(","), "§11", "a key for other purposes")
-                need(words[1] in SSH_KINDS, "§11", "no key")
-                name, _, role = words[0].partition(",role:")
-                people[f"{name} {words[1]} {words[2]}"] = role or "human"
-    except (UnicodeDecodeError, IndexError, Invalid):
+                name, asked, role = words[0].partition(",role:")
+                each = {"name": name, "role": role if asked else "human", "key": f"{words[1]} {words[2]}"}
+                sound = words[1] in SSH_KINDS and strings(unbase64(words[2], "§11"))[0] == words[1].encode()
+                need(sound and misfit("A", each) is None and each["key"] not in keys, "§11", "no approver")
+                keys.add(each["key"])
+                people[f"{name} {each['key']}"] = each["role"]
+    except (ValueError, IndexError, Invalid):
         raise Unreadable(f"{path}: not in the format of allowed_signers") from None
     return people
 

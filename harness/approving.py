@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from harness.canonical import canonical_bytes, digest
 from harness.durable import make_directory, write_durably
 from harness.errors import AuditError, ConfigError, KeyFileError
 from harness.folder import RunFolder
-from harness.holds import Hold
+from harness.holds import Hold, expired
 from harness.sshsig import dearmour
 from harness.state import RunState
 from harness.views import hold_view
@@ -85,6 +86,10 @@ def leave(
         raise ConfigError(error.message, remedy=error.remedy or f"approvers of this run: {listed}") from error
     if approver.name == state.proposals[number].proposed.proposer:
         raise ConfigError(f"{approver.name} cannot answer their own proposal")
+    if expired(datetime.now(UTC).isoformat(), hold.expires):
+        raise ConfigError(
+            f"the hold has expired, at {hold.expires}", remedy="`lockgate resume` ends it, as a rejection"
+        )
     if hold.refused or {approver.name, approver.key} & {*hold.answered}:
         raise ConfigError(f"{approver.name} has answered already, or somebody has refused")
     answer = Answer(hold=hold.digest, verdict=verdict, reason=reason, signature=signature)

@@ -148,7 +148,7 @@ def _report(
 def read_approvers(path: Path) -> list[Approver]:
     """Names, roles and keys on the reader's own list, in the format of allowed_signers; ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()  # as it stands: a return character ends no line
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
     return parse_allowed_signers(text, str(path))

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from paper_run import NEW, OLD, ORIGIN, THIEF
 
 from harness.approval import message
+from harness.auditing import read_approvers
 from harness.canonical import digest
-from harness.errors import CanonicalError
+from harness.errors import CanonicalError, ConfigError
 
 EXAMPLES = {"ci": 10_000, "dev": 1_000, "deep": 100_000}
 PROFILE = os.environ.get("LOCKGATE_HYPOTHESIS", "ci" if os.environ.get("CI") else "dev")
@@ -364,3 +365,36 @@ def test_the_changes_reach_every_clause(place):
         pytest.skip("only where thousands were tried")
     wanted = {f"§7.{number}" for number in range(1, 18)} | {"§6", "§5.8", None}
     assert not wanted - set(SEEN), SEEN
+
+
+LISTS = {
+    "another purpose": ('{name} namespaces="git" {key}', None),
+    "among others": ('{name},role:{role} namespaces="git,lockgate-approval" {key}', "role"),
+    "an authority": ("{name} cert-authority {key}", None),
+    "no role": ("{name} {key} a comment", "human"),
+    "an empty role": ("{name},role: {key}", None),
+    "hidden in a comment": ("# nobody\x0b{name},role:{role} {key}", ""),
+    "hidden behind a return": ("# nobody\r{name},role:{role} {key}", ""),
+    "hidden behind a line separator": ("# nobody\u2028{name},role:{role} {key}", ""),
+    "one key for two": ("{name},role:{role} {key}\neve {key}", None),
+    "a key of another type": ("{name},role:{role} ssh-rsa {bare}", None),
+    "a pattern": ("*@example.org {key}", None),
+}
+
+
+@pytest.mark.parametrize("defect", LISTS)
+def test_both_read_a_reader_s_list_of_approvers_alike(tmp_path, defect):
+    """What a list does not say plainly is an error of the reader's own file, to both; nobody hides in a comment."""
+    line, role = LISTS[defect]
+    ann = PEOPLE["ann@example.org"]
+    words = {"name": ann.name, "role": ann.role, "key": ann.key.line, "bare": ann.key.line.split(" ")[1]}
+    (tmp_path / "list").write_bytes(line.format(**words).encode())
+    if role is None:
+        with pytest.raises(two.verifier.Unreadable):
+            two.verifier.own_people(str(tmp_path / "list"))
+        with pytest.raises(ConfigError):
+            read_approvers(tmp_path / "list")
+        return
+    people = {f"{ann.name} {ann.key.line}": {"role": ann.role}.get(role, role)} if role else {}
+    assert two.verifier.own_people(str(tmp_path / "list")) == people
+    assert {f"{each.name} {each.key}": each.role for each in read_approvers(tmp_path / "list")} == people

@@ -180,7 +180,10 @@ def test_a_hold_that_is_not_answered_in_time_is_rejected(rig, asking, tmp_path):
     run = rig.open(tmp_path / "run", brief)
     try:
         generation(run, 1, BETTER)
+        signed = armoured(ANN.sign(to_sign(run.supervisor.state, 1, "approve", ""))).encode()
         time.sleep(3.6)
+        with pytest.raises(ConfigError, match="has expired"):
+            leave(run.rooms.folder, run.supervisor.state, 1, "approve", "", signed)
         settle(run)
         decision = run.supervisor.state.proposals[1].decision
         assert decision.reasons[0].code == "hold-unanswered"
