@@ -408,3 +408,26 @@ def test_what_is_judged_after_people_were_asked_is_what_they_were_asked_about(op
     assert opened.supervisor.state.live == 1
     with pytest.raises(AuditError, match="`candidate`, shown after"):
         verified(opened)
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ("{id: nobody, require: size(approvals) == 0, otherwise: deny}", "policy"),
+        ("{id: one, require: candidate.parameters % (2 - size(approvals)) >= 0, otherwise: hold}", "judge-failed"),
+    ],
+)
+def test_a_rule_that_fails_once_people_have_answered_rejects(rig, asking, tmp_path, rule, code):
+    """A quorum answers neither a rule that denies what was approved, nor one that ends in an error then."""
+    own = rigs.vary(asking, tmp_path / "own", policies__people=f"{POLICY}  - {rule}\n")
+    run = rig.open(tmp_path / "run", own)
+    try:
+        generation(run, 1, BETTER)
+        for person in (ANN, BEN):
+            answer(run, 1, person)
+        assert settle(run) == []
+        assert {why.code for why in run.supervisor.state.proposals[1].decision.reasons} == {code}
+        assert run.supervisor.state.live == 0
+        verified(run)
+    finally:
+        run.close()
