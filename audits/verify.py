@@ -649,7 +649,7 @@ RECORDS = {
     "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, gates [l], witnesses l, agree i, "
     "approvers [A]",
     "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b, proposer s, "
-    "?shown F, ?hold H, asked b, approvals [d]",
+    "?shown F, ?hold H, ?over d, asked b, approvals [d]",
     "F": "base d, recipe o, source d, change d, document d, judgement d",
     "H": "stage screen|decide, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
     "T": "epoch i, incumbent d",
@@ -781,7 +781,7 @@ CLAUSES = {
     "refused": "§7.17",
 }  # fmt: skip
 STAGES = ("screened", "built", "developed", "staked", "measured")
-UNTOUCHED = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold"))
+UNTOUCHED = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold", "over"))
 
 
 def let_go(s: State, found: dict[str, Any], stage: str, body: dict[str, Any], clause: str) -> None:
@@ -842,6 +842,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 same = all(shown[name] == found["shown"][name] for name in ("base", "recipe", "source", "change"))
                 must(same and body["outcome"] == "pass", "the second screen is of another change, or not `pass`")
                 let_go(s, found, "screen", body, clause)
+                found["over"] = live(s)
             else:
                 must(not found["screened"], "screened already")
             found["screened"], found["shown"] = body["outcome"], shown if body["outcome"] == "hold" else None
@@ -888,6 +889,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(not any(each["hold"] for each in s["open"].values()), "a hold is open: nothing is tested meanwhile")
             must(s["stake"] is None, "another stake is open")
             must(body["epoch"] == s["epoch"] and body["incumbent"] == live(s), "of another epoch or incumbent")
+            must(found["over"] in (None, body["incumbent"]), "people let it go on over another incumbent")
             spend(s, body)
             delta, alpha, test = run["delta"], body["alpha"], body["test"]
             must(alpha > 0 and s["alphas"] + alpha <= delta, "more is staked than the budget of error allows")

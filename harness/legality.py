@@ -203,8 +203,10 @@ def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) 
     if isinstance(entry, Screened) and found.hold is not None and found.shown is not None:
         if _shown(entry)[:4] != found.shown[:4] or entry.outcome != "pass":
             raise illegal("the second screen of a held proposal is of another change, or not `pass`")
-        gone_on = replace(_released(order, found, "screen", entry, illegal), screened=entry.outcome, shown=None)
-        return _with(order, entry.number, gone_on)
+        gone_on = _released(order, found, "screen", entry, illegal)
+        return _with(
+            order, entry.number, replace(gone_on, screened=entry.outcome, shown=None, over=found.hold.incumbent)
+        )
     found = _free(order, entry.number, illegal)
     match entry:
         case Screened():
@@ -298,6 +300,8 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
             if entry.epoch != order.epoch or entry.incumbent != order.incumbent.digest:
                 raise illegal("the stake is of another epoch or over another incumbent")
+            if found.over not in (None, entry.incumbent):
+                raise illegal("people let it go on over another incumbent")
             ledger = _grown(order, entry, index)
             _check_alpha(order, entry, illegal)
             return {

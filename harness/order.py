@@ -104,6 +104,8 @@ class Open:
     authorisation: int | None = None
     """The index of its authorisation."""
     hold: Hold | None = None
+    over: Digest | None = None
+    """The incumbent over which people let it through the screen: it is tested over no other."""
     asked: bool = False
     """Whether it was released from a hold of the stage `decide`: there is one such hold."""
     approvals: tuple[Digest, ...] = ()

@@ -78,6 +78,7 @@ class _Open(Record):
     proposer: str
     shown: _Shown | None
     hold: _Hold | None
+    over: Digest | None
     asked: bool
     """Whether it was released from a hold of the stage `decide`."""
     approvals: list[Digest]
@@ -250,6 +251,7 @@ def _open(found: Open) -> dict[str, Any]:
         "proposer": found.proposer,
         "shown": None if found.shown is None else found.shown._asdict(),
         "hold": None if found.hold is None else _hold(found.hold),
+        "over": found.over,
         "asked": found.asked,
         "approvals": list(found.approvals),
     }
@@ -343,6 +345,7 @@ def _proposal(found: _Open, approvers: list[Approver]) -> Open:
         proposer=found.proposer,
         shown=None if found.shown is None else Shown(*(getattr(found.shown, name) for name in Shown._fields)),
         hold=None if found.hold is None else _held(found.hold, approvers),
+        over=found.over,
         asked=found.asked,
         approvals=tuple(found.approvals),
         screened=found.screened,

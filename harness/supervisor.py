@@ -191,6 +191,8 @@ class Supervisor(Desk):
             return None
         if found.built is None or found.developed is None:
             return self._reject(number, reject("interrupted", "it was not built"))
+        if found.staked is None and {hold.incumbent for hold in found.released} - {self.state.incumbent.digest}:
+            return self._reject(number, reject("interrupted", "the incumbent has moved since people let it go on"))
         if found.measured is None:
             if found.staked is None:
                 held = rooms.vault.state.pending

@@ -391,6 +391,26 @@ def answers(v: Vectors) -> None:
     more = changed(third, number=3, incumbent=items[screen].body["incumbent"])
     before = [*upto(staked), *fourth, more]
     case("staked-while-another-is-held", "a test while people are asked", before, changed(staked), "§7.6")
+    # Another proposal, let through the screen over the baseline, waits until the first one is live.
+    ended = next(place for place, item in enumerate(items) if item.kind == "watched")
+    later = next(place for place, item in enumerate(items) if item.kind == "staked" and item.body["number"] == 3)
+    opened = changed(screen, number=3, time="2026-01-02T03:00:09Z", document=fourth[1].body["document"],
+                     judgement=fourth[1].body["judgement"], incumbent=items[screen].body["incumbent"])  # fmt: skip
+    name, told = digest_json(opened.body), []
+    for person in (people.ANN, people.BEN):
+        made = base64.b64encode(person.sign(message(name, "approve", ""))).decode()
+        told.append(said(first, person, number=3, hold=name, signature=made))
+    third_screen = Item("screened", {**fourth[1].body, "outcome": "pass"})
+    built = [item for item in items[ended:later] if item.kind in ("built", "developed")]
+    number_three = [item for item in items[ended:later] if item.kind == "proposed"]
+    between = [*number_three, fourth[1], opened, *told, third_screen]
+    moved = copy.deepcopy([*items[staked : ended + 1], *built])
+    for item in moved:
+        if item.kind == "intended":  # by as many entries as stand before it now
+            item.body["authorisation"] += len(between)
+    before = [*upto(staked), *between, *moved]
+    case("staked-over-another-incumbent-than-approved", "people let it through the screen over another incumbent", before,
+         changed(later), "§7.6")  # fmt: skip
     case("promoted-while-held", "promoted with no approval", upto(decide + 1), changed(decide + 6), "§7.9")
     late = changed(decide + 6, time="2026-01-05T00:00:00Z")
     case("promoted-after-the-hold-expired", "promoted when the hold had expired", upto(decide + 6), late, "§7.9")

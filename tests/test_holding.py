@@ -226,6 +226,23 @@ def test_a_rollback_ends_a_hold(opened):
     verified(opened)
 
 
+def test_what_people_let_through_over_one_incumbent_is_not_tested_over_another(rig, asking, tmp_path):
+    """Approved at the screen over the baseline, and another went live before its test: rejected, nothing is staked."""
+    own = rigs.vary(asking, tmp_path / "own", policies__people=POLICY.partition("---")[0])
+    run = rig.open(tmp_path / "run", own)
+    try:
+        generation(run, 1, BETTER, knobs("architecture", steps=400, hidden=48))
+        for person in (ANN, BEN):
+            answer(run, 2, person)
+        assert settle(run) == []
+        found = run.supervisor.state.proposals[2]
+        assert (run.supervisor.state.live, found.staked) == (1, None)
+        assert [why.code for why in found.decision.reasons] == ["interrupted"]
+        verified(run)
+    finally:
+        run.close()
+
+
 def test_a_held_run_goes_on_where_it_was(rig, asking, tmp_path):
     """Closed while it waits and opened again, a run still waits; answers left meanwhile are taken in, nothing is redone."""
     run = rig.open(tmp_path / "run", asking)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from harness.canonical import canonical_bytes
 from harness.errors import PolicyError
-from harness.judgement import RANK, Judgement, RuleVerdict, conclude, judge_document
+from harness.judgement import Judgement, RuleVerdict, conclude, judge_document, rank
 from harness.policy import policy_set_of
 from harness.policy_compiler import CompiledPolicy, compile_policy
 from harness.policy_document import SHAPES, STAGES, ListOf, MapOf, Message, Scalar, Shape, Stage
@@ -203,9 +203,9 @@ def test_order_is_nothing_and_a_rule_more_admits_nothing_more(seed: int) -> None
     for _ in range(20):
         document = documents.one()
         kind = document["proposal"]["kind"]
-        outcome = judge_document(first, "decide", kind, document).outcome
-        assert judge_document(shuffled, "decide", kind, document).outcome == outcome
-        assert RANK[judge_document(grown, "decide", kind, document).outcome] >= RANK[outcome]
+        told = judge_document(first, "decide", kind, document)
+        assert judge_document(shuffled, "decide", kind, document).outcome == told.outcome
+        assert rank(judge_document(grown, "decide", kind, document)) >= rank(told)
 
 
 def fields(shape: Shape, value: Any) -> Iterator[tuple[dict[str, Any], str, Shape]]:
