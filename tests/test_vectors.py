@@ -91,7 +91,8 @@ def test_the_runner_runs_any_entry_point(tmp_path):
         ("yes", f"{sys.executable} -S {tmp_path / 'yes.py'}"),
     ):
         told[name] = subprocess.run(
-            [sys.executable, VECTORS / "run.py", "--entrypoint", command], capture_output=True, text=True, check=False
-        )
+            [sys.executable, VECTORS / "run.py", "--only", "[p-s]*", "--entrypoint", command],  # all are run above
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert (told["kit"].returncode, told["yes"].returncode) == (0, 1), told["kit"].stdout
     assert "DIFFERS invalid/second-genesis" in told["yes"].stdout

@@ -49,9 +49,9 @@ def lay_out(vector: dict[str, Any], folder: Path) -> list[str]:
     return [str(folder / "run"), *(each.replace("READER", reader) for each in vector["arguments"])]
 
 
-def every() -> list[Path]:
-    """All vectors, in order."""
-    return sorted((HERE / "valid").glob("*.json")) + sorted((HERE / "invalid").glob("*.json"))
+def every(pattern: str = "*") -> list[Path]:
+    """All vectors whose names fit a pattern, in order."""
+    return [path for group in ("valid", "invalid") for path in sorted((HERE / group).glob(f"{pattern}.json"))]
 
 
 def differs(path: Path, options: argparse.Namespace) -> str | None:
@@ -79,14 +79,15 @@ def main() -> int:
     """Run all of them; print those that differ."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--entrypoint", required=True, help="the command of the verifier")
+    parser.add_argument("--only", metavar="PATTERN", default="*", help="names of vectors, as `held-*`; all by default")
     parser.add_argument("--strict", action="store_true", help="compare verdict, entry and clause, too")
     options = parser.parse_args()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        problems = list(filter(None, pool.map(lambda path: differs(path, options), every())))
+        problems = list(filter(None, pool.map(lambda path: differs(path, options), every(options.only))))
     for problem in problems:
         print(problem)
     wrong = len(problems)
-    print(f"{len(every())} vectors, {wrong} differ")
+    print(f"{len(every(options.only))} vectors, {wrong} differ")
     return 1 if wrong else 0
 
 
