@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from harness.notes import LogProof, TreeHead, open_head
 from harness.order import Order
 from harness.quorum import Approver
 from harness.records import Candidate
+from harness.regular import read_regular
 
 MAX_BLOB = 16 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
@@ -363,11 +363,8 @@ def _check_listing(place: Path) -> None:
 def _small(path: Path, clause: str) -> bytes:
     """The bytes of a small regular file; AuditError."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(file, "rb") as stream:
-            status = os.fstat(file)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= 1 << 20:
-                return stream.read(status.st_size)
+        return read_regular(path, 1 << 20)
     except OSError as error:
         raise AuditError(f"cannot be read: {error.strerror}", where=str(path), clause=clause) from error
-    raise AuditError("not a small regular file", where=str(path), clause=clause)
+    except ValueError as error:
+        raise AuditError(str(error), where=str(path), clause=clause) from error

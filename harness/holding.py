@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.entries import Approved, Decided, Held, Refused, Screened
 from harness.errors import AuditError, StateError
 from harness.judgement import Judgement
 from harness.records import Decision, Digest
+from harness.regular import read_regular
 from harness.rules import answered_document
 
 MAX_ANSWER = 1 << 15
@@ -175,15 +175,10 @@ def _put_aside(path: Path, why: str) -> None:
 
 
 def _bytes(path: Path) -> bytes:
-    """A small regular file: whoever may write into the folder may also put a link or a pipe there."""
+    """An answer as it lies there; AuditError."""
     try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(file)
-            if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_ANSWER:
-                return os.read(file, MAX_ANSWER)
-        finally:
-            os.close(file)  # of a folder, fdopen would not
+        return read_regular(path, MAX_ANSWER)
     except OSError as error:
         raise AuditError(f"cannot be read: {error.strerror}", where=str(path)) from error
-    raise AuditError("not a small regular file", where=str(path))
+    except ValueError as error:
+        raise AuditError(str(error), where=str(path)) from error

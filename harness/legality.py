@@ -12,10 +12,11 @@ an intent before every swap and its outcome right after; no authorisation and no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from harness.asking import hold, released, shown
 from harness.entries import (
     Approved,
     Authorised,
@@ -41,11 +42,25 @@ from harness.entries import (
     Voided,
     Watched,
 )
-from harness.errors import AuditError, KeyFileError, StateError
-from harness.holds import Hold, expired
+from harness.errors import KeyFileError, StateError
+from harness.holds import expired
 from harness.keys import Verifier
 from harness.ledger import gamma
-from harness.order import BASELINE, Measurement, Open, Order, Shown, Some, Stake, Terms
+from harness.order import (
+    BASELINE,
+    Illegal,
+    Measurement,
+    Open,
+    Order,
+    Some,
+    Stake,
+    Terms,
+    free,
+    proposal,
+    terms_of,
+    undecided,
+    with_proposal,
+)
 
 
 def advance(order: Some, index: int, entry: Entry) -> Some:
@@ -62,9 +77,6 @@ def advance(order: Some, index: int, entry: Entry) -> Some:
     if order.intent is not None and not isinstance(entry, (Promoted, RolledBack, Voided, Started, Halted)):
         raise StateError("an intent is open: its outcome comes first", where=f"entry {index}", clause="§7.2")
     return order.after(size=index + 1, last_time=entry.time, **_changes(order, index, entry, illegal))
-
-
-Illegal = Callable[[str], StateError]
 
 
 def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
                 raise illegal(f"expected number {order.proposed + 1}")
             return {"proposed": entry.number, "open": order.open.with_value(entry.number, Open(entry.proposer))}
         case Held() | Approved() | Refused():
-            return _hold(order, index, entry, illegal)
+            return hold(order, index, entry, illegal)
         case Screened() | Built() | Developed():
             return _stage(order, entry, illegal)
         case Staked() | Predicted() | Measured() | Decided():
@@ -154,41 +166,6 @@ CLAUSES: dict[type[Entry], str] = {
 """The clause of audits/FORMAT.md that each kind of entry is under."""
 
 
-def _proposal(order: Order, number: int, illegal: Illegal) -> Open:
-    """What is known of a proposal that has not come to its end."""
-    found = order.open.get(number)
-    if found is None:
-        known = "has come to its end" if 1 <= number <= order.proposed else "is unknown"
-        raise illegal(f"proposal {number} {known}")
-    return found
-
-
-def _undecided(order: Order, number: int, illegal: Illegal) -> Open:
-    """The same, of one that is not decided."""
-    found = _proposal(order, number, illegal)
-    if found.verdict is not None:
-        raise illegal(f"proposal {number} is decided already")
-    return found
-
-
-def _free(order: Order, number: int, illegal: Illegal) -> Open:
-    """The same, of one that does not wait for people."""
-    found = _undecided(order, number, illegal)
-    if found.hold is not None:
-        raise illegal(f"proposal {number} is held: people have not answered")
-    return found
-
-
-def _with(order: Order, number: int, found: Open) -> dict[str, Any]:
-    return {"open": order.open.with_value(number, found)}
-
-
-def _terms(order: Order) -> Terms:
-    if order.terms is None:
-        raise StateError("the log has no genesis", where="entry 0")
-    return order.terms
-
-
 def _grown(order: Order, entry: Started | Staked, index: int) -> tuple[int, str]:
     """The vault's ledger as an entry names it: spent error comes back from no backup."""
     size, root = order.ledger or (-1, "")
@@ -199,20 +176,20 @@ def _grown(order: Order, entry: Started | Staked, index: int) -> tuple[int, str]
 
 def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) -> dict[str, Any]:
     """A proposal goes on: screened, built, developed, each once, but for a screen that people have answered."""
-    found = _undecided(order, entry.number, illegal)
+    found = undecided(order, entry.number, illegal)
     if isinstance(entry, Screened) and found.hold is not None and found.shown is not None:
-        if _shown(entry)[:4] != found.shown[:4] or entry.outcome != "pass":
+        if shown(entry)[:4] != found.shown[:4] or entry.outcome != "pass":
             raise illegal("the second screen of a held proposal is of another change, or not `pass`")
-        gone_on = _released(order, found, "screen", entry, illegal)
-        return _with(
+        gone_on = released(order, found, "screen", entry, illegal)
+        return with_proposal(
             order, entry.number, replace(gone_on, screened=entry.outcome, shown=None, over=found.hold.incumbent)
         )
-    found = _free(order, entry.number, illegal)
+    found = free(order, entry.number, illegal)
     match entry:
         case Screened():
             if found.screened:
                 raise illegal(f"proposal {entry.number} is screened already")
-            found = replace(found, screened=entry.outcome, shown=_shown(entry) if entry.outcome == "hold" else None)
+            found = replace(found, screened=entry.outcome, shown=shown(entry) if entry.outcome == "hold" else None)
         case Built():
             if found.built or found.screened != "pass":
                 raise illegal(f"proposal {entry.number} did not pass the screen, or is built already")
@@ -221,63 +198,7 @@ def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) 
             if found.developed or found.built is None:
                 raise illegal(f"proposal {entry.number} is not built, or is developed already")
             found = replace(found, developed=True)
-    return _with(order, entry.number, found)
-
-
-def _shown(entry: Screened) -> Shown:
-    return Shown(*(getattr(entry, name) for name in Shown._fields))
-
-
-def _hold(order: Order, index: int, entry: Held | Approved | Refused, illegal: Illegal) -> dict[str, Any]:
-    """A proposal waits for people, and they answer."""
-    if isinstance(entry, Held):
-        found = _free(order, entry.number, illegal)
-        _check_hold(order, found, entry, illegal)
-        return _with(order, entry.number, replace(found, hold=Hold.of(entry)))
-    found = _undecided(order, entry.number, illegal)
-    if found.hold is None:
-        raise illegal(f"proposal {entry.number} is not held")
-    try:
-        answered = found.hold.with_answer(entry, _terms(order).approvers, found.proposer)
-    except AuditError as error:
-        raise illegal(str(error)) from error
-    people = {(entry.by, entry.key): index, **order.people}
-    return {**_with(order, entry.number, replace(found, hold=answered)), "people": people}
-
-
-def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> None:
-    """A hold stands behind a screen that asks for people, or behind gates that passed, and names what is there."""
-    terms = _terms(order)
-    if not terms.agree:
-        raise illegal("the run has no approvers")
-    if (entry.origin, entry.guard, entry.policies) != (terms.origin, terms.guard, terms.policies):
-        raise illegal("another log, guard or policies than this run's")
-    if entry.incumbent != order.incumbent.digest:
-        raise illegal("another incumbent than the live one")
-    if not entry.rules or expired(entry.time, entry.expires):
-        raise illegal("no rule that asks for people, or expired at once")
-    if entry.stage == "screen":
-        if found.shown is None or entry.candidate is not None:
-            raise illegal("its screen does not ask for people")
-        if found.shown[4:] != (entry.document, entry.judgement):
-            raise illegal("another document or judgement than the screen's")
-    elif found.measured is None or not found.measured.passed or found.built is None:
-        raise illegal("its gates have not passed")
-    elif entry.candidate != found.built.digest:
-        raise illegal("another candidate than the one measured")
-    elif found.asked:
-        raise illegal("people have answered this already")
-
-
-def _released(order: Order, found: Open, stage: str, entry: Screened | Decided, illegal: Illegal) -> Open:
-    """A held proposal that people have let go on."""
-    if found.hold is None or found.hold.stage != stage:
-        raise illegal(f"proposal {entry.number} is not held at this stage")
-    why = found.hold.why_not(_terms(order).agree, entry.time, order.incumbent.digest)
-    if why is not None:
-        raise illegal(f"people have not let it go on: {why}")
-    names = tuple(name for name, _ in found.hold.approvals)
-    return replace(found, hold=None, asked=stage == "decide", approvals=(*found.approvals, *names))
+    return with_proposal(order, entry.number, found)
 
 
 def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decided, illegal: Illegal) -> dict[str, Any]:
@@ -289,7 +210,7 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
         if key in order.answered:
             raise illegal("these items were answered already")
         return {"answered": order.answered | {key}}
-    find = _undecided if isinstance(entry, Decided) else _free
+    find = undecided if isinstance(entry, Decided) else free
     found = find(order, entry.number, illegal)
     closed = None if order.open_stake == entry.number else order.open_stake
     match entry:
@@ -305,7 +226,7 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
             ledger = _grown(order, entry, index)
             _check_alpha(order, entry, illegal)
             return {
-                **_with(order, entry.number, replace(found, staked=Stake(entry.epoch, entry.incumbent))),
+                **with_proposal(order, entry.number, replace(found, staked=Stake(entry.epoch, entry.incumbent))),
                 "open_stake": entry.number,
                 "tests": order.tests + 1,
                 "alphas": order.alphas + entry.alpha,
@@ -316,10 +237,10 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 raise illegal(f"proposal {entry.number} has no open stake")
             if not entry.gates or entry.passed != all(gate.verdict == "pass" for gate in entry.gates):
                 raise illegal("'passed' does not follow from the gates")
-            if tuple(sorted((gate.eval, gate.kind) for gate in entry.gates)) != _terms(order).gates:
+            if tuple(sorted((gate.eval, gate.kind) for gate in entry.gates)) != terms_of(order).gates:
                 raise illegal("other gates than those of the configuration")
             found = replace(found, measured=Measurement(entry.passed, entry.evidence))
-            return {**_with(order, entry.number, found), "open_stake": None}
+            return {**with_proposal(order, entry.number, found), "open_stake": None}
         case Decided():
             verdict = entry.decision.verdict
             if verdict == "promote" and (found.measured is None or not found.measured.passed):
@@ -329,13 +250,13 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
             if verdict == "reject":
                 return {"open": order.open.without(entry.number), "open_stake": closed}
             if found.hold is not None:
-                found = _released(order, found, "decide", entry, illegal)
-            return {**_with(order, entry.number, replace(found, verdict=verdict)), "open_stake": closed}
+                found = released(order, found, "decide", entry, illegal)
+            return {**with_proposal(order, entry.number, replace(found, verdict=verdict)), "open_stake": closed}
 
 
 def _check_alpha(order: Order, entry: Staked, illegal: Illegal) -> None:
     """What a stake may spend: by the ledger's rule where the vault is this run's own, and never more than delta."""
-    terms = _terms(order)
+    terms = terms_of(order)
     if entry.alpha <= 0 or order.alphas + entry.alpha > terms.delta:
         raise illegal("more is staked than the budget of error allows")
     if terms.vault_named:
@@ -347,7 +268,7 @@ def _check_alpha(order: Order, entry: Staked, illegal: Illegal) -> None:
 
 def _authorised(order: Order, index: int, entry: Authorised, illegal: Illegal) -> dict[str, Any]:
     """A proposal may be made live, once."""
-    found, terms = _proposal(order, entry.number, illegal), _terms(order)
+    found, terms = proposal(order, entry.number, illegal), terms_of(order)
     if found.verdict != "promote" or found.authorisation is not None:
         raise illegal(f"proposal {entry.number} was not decided to be promoted, or is authorised already")
     if found.staked is None or found.staked.epoch != order.epoch:
@@ -373,7 +294,7 @@ def _authorised(order: Order, index: int, entry: Authorised, illegal: Illegal) -
     if entry.nonce in order.nonces:
         raise illegal("its nonce was used before")
     return {
-        **_with(order, entry.number, replace(found, authorisation=index)),
+        **with_proposal(order, entry.number, replace(found, authorisation=index)),
         "authorised": {**order.authorised, index: entry},
         "nonces": (*order.nonces, entry.nonce),
     }
@@ -390,7 +311,7 @@ def _check_promotion(order: Order, entry: Intended, illegal: Illegal) -> None:
         raise illegal("another version than the one authorised")
     if permit.incumbent != order.incumbent.digest:
         raise illegal("the incumbent has moved")
-    staked = _proposal(order, permit.number, illegal).staked
+    staked = proposal(order, permit.number, illegal).staked
     if staked is None or staked.epoch != order.epoch:
         # Incumbents may return by rollback; an epoch never does, and with it no version number is given twice.
         raise illegal("the epoch of its test has ended")
@@ -420,7 +341,7 @@ def _outcome(order: Order, entry: Promoted | RolledBack | Voided, illegal: Illeg
             index, permit = intent.authorisation, order.authorised[intent.authorisation]
             if (permit.number, permit.version, permit.candidate) != (entry.number, entry.version, entry.candidate):
                 raise illegal("another version than the one intended")
-            found = _proposal(order, entry.number, illegal)
+            found = proposal(order, entry.number, illegal)
             if found.built is None:
                 raise illegal("nothing was built")
             return {
@@ -439,7 +360,7 @@ def _outcome(order: Order, entry: Promoted | RolledBack | Voided, illegal: Illeg
                 raise illegal("another version than the one intended")
             return {**ended, "live": entry.version, "open_stake": None, "unwatched": False}
         case Voided():
-            found = _proposal(order, entry.number, illegal)
+            found = proposal(order, entry.number, illegal)
             if found.verdict != "promote":
                 raise illegal(f"proposal {entry.number} was not decided to be promoted")
             if intent is not None and (found.authorisation is None or intent.authorisation != found.authorisation):

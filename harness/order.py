@@ -7,11 +7,12 @@ log. What a supervisor or a reader wants to know beyond that is the record in `s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from harness.entries import Genesis
+from harness.errors import StateError
 from harness.holds import Hold
 from harness.keys import Verifier
 from harness.pages import Numbered
@@ -201,3 +202,44 @@ class Order:
 
 
 Some = TypeVar("Some", bound=Order)
+
+
+Illegal = Callable[[str], StateError]
+"""How a rule refuses an entry where it stands."""
+
+
+def proposal(order: Order, number: int, illegal: Illegal) -> Open:
+    """What is known of a proposal that has not come to its end; raises what `illegal` makes."""
+    found = order.open.get(number)
+    if found is None:
+        known = "has come to its end" if 1 <= number <= order.proposed else "is unknown"
+        raise illegal(f"proposal {number} {known}")
+    return found
+
+
+def undecided(order: Order, number: int, illegal: Illegal) -> Open:
+    """The same, of one that is not decided."""
+    found = proposal(order, number, illegal)
+    if found.verdict is not None:
+        raise illegal(f"proposal {number} is decided already")
+    return found
+
+
+def free(order: Order, number: int, illegal: Illegal) -> Open:
+    """The same, of one that does not wait for people."""
+    found = undecided(order, number, illegal)
+    if found.hold is not None:
+        raise illegal(f"proposal {number} is held: people have not answered")
+    return found
+
+
+def with_proposal(order: Order, number: int, found: Open) -> dict[str, Any]:
+    """The change of an order by which a proposal stands so."""
+    return {"open": order.open.with_value(number, found)}
+
+
+def terms_of(order: Order) -> Terms:
+    """What genesis has laid down; StateError before there is one."""
+    if order.terms is None:
+        raise StateError("the log has no genesis", where="entry 0")
+    return order.terms

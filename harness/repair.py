@@ -35,6 +35,7 @@ from harness.logreader import LogReader
 from harness.notes import LogProof, open_head, with_lines
 from harness.quorum import Witnesses
 from harness.records import Candidate
+from harness.regular import read_regular
 from harness.state import RunState
 from harness.witnessing import Quorum
 
@@ -246,6 +247,7 @@ class _Repair:
 
 def _small(path: Path) -> bytes:
     """The bytes of a proof; AuditError for what cannot be one, OSError."""
-    if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_PROOF:
-        raise AuditError("no proof", where=str(path))
-    return path.read_bytes()
+    try:
+        return read_regular(path, MAX_PROOF)
+    except ValueError as error:
+        raise AuditError("no proof", where=str(path)) from error
