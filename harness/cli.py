@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from harness import __version__
-from harness.commands import approvals, audit, gates, keys, model, policy, review, runs, witness
+from harness.commands import approvals, audit, gates, guard, keys, model, policy, review, runs, witness
 from harness.commands.common import AUDIT_FAILED, REJECTED
 from harness.errors import LockgateError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app)
 app.add_typer(approvals.app)
+app.add_typer(guard.app)
 app.add_typer(review.app)
 app.add_typer(gates.app, name="gates")
 app.add_typer(policy.app, name="policy")

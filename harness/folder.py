@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from harness import __version__
 from harness.canonical import digest_file, digest_json
@@ -24,6 +25,10 @@ GUARDED = ("guards.py", "lockgate.yaml")
 
 JUDGED_BY = ("cel-expr-python", "numpy", "pydantic", "safetensors")
 """Packages by which candidates are judged, measured and checked."""
+
+
+LOCKS = ("pylock.toml", "poetry.lock", "requirements.lock", "requirements.txt", "uv.lock")
+"""Lock files, which a subject may have beside lockgate.yaml: what is installed by them is guarded with them."""
 
 
 IMPORTED = {".py", ".pyc", ".so"}
@@ -99,12 +104,13 @@ class RunFolder:
 
 
 def guard_files(subject: Path, config: Config) -> dict[str, Digest]:
-    """The subject's files that guard a run, by digest: lockgate.yaml, guards.py and what it may import, approvers.
+    """The subject's files that guard a run, by digest: lockgate.yaml, guards.py and its imports, approvers, lock files.
 
     These are all files that Python may import and proposals may not change, but for hidden folders and runs that
     lie below the subject, which grow while it is guarded.
     """
     named = [*sorted(GUARDED), *([config.approvers.file] if config.approvers else [])]
+    named += [name for name in LOCKS if (subject / name).is_file()]
     files = {name: digest_file(subject / name) for name in named}
     mutable = {path for pattern in config.mutable for path in subject.glob(pattern)}
     for path in sorted(path for path in subject.rglob("*") if path.suffix in IMPORTED and path.is_file()):
@@ -116,17 +122,22 @@ def guard_files(subject: Path, config: Config) -> dict[str, Digest]:
     return files
 
 
-def guard_digest(files: dict[str, Digest], policies: Digest, distributions: Iterable[str]) -> Digest:
-    """The digest of what guards a run: the subject's guard files, every policy, the harness, its packages' versions.
+def guard_parts(files: dict[str, Digest], policies: Digest, distributions: Iterable[str]) -> dict[str, Any]:
+    """What guards a run: the subject's guard files, every policy, the harness, its packages' versions.
 
-    `distributions` are what candidates are built with.
+    Its digest (`digest_json`) is the run's guard digest, so a blob of it has that name. `distributions` are what
+    candidates are built with.
     """
     packages = {name: version(name) for name in sorted({*distributions, *JUDGED_BY})}
     harness = Path(__file__).parent
     code = {p.relative_to(harness).as_posix(): digest_file(p) for p in sorted(harness.rglob("*.py"))}
-    return digest_json(
-        {"files": files, "policies": policies, "harness": __version__, "code": digest_json(code), "packages": packages}
-    )
+    return {
+        "files": files,
+        "policies": policies,
+        "harness": __version__,
+        "code": digest_json(code),
+        "packages": packages,
+    }
 
 
 def read_source(subject: Path, config: Config) -> dict[str, bytes]:

@@ -5,10 +5,11 @@ And the check, at every later start, that what guards the run is still what its 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import contextlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+
+from pydantic import ValidationError
 
 from harness import __version__
 from harness.artifacts import BlobStore
@@ -19,12 +20,11 @@ from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.entries import Genesis
 from harness.errors import ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
+from harness.guard_change import Guard, changed_policies, points
 from harness.keys import Signer, VaultKey
-from harness.plain import plain
-from harness.policy import PolicySet, policy_set_of
+from harness.policy import policy_set_of
 from harness.policy_file import PolicySource
 from harness.power import PowerTable, require_power, typical_alpha
-from harness.quorum import Approver
 from harness.records import Digest
 from harness.vault import blinded
 from harness.workshop import Failure, Made
@@ -69,7 +69,7 @@ def gates_power(
 
 
 def make_genesis(
-    rooms: Rooms, source: dict[str, bytes], guard: Digest, data: dict[str, Any], *, signer: Signer, seed: int
+    rooms: Rooms, source: dict[str, bytes], guard: Guard, data: dict[str, Any], *, signer: Signer, seed: int
 ) -> Genesis:
     """Build and measure the baseline: the subject as it stands, default recipe. SubjectError where it fails."""
     workshop = rooms.workshop
@@ -93,7 +93,7 @@ def make_genesis(
         origin=signer.name,
         seed=seed,
         config=rooms.config,
-        guard=guard,
+        guard=workshop.keep(canonical_bytes(guard.parts)),
         policies=rooms.policies.digest,
         policy_sources=workshop.keep(canonical_bytes(rooms.policies.json_value())),
         eval_kinds=rooms.eval_kinds,
@@ -115,97 +115,59 @@ MOST_CHANGES = 6
 """So many are told one by one."""
 
 
-class Standing(Protocol):
-    """What a run stands on at this start, as `opening.Ground` has it."""
-
-    @property
-    def config(self) -> Config:
-        """The configuration on the disk."""
-
-    @property
-    def policies(self) -> PolicySet:
-        """The policies on the disk."""
-
-    @property
-    def key(self) -> VaultKey:
-        """The vault key in hand."""
-
-    @property
-    def seed(self) -> int | None:
-        """The seed asked for, if one was."""
-
-
 def check_same_run(
     genesis: Genesis,
-    ground: Standing,
-    guard: Digest,
+    guard: Guard,
     data: Digest,
     training: Digest,
     *,
-    approvers: Sequence[Approver],
+    key: VaultKey,
+    seed: int | None,
     blobs: BlobStore,
 ) -> None:
-    """Refuse to go on where what guards the run, its data, key or seed is not what its log names."""
-    if (guard, ground.policies.digest) != (genesis.guard, genesis.policies):
-        told = "; ".join(guard_changes(genesis, ground, approvers, blobs))
+    """Refuse to go on where what guards the run, its data, key or seed is not what its log names.
+
+    `guard` is what stands on the disk, `seed` the one asked for, if one was.
+    """
+    if (guard.digest, guard.policies.digest) != (genesis.guard, genesis.policies):
         raise ConfigError(
-            f"what guards the run has changed since genesis: {told}",
-            remedy="restore it, or begin a new run with --out; a log never mixes two guards",
+            f"what guards the run has changed since genesis: {_told(genesis, guard, blobs)}",
+            remedy="restore it, or begin a new run with --out; a log never mixes two guards. "
+            "`lockgate guard RUN` says whether it is as strict",
         )
-    if ground.key.commitment() != genesis.vault_commitment:
+    if key.commitment() != genesis.vault_commitment:
         raise ConfigError(
             "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
         )
-    if (blinded(ground.key, "data", data), training) != (genesis.data, genesis.training):
+    if (blinded(key, "data", data), training) != (genesis.data, genesis.training):
         raise ConfigError(
             "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
         )
-    if ground.seed is not None and ground.seed != genesis.seed:
-        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {ground.seed}", remedy="leave --seed out")
+    if seed is not None and seed != genesis.seed:
+        raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
 
 
-def guard_changes(genesis: Genesis, ground: Standing, approvers: Sequence[Approver], blobs: BlobStore) -> list[str]:
-    """What differs from what genesis names, in words, as far as it has kept more of it than a digest."""
-    told = [f"lockgate.yaml: {each}" for each in _differences(genesis.config.json_value(), ground.config.json_value())]
-    if ground.policies.digest != genesis.policies:
-        told += _changed_policies(genesis, ground.policies, blobs)
-    before, now = ({(each.name, each.role, each.key) for each in every} for every in (genesis.approvers, approvers))
-    told += [f"approver {name} ({role}) is gone" for name, role, _ in sorted(before - now)]
-    told += [f"approver {name} ({role}) is new" for name, role, _ in sorted(now - before)]
+def guard_of(genesis: Genesis, blobs: BlobStore) -> Guard:
+    """What guards a run, from its first entry and the blobs; AuditError, PolicyError where they cannot be read."""
+    sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=16 << 20)
+    policies = policy_set_of(PolicySource.parse(source) for source in sources)
+    parts: Any = None
+    with contextlib.suppress(LockgateError):  # an older run has kept no more than the digest
+        parts = parse_json(blobs.get(genesis.guard), max_bytes=16 << 20)
+    return Guard(genesis.config, policies, tuple(genesis.approvers), genesis.guard, parts)
+
+
+def _told(genesis: Genesis, guard: Guard, blobs: BlobStore) -> str:
+    """What differs from what genesis names, in words."""
+    try:
+        old = guard_of(genesis, blobs)
+    except (LockgateError, ValidationError) as error:
+        return f"what it was cannot be read: {error}"
+    told = [f"{point.where}: {point.what}" for point in points(old, guard)]
+    told += changed_policies(old.policies, guard.policies)
     if len(told) > MOST_CHANGES:
         told = [*told[:MOST_CHANGES], f"and {len(told) - MOST_CHANGES} more"]
-    return told or [
-        "guards.py, another file that it may import, the layout of lockgate.yaml, a package, or the harness"
-    ]
-
-
-def _changed_policies(genesis: Genesis, policies: PolicySet, blobs: BlobStore) -> list[str]:
-    """The policies that are new, gone, or other than those that genesis keeps; and how to compare them."""
-    try:
-        sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=16 << 20)
-        before = {each.name: each for each in policy_set_of(PolicySource.parse(each) for each in sources).policies}
-    except LockgateError as error:
-        return [f"the policies (those of genesis cannot be read: {error})"]
-    now = {each.name: each for each in policies.policies}
-    words = [f"policy {name} is gone" for name in sorted(before.keys() - now.keys())]
-    words += [f"policy {name} is new" for name in sorted(now.keys() - before.keys())]
-    words += [
-        f"policy {name} is another" for name in sorted(before.keys() & now.keys())
-        if (before[name].document, before[name].params) != (now[name].document, now[name].params)
-    ]  # fmt: skip
-    return words or ["the policies' texts, though not what they say"]
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
-    """Each value that differs, by its path."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, pair in enumerate(zip(old, new, strict=True)):
-            yield from _differences(*pair, f"{path}[{index}]")
-    elif old != new:
-        yield plain(f"{path} {json.dumps(old)} → {json.dumps(new)}", 200)
+    return "; ".join(told) or "the layout of lockgate.yaml, or of the list of approvers"
 
 
 def evaluate(evaluator: Child, request: dict[str, Any]) -> dict[str, Any]:

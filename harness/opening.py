@@ -13,15 +13,16 @@ from typing import Any
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
-from harness.canonical import digest
+from harness.canonical import digest, digest_json
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.durable import write_durably
 from harness.entries import Started
 from harness.errors import ConfigError, SubjectError
-from harness.folder import RunFolder, guard_digest, guard_files, read_source
+from harness.folder import RunFolder, guard_files, guard_parts, read_source
 from harness.genesis import check_gates, check_same_run, evaluate, gates_power, make_genesis
+from harness.guard_change import Guard
 from harness.journal import Journal, Listener
 from harness.judge import Judge
 from harness.keyring import key_in_force, make_keys
@@ -147,7 +148,7 @@ def _open(
 
     folder, subject, config, signer = ground.folder, ground.subject, ground.config, ground.signer
     site = Site.minimal(extra=config.packages)
-    guard = guard_digest(ground.files, ground.policies.digest, site.distributions)
+    parts = guard_parts(ground.files, ground.policies.digest, site.distributions)
     arguments = ["-m", "harness.evaluator", str(subject), json.dumps(ground.files)]
     evaluator = Child(arguments, name="evaluator", stderr=folder.work / "evaluator.stderr")
     closers.append(evaluator.close)
@@ -166,6 +167,7 @@ def _open(
         place = answer.get("where") or str(subject / "guards.py")
         raise SubjectError(str(answer["message"]), where=place, remedy=answer.get("remedy"))
     approvers = load_approvers(subject, config.approvers) if config.approvers else []
+    guard = Guard(config, ground.policies, tuple(approvers), digest_json(parts), parts)
     evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)
     data = dict(answer["ok"])  # a copy: what is added to it is no part of the greeting
     gates = check_gates(config, data, subject)
@@ -186,7 +188,7 @@ def _open(
     )["rows"]
     trained_on = evaluate(evaluator, {"op": "training", "dest": str(training)})["digest"]
     if state.genesis is not None:
-        check_same_run(state.genesis, ground, guard, data["data"], trained_on, approvers=approvers, blobs=blobs)
+        check_same_run(state.genesis, guard, data["data"], trained_on, key=ground.key, seed=ground.seed, blobs=blobs)
         config = state.genesis.config
     place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
     vault = Vault(

@@ -212,13 +212,13 @@ def policy_compare(
     if json_:
         print_json(comparison.json_value())
     else:
-        for line in _told(comparison):
+        for line in told(comparison):
             print(line)
     if comparison.verdict != "at-least-as-strict":
         raise typer.Exit(REJECTED)
 
 
-def _told(comparison: Comparison) -> Iterator[str]:
+def told(comparison: Comparison) -> Iterator[str]:
     """Tell a comparison in lines: a rule each, and of a witness only where it is no ordinary document."""
     from harness.plain import plain
 

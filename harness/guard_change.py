@@ -1,0 +1,256 @@
+"""Is what guards a run at least as strict as before? Each difference, and whether a bar was lowered by it.
+
+A guard is the configuration, the policies, the approvers, and files and packages by digest. Each difference is one
+point, with a verdict as policies have it (`strictness`): **at-least-as-strict** is only said where more cannot pass,
+**weaker** where something may that could not, and **unknown** for whatever this page has no rule for: then people
+decide. A guard's verdict is the worst of its points.
+
+A gate is judged by what it guarantees: its null hypothesis is tested at the whole alpha of the stake, so a smaller
+margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. What an eval in `guards.py` means,
+or another version of a package, is never compared: a file that differs is unknown.
+
+It does not cover the held-out items and the keys, which `genesis.check_same_run` compares.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from harness.config import Config, GateRule
+from harness.folder import IMPORTED
+from harness.plain import plain
+from harness.policy import PolicySet
+from harness.quorum import Approver, Witnesses
+from harness.records import Digest, Record
+from harness.strictness import Comparison, Verdict, compare_sets
+
+if TYPE_CHECKING:
+    from harness.judge import Judge
+
+Better = Literal["lower", "higher"]
+
+ORDERED: Final[dict[str, Better]] = {
+    "ledger.delta": "lower",
+    "development.min_gain": "higher",
+    "budgets.wall_seconds": "lower",
+    "budgets.build_seconds": "lower",
+    "budgets.idle_seconds": "lower",
+    "budgets.predict_seconds": "lower",
+    "budgets.memory_mb": "lower",
+    "budgets.output_mb": "lower",
+    "budgets.promotions": "lower",
+    "budgets.proposals": "lower",
+}
+"""The values of which one direction is stricter: an error budget, a bar, and limits that end in a rejection."""
+MARGINS: Final[dict[str, Better]] = {"margin": "lower", "rate": "lower"}
+APPROVAL: Final[dict[str, Better]] = {"require": "higher", "hours": "lower"}
+SEARCH: Final = ("generations", "workers.count")
+"""How much is searched, and how fast: the budgets and gates are the same for more of it."""
+ELSEWHERE: Final = ("policies", "gates", "approvers", "witnesses", "mutable")
+"""Compared by what they come to, and not as values."""
+RANK: Final[dict[Verdict, int]] = {"at-least-as-strict": 0, "unknown": 1, "weaker": 2}
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What guards a run at one time."""
+
+    config: Config
+    policies: PolicySet
+    approvers: tuple[Approver, ...]
+    digest: Digest
+    parts: dict[str, Any] | None
+    """What the digest is of (`folder.guard_parts`); None where a run has kept only the digest."""
+
+
+class Point(Record):
+    """One difference: where, what it is in words, and whether it lowers a bar."""
+
+    where: str
+    what: str
+    verdict: Verdict
+
+
+class GuardComparison(Record):
+    """All that differs between two guards; `verdict` is the worst of it."""
+
+    verdict: Verdict
+    points: list[Point]
+    policies: Comparison | None
+    """Rule by rule, where the policies differ."""
+
+
+def compare_guards(old: Guard, new: Guard, *, seconds: float = 30.0, judge: Judge | None = None) -> GuardComparison:
+    """Compare NEW with OLD; `seconds` bound the solver, which is asked only where the policies differ."""
+    found = list(points(old, new))
+    verdicts = [point.verdict for point in found]
+    policies = None
+    if old.policies.digest != new.policies.digest:
+        policies = compare_sets(old.policies, new.policies, seconds=seconds, judge=judge)
+        verdicts.append(policies.verdict)
+    return GuardComparison(verdict=worst(verdicts), points=found, policies=policies)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The one that decides; nothing that differs is as strict."""
+    return max(verdicts, key=RANK.__getitem__, default="at-least-as-strict")
+
+
+def points(old: Guard, new: Guard) -> Iterator[Point]:
+    """Each difference but those of the policies' rules."""
+    yield from _values(old.config, new.config)
+    yield from _gates(old.config.gates, new.config.gates)
+    yield from _mutable(old.config.mutable, new.config.mutable)
+    yield from _witnesses(old.config.witnesses, new.config.witnesses)
+    yield from _people(old, new)
+    yield from _parts(old, new)
+
+
+def changed_policies(old: PolicySet, new: PolicySet) -> list[str]:
+    """Which policies are new, gone or another, in words."""
+    before, now = ({each.name: each for each in every.policies} for every in (old, new))
+    words = [f"policy {name} is gone" for name in sorted(before.keys() - now.keys())]
+    words += [f"policy {name} is new" for name in sorted(now.keys() - before.keys())]
+    words += [
+        f"policy {name} is another"
+        for name in sorted(before.keys() & now.keys())
+        if (before[name].document, before[name].params) != (now[name].document, now[name].params)
+    ]
+    return words or (["the policies' texts, though not what they say"] if old.digest != new.digest else [])
+
+
+def _moved(better: Better, old: float, new: float) -> Verdict:
+    return "at-least-as-strict" if (new < old) == (better == "lower") else "weaker"
+
+
+def _values(old: Config, new: Config) -> Iterator[Point]:
+    """Values of lockgate.yaml, by path."""
+    before, now = ({**config.json_value(), **dict.fromkeys(ELSEWHERE)} for config in (old, new))
+    for path, was, is_ in _differences(before, now):
+        verdict: Verdict = "unknown"
+        if path in ORDERED:
+            verdict = _moved(ORDERED[path], was, is_)
+        elif path in SEARCH:
+            verdict = "at-least-as-strict"
+        yield Point(where=f"lockgate.yaml: {path}", what=_arrow(was, is_), verdict=verdict)
+
+
+def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
+    """A gate is known by eval and kind: one more lets less pass, for all of them must."""
+    before, now = ({(gate.eval, gate.kind): gate for gate in gates} for gates in (old, new))
+    for name in sorted(before.keys() | now.keys()):
+        where = f"lockgate.yaml: gate {name[0]} ({name[1]})"
+        if name not in now:
+            yield Point(where=where, what="is gone", verdict="weaker")
+        elif name not in before:
+            yield Point(where=where, what="is new", verdict="at-least-as-strict")
+        else:
+            for field, was, is_ in _differences(before[name].json_value(), now[name].json_value()):
+                verdict: Verdict = "unknown"
+                if field in MARGINS:
+                    verdict = _moved(MARGINS[field], was, is_)
+                elif field == "threshold":
+                    verdict = _moved("lower" if name[1] == "ceiling" else "higher", was, is_)
+                yield Point(where=where, what=f"{field} {_arrow(was, is_)}", verdict=verdict)
+
+
+def _mutable(old: list[str], new: list[str]) -> Iterator[Point]:
+    """Fewer files that proposals may change are stricter; patterns are compared as they are written."""
+    for name in sorted(set(old) - set(new)):
+        yield Point(where="lockgate.yaml: mutable", what=plain(f"{name} is gone", 200), verdict="at-least-as-strict")
+    for name in sorted(set(new) - set(old)):
+        yield Point(where="lockgate.yaml: mutable", what=plain(f"{name} is new", 200), verdict="weaker")
+
+
+def _witnesses(old: Witnesses | None, new: Witnesses | None) -> Iterator[Point]:
+    """More of the same witnesses are stricter; whether others are as good is not known."""
+    if old == new:
+        return
+    before, now = (
+        (0, []) if rule is None else (rule.require, sorted(each.key for each in rule.of)) for rule in (old, new)
+    )
+    verdict: Verdict = "unknown"
+    if not before[0]:
+        verdict = "at-least-as-strict"
+    elif not now[0]:
+        verdict = "weaker"
+    elif before[1] == now[1] and before[0] != now[0]:
+        verdict = _moved("higher", before[0], now[0])
+    what = f"{before[0]} of {len(before[1])} → {now[0]} of {len(now[1])} required"
+    yield Point(where="lockgate.yaml: witnesses", what=what, verdict=verdict)
+
+
+def _people(old: Guard, new: Guard) -> Iterator[Point]:
+    """Whom a hold may ask: fewer keys, more that must agree and less time are stricter.
+
+    Without approvers a hold is a rejection, so that to name some lets more pass.
+    """
+    before, now = old.config.approvers, new.config.approvers
+    where = "lockgate.yaml: approvers"
+    if before is None and now is not None:
+        yield Point(where=where, what=f"people may release a hold: {now.require} must agree", verdict="weaker")
+    elif before is not None and now is None:
+        yield Point(where=where, what="nobody is asked: every hold is a rejection", verdict="at-least-as-strict")
+    elif before is not None and now is not None:
+        for field, better in APPROVAL.items():
+            was, is_ = getattr(before, field), getattr(now, field)
+            if was != is_:
+                yield Point(where=f"{where}.{field}", what=_arrow(was, is_), verdict=_moved(better, was, is_))
+    known, listed = ({each.key: each for each in every} for every in (old.approvers, new.approvers))
+    for key in sorted(known.keys() | listed.keys(), key=lambda key: ((listed.get(key) or known[key]).name, key)):
+        was, is_ = known.get(key), listed.get(key)
+        if was is None and is_ is not None:
+            yield Point(where="approvers", what=f"approver {is_.name} ({is_.role}) is new", verdict="weaker")
+        elif is_ is None and was is not None:
+            gone = f"approver {was.name} ({was.role}) is gone"
+            yield Point(where="approvers", what=gone, verdict="at-least-as-strict")
+        elif was != is_ and was is not None and is_ is not None:
+            what = f"the key of {was.name} ({was.role}) is that of {is_.name} ({is_.role}) now"
+            yield Point(where="approvers", what=what, verdict="unknown")
+
+
+def _parts(old: Guard, new: Guard) -> Iterator[Point]:
+    """Files, packages and the harness itself: what another one does is not known."""
+    if old.digest == new.digest:
+        return
+    if old.parts is None or new.parts is None:
+        what = "only their digest was kept: guards.py, another file that it may import, a package, or the harness"
+        yield Point(where="files and packages", what=what, verdict="unknown")
+        return
+    before, now = ({**parts, "policies": None} for parts in (old.parts, new.parts))
+    for path, was, is_ in _differences(before, now):
+        kind, _, name = path.partition(".")
+        if kind == "files":
+            if name == "lockgate.yaml" or (_lists(old, name, was) and _lists(new, name, is_)):
+                continue  # read above, and compared by what they say
+            word = "is new" if was is None else "is gone" if is_ is None else "is another"
+            yield Point(where=plain(name, 200), what=word, verdict="unknown")
+        elif kind == "code":
+            yield Point(where="the harness", what="its code is another", verdict="unknown")
+        else:
+            yield Point(
+                where=plain(path.replace("packages.", "package "), 200), what=_arrow(was, is_), verdict="unknown"
+            )
+
+
+def _lists(guard: Guard, name: str, digest: Digest | None) -> bool:
+    """Whether a file is a guard's list of approvers, and no code: then it was read as that. Or it has no such file."""
+    rule = guard.config.approvers
+    return digest is None or (rule is not None and name == rule.file and Path(name).suffix not in IMPORTED)
+
+
+def _arrow(old: Any, new: Any) -> str:
+    return plain(f"{json.dumps(old)} → {json.dumps(new)}", 200)
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each value that differs, by its path; lists are one value."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
+    elif old != new:
+        yield path, old, new
