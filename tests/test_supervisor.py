@@ -299,8 +299,8 @@ def test_another_guard_is_refused(rig, copy, digits, tmp_path):
     place = tmp_path / "subject"
     size = rigs.trail_of(copy)[0].size
     for name, old, new, told in (
-        ("lockgate.yaml", "margin: 0.08", "margin: 0.8", "gates[3].margin 0.08 → 0.8"),
-        ("lockgate.yaml", "promotions: 10", "promotions: 20", "budgets.promotions 10 → 20"),
+        ("lockgate.yaml", "margin: 0.08", "margin: 0.8", "gate smudges (parent): margin 0.08 → 0.8"),
+        ("lockgate.yaml", "promotions: 10", "promotions: 20", "budgets.promotions: 10 → 20"),
         ("lockgate.yaml", "[baseline]", "[baseline, lockdown]", "policy lockdown is new"),
         (
             "lockgate.yaml",
