@@ -18,7 +18,7 @@ from harness.channel import Child
 from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.entries import Genesis
-from harness.errors import ConfigError, EvaluatorError, LockgateError, SubjectError
+from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
 from harness.guard_change import Guard, changed_policies, points
 from harness.keys import Signer, VaultKey
@@ -150,7 +150,10 @@ def check_same_run(
 def guard_of(genesis: Genesis, blobs: BlobStore) -> Guard:
     """What guards a run, from its first entry and the blobs; AuditError, PolicyError where they cannot be read."""
     sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=16 << 20)
-    policies = policy_set_of(PolicySource.parse(source) for source in sources)
+    try:
+        policies = policy_set_of(PolicySource.parse(source) for source in sources)
+    except (ValidationError, TypeError) as error:
+        raise AuditError("the policies that genesis names cannot be read", where=genesis.policy_sources) from error
     parts: Any = None
     with contextlib.suppress(LockgateError):  # an older run has kept no more than the digest
         parts = parse_json(blobs.get(genesis.guard), max_bytes=16 << 20)
@@ -161,7 +164,7 @@ def _told(genesis: Genesis, guard: Guard, blobs: BlobStore) -> str:
     """What differs from what genesis names, in words."""
     try:
         old = guard_of(genesis, blobs)
-    except (LockgateError, ValidationError) as error:
+    except LockgateError as error:
         return f"what it was cannot be read: {error}"
     told = [f"{point.where}: {point.what}" for point in points(old, guard)]
     told += changed_policies(old.policies, guard.policies)

@@ -1,7 +1,7 @@
 """Is what guards a run at least as strict as before? Each difference, and whether a bar was lowered by it.
 
 A guard is the configuration, the policies, the approvers, and files and packages by digest. Each difference is one
-point, with a verdict as policies have it (`strictness`): **at-least-as-strict** is only said where more cannot pass,
+point, with a verdict as policies have it (`strictness`): **at-least-as-strict** is only said where no bar is lowered,
 **weaker** where something may that could not, and **unknown** for whatever this page has no rule for: then people
 decide. A guard's verdict is the worst of its points.
 
@@ -9,7 +9,8 @@ A gate is judged by what it guarantees: its null hypothesis is tested at the who
 margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. What an eval in `guards.py` means,
 or another version of a package, is never compared: a file that differs is unknown.
 
-It does not cover the held-out items and the keys, which `genesis.check_same_run` compares.
+It does not cover the held-out items and the keys, which `genesis.check_same_run` compares, nor the baseline: a run
+begun anew over another model.py has another model to beat. A rule that asks for a *small* budget is not looked for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from harness.canonical import canonical_bytes
 from harness.config import Config, GateRule
 from harness.folder import IMPORTED
 from harness.plain import plain
@@ -52,6 +54,7 @@ SEARCH: Final = ("generations", "workers.count")
 """How much is searched, and how fast: the budgets and gates are the same for more of it."""
 ELSEWHERE: Final = ("policies", "gates", "approvers", "witnesses", "mutable")
 """Compared by what they come to, and not as values."""
+ABSENT: Final = object()
 RANK: Final[dict[Verdict, int]] = {"at-least-as-strict": 0, "unknown": 1, "weaker": 2}
 
 
@@ -147,10 +150,12 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
         if name not in now:
             yield Point(where=where, what="is gone", verdict="weaker")
         elif name not in before:
-            yield Point(where=where, what="is new", verdict="at-least-as-strict")
+            # a cap of its own moves the batches at which every other gate is looked at
+            verdict: Verdict = "unknown" if now[name].cap else "at-least-as-strict"
+            yield Point(where=where, what="is new", verdict=verdict)
         else:
             for field, was, is_ in _differences(before[name].json_value(), now[name].json_value()):
-                verdict: Verdict = "unknown"
+                verdict = "unknown"
                 if field in MARGINS:
                     verdict = _moved(MARGINS[field], was, is_)
                 elif field == "threshold":
@@ -170,17 +175,15 @@ def _witnesses(old: Witnesses | None, new: Witnesses | None) -> Iterator[Point]:
     """More of the same witnesses are stricter; whether others are as good is not known."""
     if old == new:
         return
-    before, now = (
-        (0, []) if rule is None else (rule.require, sorted(each.key for each in rule.of)) for rule in (old, new)
-    )
     verdict: Verdict = "unknown"
-    if not before[0]:
-        verdict = "at-least-as-strict"
-    elif not now[0]:
-        verdict = "weaker"
-    elif before[1] == now[1] and before[0] != now[0]:
-        verdict = _moved("higher", before[0], now[0])
-    what = f"{before[0]} of {len(before[1])} → {now[0]} of {len(now[1])} required"
+    if old is None or new is None:
+        verdict = "at-least-as-strict" if old is None else "weaker"
+    elif old.model_copy(update={"require": new.require}) == new:
+        verdict = _moved("higher", old.require, new.require)
+    before, now = ((0, 0) if rule is None else (rule.require, len(rule.of)) for rule in (old, new))
+    what = f"{before[0]} of {before[1]} → {now[0]} of {now[1]} required"
+    if before == now:
+        what = "other names, addresses, keys or times"
     yield Point(where="lockgate.yaml: witnesses", what=what, verdict=verdict)
 
 
@@ -206,8 +209,9 @@ def _people(old: Guard, new: Guard) -> Iterator[Point]:
         if was is None and is_ is not None:
             yield Point(where="approvers", what=f"approver {is_.name} ({is_.role}) is new", verdict="weaker")
         elif is_ is None and was is not None:
-            gone = f"approver {was.name} ({was.role}) is gone"
-            yield Point(where="approvers", what=gone, verdict="at-least-as-strict")
+            # fewer may approve, but one fewer may refuse, and a refusal ends a hold
+            verdict: Verdict = "at-least-as-strict" if now is None else "unknown"
+            yield Point(where="approvers", what=f"approver {was.name} ({was.role}) is gone", verdict=verdict)
         elif was != is_ and was is not None and is_ is not None:
             what = f"the key of {was.name} ({was.role}) is that of {is_.name} ({is_.role}) now"
             yield Point(where="approvers", what=what, verdict="unknown")
@@ -251,6 +255,7 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any,
     """Each value that differs, by its path; lists are one value."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(name), new.get(name), f"{path}.{name}".lstrip("."))
-    elif old != new:
-        yield path, old, new
+            # a name that is not there is no null
+            yield from _differences(old.get(name, ABSENT), new.get(name, ABSENT), f"{path}.{name}".lstrip("."))
+    elif old is ABSENT or new is ABSENT or canonical_bytes(old) != canonical_bytes(new):  # `true` is no 1
+        yield path, *(None if each is ABSENT else each for each in (old, new))

@@ -112,6 +112,7 @@ def test_files_that_proposals_may_change():
         ("count: 2", "count: 2, isolation: bwrap"),
         ("margin: 0.1}", "margin: 0.1, cap: 100}"),
         ("workers:", "packages: [scipy]\nworkers:"),
+        ("{scripted: 2}", "{scripted: 2}\nproposer_settings: {scripted: {a: null}}"),
         ("workers:", "vault: {dir: elsewhere}\nworkers:"),
     ],
 )
@@ -120,6 +121,12 @@ def test_what_no_rule_compares_is_unknown(before, after):
     assert before in TEXT
     old, new = guard(), guard(TEXT.replace(before, after))
     assert (verdict(old, new), verdict(new, old)) == ("unknown", "unknown")
+
+
+def test_a_new_gate_with_a_cap_of_its_own_is_unknown():
+    """A cap moves the batches at which the other gates are looked at, so a gate more with one is not shown as strict."""
+    new = guard(TEXT.replace("gates:\n", "gates:\n  - {eval: harm, kind: floor, threshold: 0.1, cap: 12}\n"))
+    assert verdict(guard(), new) == "unknown"
 
 
 def test_how_much_is_searched_lowers_no_bar():
@@ -137,9 +144,9 @@ def test_the_worst_point_decides():
 
 
 def test_people_who_are_new_gone_or_another():
-    """A new key may release what none could: weaker. One that is gone is as strict; another role is unknown."""
+    """A new key may release what none could: weaker. One that is gone may have refused: unknown, as another role is."""
     without = guard(approvers=PEOPLE[:2])
-    assert (verdict(without, guard()), verdict(guard(), without)) == ("weaker", "at-least-as-strict")
+    assert (verdict(without, guard()), verdict(guard(), without)) == ("weaker", "unknown")
     moved = guard(approvers=(*PEOPLE[:2], PEOPLE[2].model_copy(update={"role": "other"})))
     assert verdict(guard(), moved) == verdict(moved, guard()) == "unknown"
 

@@ -45,7 +45,7 @@ def guard_(
 
 
 MEANING = {
-    "at-least-as-strict": "at least as strict: nothing passes that did not before",
-    "weaker": "weaker: something may pass that did not before",
+    "at-least-as-strict": "at least as strict: no bar is lowered (data, labels and the baseline are not compared)",
+    "weaker": "weaker: a bar is lowered",
     "unknown": "unknown: neither shown to be as strict nor weaker, so that people must decide",
 }
