@@ -258,4 +258,4 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any,
             # a name that is not there is no null
             yield from _differences(old.get(name, ABSENT), new.get(name, ABSENT), f"{path}.{name}".lstrip("."))
     elif old is ABSENT or new is ABSENT or canonical_bytes(old) != canonical_bytes(new):  # `true` is no 1
-        yield path, *(None if each is ABSENT else each for each in (old, new))
+        yield path, None if old is ABSENT else old, None if new is ABSENT else new
