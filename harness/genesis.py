@@ -22,7 +22,7 @@ from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateErro
 from harness.gates import GateSpec, compile_gates
 from harness.guard_change import Guard, changed_policies, points
 from harness.keys import Signer, VaultKey
-from harness.policy import policy_set_of
+from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.power import PowerTable, require_power, typical_alpha
 from harness.records import Digest
@@ -111,6 +111,7 @@ def make_genesis(
     )
 
 
+MAX_POLICIES = 16 << 20
 MOST_CHANGES = 6
 """So many are told one by one."""
 
@@ -147,17 +148,27 @@ def check_same_run(
         raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
 
 
-def guard_of(genesis: Genesis, blobs: BlobStore) -> Guard:
-    """What guards a run, from its first entry and the blobs; AuditError, PolicyError where they cannot be read."""
-    sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=16 << 20)
+def policies_of(genesis: Genesis, blobs: BlobStore) -> PolicySet:
+    """The policies that a run is judged by, from its blobs; AuditError, PolicyError where it names others."""
+    where = genesis.policy_sources
+    sources: Any = parse_json(blobs.get(where), max_bytes=MAX_POLICIES)
     try:
         policies = policy_set_of(PolicySource.parse(source) for source in sources)
     except (ValidationError, TypeError) as error:
-        raise AuditError("the policies that genesis names cannot be read", where=genesis.policy_sources) from error
+        raise AuditError("the policies that genesis names cannot be read", where=where) from error
+    if policies.digest != genesis.policies:
+        raise AuditError("the policies in the blobs are not those of genesis", where="entry 0")
+    return policies
+
+
+def guard_of(genesis: Genesis, blobs: BlobStore) -> Guard:
+    """What guards a run, from its first entry and the blobs; AuditError, PolicyError where they cannot be read."""
+    policies = policies_of(genesis, blobs)
     parts: Any = None
     with contextlib.suppress(LockgateError):  # an older run has kept no more than the digest
-        parts = parse_json(blobs.get(genesis.guard), max_bytes=16 << 20)
-    return Guard(genesis.config, policies, tuple(genesis.approvers), genesis.guard, parts)
+        parts = parse_json(blobs.get(genesis.guard), max_bytes=MAX_POLICIES)
+    kept = parts if isinstance(parts, dict) else None
+    return Guard(genesis.config, policies, tuple(genesis.approvers), genesis.guard, kept)
 
 
 def _told(genesis: Genesis, guard: Guard, blobs: BlobStore) -> str:

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from harness.canonical import canonical_bytes
+from harness.canonical import digest_json
 from harness.config import Config, GateRule
 from harness.folder import IMPORTED
 from harness.plain import plain
 from harness.policy import PolicySet
 from harness.quorum import Approver, Witnesses
 from harness.records import Digest, Record
-from harness.strictness import Comparison, Verdict, compare_sets
+from harness.strictness import Comparison, Verdict, compare_sets, differences, worst
 
 if TYPE_CHECKING:
     from harness.judge import Judge
@@ -54,8 +54,6 @@ SEARCH: Final = ("generations", "workers.count")
 """How much is searched, and how fast: the budgets and gates are the same for more of it."""
 ELSEWHERE: Final = ("policies", "gates", "approvers", "witnesses", "mutable")
 """Compared by what they come to, and not as values."""
-ABSENT: Final = object()
-RANK: Final[dict[Verdict, int]] = {"at-least-as-strict": 0, "unknown": 1, "weaker": 2}
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,11 @@ class Guard:
     digest: Digest
     parts: dict[str, Any] | None
     """What the digest is of (`folder.guard_parts`); None where a run has kept only the digest."""
+
+    @classmethod
+    def of(cls, config: Config, policies: PolicySet, approvers: Iterable[Approver], parts: dict[str, Any]) -> Guard:
+        """Make one of what stands on the disk."""
+        return cls(config, policies, tuple(approvers), digest_json(parts), parts)
 
 
 class Point(Record):
@@ -96,11 +99,6 @@ def compare_guards(old: Guard, new: Guard, *, seconds: float = 30.0, judge: Judg
         policies = compare_sets(old.policies, new.policies, seconds=seconds, judge=judge)
         verdicts.append(policies.verdict)
     return GuardComparison(verdict=worst(verdicts), points=found, policies=policies)
-
-
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The one that decides; nothing that differs is as strict."""
-    return max(verdicts, key=RANK.__getitem__, default="at-least-as-strict")
 
 
 def points(old: Guard, new: Guard) -> Iterator[Point]:
@@ -133,7 +131,7 @@ def _moved(better: Better, old: float, new: float) -> Verdict:
 def _values(old: Config, new: Config) -> Iterator[Point]:
     """Values of lockgate.yaml, by path."""
     before, now = ({**config.json_value(), **dict.fromkeys(ELSEWHERE)} for config in (old, new))
-    for path, was, is_ in _differences(before, now):
+    for path, was, is_ in differences(before, now):
         verdict: Verdict = "unknown"
         if path in ORDERED:
             verdict = _moved(ORDERED[path], was, is_)
@@ -154,7 +152,7 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
             verdict: Verdict = "unknown" if now[name].cap else "at-least-as-strict"
             yield Point(where=where, what="is new", verdict=verdict)
         else:
-            for field, was, is_ in _differences(before[name].json_value(), now[name].json_value()):
+            for field, was, is_ in differences(before[name].json_value(), now[name].json_value()):
                 verdict = "unknown"
                 if field in MARGINS:
                     verdict = _moved(MARGINS[field], was, is_)
@@ -226,7 +224,7 @@ def _parts(old: Guard, new: Guard) -> Iterator[Point]:
         yield Point(where="files and packages", what=what, verdict="unknown")
         return
     before, now = ({**parts, "policies": None} for parts in (old.parts, new.parts))
-    for path, was, is_ in _differences(before, now):
+    for path, was, is_ in differences(before, now):
         kind, _, name = path.partition(".")
         if kind == "files":
             if name == "lockgate.yaml" or (_lists(old, name, was) and _lists(new, name, is_)):
@@ -249,13 +247,3 @@ def _lists(guard: Guard, name: str, digest: Digest | None) -> bool:
 
 def _arrow(old: Any, new: Any) -> str:
     return plain(f"{json.dumps(old)} → {json.dumps(new)}", 200)
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Each value that differs, by its path; lists are one value."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in sorted(old.keys() | new.keys()):
-            # a name that is not there is no null
-            yield from _differences(old.get(name, ABSENT), new.get(name, ABSENT), f"{path}.{name}".lstrip("."))
-    elif old is ABSENT or new is ABSENT or canonical_bytes(old) != canonical_bytes(new):  # `true` is no 1
-        yield path, None if old is ABSENT else old, None if new is ABSENT else new

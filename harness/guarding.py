@@ -6,7 +6,6 @@ from pathlib import Path
 
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
-from harness.canonical import digest_json
 from harness.config import load_config
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder, guard_files, guard_parts
@@ -30,7 +29,7 @@ def guard_on_disk(subject: Path) -> Guard:
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
     parts = guard_parts(files, policies.digest, Site.minimal(extra=config.packages).distributions)
-    return Guard(config, policies, tuple(approvers), digest_json(parts), parts)
+    return Guard.of(config, policies, approvers, parts)
 
 
 def compare_with_run(folder: RunFolder, subject: Path | None, *, seconds: float) -> GuardComparison:

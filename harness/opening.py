@@ -13,7 +13,7 @@ from typing import Any
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
-from harness.canonical import digest, digest_json
+from harness.canonical import digest
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
@@ -167,7 +167,7 @@ def _open(
         place = answer.get("where") or str(subject / "guards.py")
         raise SubjectError(str(answer["message"]), where=place, remedy=answer.get("remedy"))
     approvers = load_approvers(subject, config.approvers) if config.approvers else []
-    guard = Guard(config, ground.policies, tuple(approvers), digest_json(parts), parts)
+    guard = Guard.of(config, ground.policies, approvers, parts)
     evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)
     data = dict(answer["ok"])  # a copy: what is added to it is no part of the greeting
     gates = check_gates(config, data, subject)

@@ -14,13 +14,13 @@ from harness.entries import Genesis
 from harness.errors import CanonicalError, ConfigError, PolicyError
 from harness.explanation import Explanation, Part
 from harness.folder import RunFolder
+from harness.genesis import policies_of
 from harness.journal import read_run
 from harness.judge import Judge
 from harness.keys import VerifierChain
 from harness.plain import plain
-from harness.policy import PolicySet, load_policies, policy_set_of
+from harness.policy import PolicySet, load_policies
 from harness.policy_document import STAGES, Stage
-from harness.policy_file import PolicySource
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -42,8 +42,7 @@ def explain_proposal(folder: RunFolder, number: int, stage: Stage | None = None)
             f"has no proposal {number}", where=str(folder.root), remedy="`lockgate status RUN` counts them"
         )
     blobs = BlobStore(folder.blobs)
-    sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=MAX_DOCUMENT)
-    policies = policy_set_of(PolicySource.parse(source) for source in sources)
+    policies = policies_of(genesis, blobs)
     names = {"screen": found.screened.document if found.screened else None, "decide": found.document}
     wanted = [(each, names[each]) for each in STAGES if stage in (None, each) and names[each] is not None]
     if not wanted:

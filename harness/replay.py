@@ -24,7 +24,7 @@ from harness.entries import Decided, Entry, Genesis, Held, Measured, ProposedEnt
 from harness.errors import AuditError
 from harness.folder import RunFolder
 from harness.gates import compile_gates
-from harness.genesis import evaluate
+from harness.genesis import evaluate, policies_of
 from harness.history import History
 from harness.holds import Hold
 from harness.journal import read_run
@@ -32,8 +32,7 @@ from harness.judge import Judge
 from harness.judgement import Judgement
 from harness.keys import VaultKey, VerifierChain
 from harness.ledger import LedgerState
-from harness.policy import PolicySet, policy_set_of
-from harness.policy_file import PolicySource
+from harness.policy import PolicySet
 from harness.records import Decision, first_problem
 from harness.rules import past
 from harness.state import ProposalState, RunState, fold
@@ -54,10 +53,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     if not isinstance(genesis, Genesis):
         raise AuditError("the log has no genesis", where="entry 0")
     blobs = BlobStore(folder.blobs)
-    sources: Any = parse_json(blobs.get(genesis.policy_sources), max_bytes=MAX_BLOB)
-    policies = policy_set_of(PolicySource.parse(source) for source in sources)
-    if policies.digest != genesis.policies:
-        raise AuditError("the policies in the blobs are not those of genesis", where="entry 0")
+    policies = policies_of(genesis, blobs)
     stakes = 0
     if not genesis.vault_named:
         stakes = _replay_ledger(genesis, entries, state, blobs)

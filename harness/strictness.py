@@ -17,7 +17,8 @@ iterations of one evaluation is covered: a rule of OLD that may meet it is only 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -121,9 +122,14 @@ def compare_sets(
         for g in groups
         if g.old and not g.new
     ]
-    found = {line.verdict for line in lines}
-    verdict: Verdict = "weaker" if "weaker" in found else "unknown" if "unknown" in found else "at-least-as-strict"
+    verdict = worst(line.verdict for line in lines)
     return Comparison(verdict=verdict, old=old.digest, new=new.digest, rules=lines, added=list(added), notes=notes)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on a whole, which is the worst one of its parts; of nothing, that it is as strict."""
+    found = set(verdicts)
+    return "weaker" if "weaker" in found else "unknown" if "unknown" in found else "at-least-as-strict"
 
 
 def _groups(old: PolicySet, new: PolicySet) -> list[_Group]:
@@ -277,7 +283,7 @@ def replay(stage: Stage, document: dict[str, Any], old: PolicySet, new: PolicySe
     return Witness(
         stage=stage,
         kind=kind,
-        changed=dict(_differences(base_document(stage), document)),
+        changed={path: value for path, _, value in differences(base_document(stage), document)},
         document=document,
         before=before.outcome,
         after=after.outcome,
@@ -292,14 +298,11 @@ def _judged(judgement: Judgement, policies: PolicySet, stage: Stage, kind: Kind)
 _GONE = object()
 
 
-def _differences(base: Any, found: Any, path: str = "") -> list[tuple[str, Any]]:
-    if isinstance(base, dict) and isinstance(found, dict):
-        listed: list[tuple[str, Any]] = []
-        for name in (*base, *(name for name in found if name not in base)):
-            where = f"{path}.{name}" if path else name
-            if name not in found:
-                listed.append((where, None))
-            else:
-                listed += _differences(base.get(name, _GONE), found[name], where)
-        return listed
-    return [] if base == found and type(base) is type(found) else [(path, found)]
+def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Each value that differs between two JSON values, by its path; lists are one value, what is not there is None."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in (*old, *(name for name in new if name not in old)):
+            yield from differences(old.get(name, _GONE), new.get(name, _GONE), f"{path}.{name}" if path else name)
+    elif old is _GONE or new is _GONE or json.dumps(old, sort_keys=True) != json.dumps(new, sort_keys=True):
+        # as text, for `true` is not 1, nor 1 the double 1.0; and a name that is not there is no null
+        yield path, None if old is _GONE else old, None if new is _GONE else new

@@ -112,7 +112,7 @@ def test_threads_that_append_at_once_need_fewer_heads_and_lose_nothing(log, monk
     for thread, mine in enumerate(indices):
         assert [entries[at] for at in mine] == [b"%02d %02d" % (thread, number) for number in range(20)]
         assert mine == sorted(mine)
-    assert len(sizes) < 16 * 20 / 2
+    assert len(sizes) < 16 * 20 / 4
     assert check_log(log._folder, SIGNER.verifier).size == 16 * 20
 
 

@@ -19,8 +19,9 @@ from harness.canonical import digest_json, parse_json
 from harness.cli import app
 from harness.config import Config, PolicyRef, load_config, parse_config
 from harness.folder import guard_files
-from harness.guard_change import APPROVAL, ELSEWHERE, ORDERED, SEARCH, Guard, compare_guards, points, worst
+from harness.guard_change import APPROVAL, ELSEWHERE, ORDERED, SEARCH, Guard, compare_guards, points
 from harness.policy import load_subject_policies
+from harness.strictness import worst
 
 TEXT = """\
 apiVersion: lockgate/v1
@@ -49,8 +50,6 @@ PARTS = {
     "code": sha("code"),
     "packages": {"numpy": "2.0.0", "torch": "2.13.0"},
 }
-
-
 PEOPLE = tuple(person.approver for person in (people.ANN, people.BEN, people.CAT))
 
 
@@ -61,7 +60,7 @@ def guard(text: str = TEXT, **changes) -> Guard:
     parts = {**PARTS, **changes}
     if text != TEXT:
         parts = {**parts, "files": {**parts["files"], "lockgate.yaml": sha(text)}}
-    return Guard(config, POLICIES, tuple(listed), digest_json(parts), parts)
+    return Guard.of(config, POLICIES, listed, parts)
 
 
 def verdict(old: Guard, new: Guard) -> str:

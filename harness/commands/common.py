@@ -53,6 +53,8 @@ Generations = Annotated[
 Proposers = Annotated[
     str | None, typer.Option("--proposers", help="Only these of the configured ones, separated by commas.")
 ]
+VERDICT = {"at-least-as-strict": "ok", "weaker": "WEAKER", "unknown": "unknown"}
+"""Whether something is as strict as before, in a column."""
 
 
 def print_json(value: Any) -> None:

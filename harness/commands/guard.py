@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.common import REJECTED, Json, Run, print_json
+from harness.commands.common import REJECTED, VERDICT, Json, Run, print_json
 
 app = typer.Typer()
 
@@ -30,8 +30,7 @@ def guard_(
         print_json(comparison.json_value())
     else:
         for point in comparison.points:
-            word = {"at-least-as-strict": "ok", "weaker": "WEAKER"}.get(point.verdict, point.verdict)
-            print(f"{word:8}{point.where}: {point.what}")
+            print(f"{VERDICT[point.verdict]:8}{point.where}: {point.what}")
         if comparison.policies is not None:
             from harness.commands.policy import told
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.commands.common import REJECTED, Json, existing, print_json, write_text
+from harness.commands.common import REJECTED, VERDICT, Json, existing, print_json, write_text
 
 if TYPE_CHECKING:
     from harness.policy import PolicySet
@@ -229,8 +229,7 @@ def told(comparison: Comparison) -> Iterator[str]:
         if here != head:
             yield here
             head = here
-        word = {"at-least-as-strict": "ok", "weaker": "WEAKER"}.get(line.verdict, line.verdict)
-        yield f"  {word:8}{line.policy + '/' + line.rule if line.rule else '':{width}}  {line.why}"
+        yield f"  {VERDICT[line.verdict]:8}{line.policy + '/' + line.rule if line.rule else '':{width}}  {line.why}"
         for construct in line.constructs:
             yield f"          {plain(construct)}"
         if line.witness:
