@@ -21,7 +21,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MAX_CONFIG_BYTES = 256 * 1024
-_PART = r"[A-Za-z0-9_*?\[\]][A-Za-z0-9_.*?\[\]-]*"
+_FIRST, _REST = r"[A-Za-z0-9_?\[\]]", r"[A-Za-z0-9_.?\[\]-]"
+_PART = rf"(\*\*|\*|(\*{_REST}|{_FIRST})(\*?{_REST})*\*?)"
+"""A name in which a star follows no star, or the two that stand for any folders: `a**` has no meaning."""
 Glob = Annotated[str, StringConstraints(pattern=rf"^{_PART}(/{_PART})*$")]
 """Names files below the subject: relative, nothing hidden, no `..`."""
 

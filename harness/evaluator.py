@@ -44,7 +44,7 @@ class Evaluator:
         sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
         self._path = subject / "guards.py"
         _check_files(subject, expected or {})
-        self._suite = load_guards(self._path)
+        self._suite = load_guards(self._path, expected)
         _check_files(subject, expected or {})  # and nothing was changed between the hash and the import
         self._data = self._suite.load()
         self._suite.check(self._data)

@@ -34,6 +34,12 @@ def test_a_configuration_comes_back_from_its_record():
     assert Config.parse(config.json_value()) == config
 
 
+@pytest.mark.parametrize("pattern", ["**/*.py", "*", "*.py", "lib/**/a*b?.py", "[ab]*.py", "a*"])
+def test_a_pattern_of_mutable_files_is_one_that_finds_files(tmp_path, pattern):
+    """Every pattern that a configuration may have can be looked for."""
+    assert list(tmp_path.glob(parse_config(f"{CONFIG_TEXT}mutable: ['{pattern}']\n").mutable[0])) == []
+
+
 MALFORMED = {
     "no YAML": ("gates: [", "expected|while|not YAML"),
     "not a mapping": ("- apiVersion", "mapping"),
@@ -78,6 +84,8 @@ MALFORMED = {
     "no isolation": (CONFIG_TEXT + "workers: {isolation: none}\n", "zygote"),
     "a path out of the subject": (CONFIG_TEXT + "mutable: [../model.py]\n", "pattern"),
     "a path from the root": (CONFIG_TEXT + "mutable: [/model.py]\n", "pattern"),
+    "a pattern without a meaning": (CONFIG_TEXT + "mutable: ['a**']\n", "pattern"),
+    "another pattern without a meaning": (CONFIG_TEXT + "mutable: ['lib/***/a.py']\n", "pattern"),
     "an empty path": (CONFIG_TEXT + "mutable: ['']\n", "pattern"),
     "two documents": (CONFIG_TEXT + "---\na: 1\n", "more than one"),
 }

@@ -334,6 +334,7 @@ PROGRAM = """\
 import sys
 from pathlib import Path
 from harness.evals import load_guards
+from harness.evals import load_guards
 from harness.evaluator import Evaluator
 subject, what = Path(sys.argv[1]), sys.argv[2]
 if what == "as Python would":
@@ -503,6 +504,57 @@ def test_a_filled_generation_is_settled_without_asking(rig, again, monkeypatch):
     told = guarded_loop(rig.subject, again, Watcher(notes.append, lambda _: None), generations=3)
     assert (told["proposals"], told["undecided"], asked) == (4, 0, [])
     assert not [note for note in notes if note.startswith("asking")]
+
+
+# what guards.py imports is what the guard names
+
+
+def behind_a_link(subject: Path, elsewhere: Path) -> None:
+    """Lay a package over helper.py that `guard_files` does not walk into."""
+    elsewhere.mkdir()
+    (elsewhere / "__init__.py").write_text("N = 2\n")
+    (subject / "helper").symlink_to(elsewhere)
+
+
+def in_a_folder_like_a_runs(subject: Path, _elsewhere: Path) -> None:
+    """Lay a package over helper.py in what looks like the folder of a run, which grows and is not guarded."""
+    (subject / "helper" / "log").mkdir(parents=True)
+    (subject / "helper" / "log" / "checkpoint").touch()
+    (subject / "helper" / "__init__.py").write_text("N = 2\n")
+
+
+def in_a_subject_like_a_run(subject: Path, _elsewhere: Path) -> None:
+    """Make the subject itself look like a run, so that nothing but guards.py is guarded."""
+    (subject / "log").mkdir()
+    (subject / "log" / "checkpoint").touch()
+
+
+@pytest.mark.parametrize("lay", [behind_a_link, in_a_folder_like_a_runs, in_a_subject_like_a_run])
+def test_code_that_the_guard_does_not_name_is_not_imported_by_guards(digits, tmp_path, monkeypatch, lay):
+    """A module that guards.py imports and that no digest covers ends the evaluator; one that is guarded does not."""
+    monkeypatch.setattr(sys, "pycache_prefix", sys.pycache_prefix)
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    subject = rigs.vary(digits, tmp_path / "subject", ("import numpy", "import helper\nimport numpy"), name="guards.py")
+    (subject / "helper.py").write_text("N = 1\n")
+    Evaluator(subject, guard_files(subject, load_config(subject)))
+    lay(subject, tmp_path / "elsewhere")
+    Evaluator(subject)  # the control: it is found, and runs, where nobody asks
+    with pytest.raises(SubjectError, match="not guarded") as error:
+        Evaluator(subject, guard_files(subject, load_config(subject)))
+    assert error.value.where.startswith("helper")
+
+
+def test_an_environment_within_the_subject_is_no_neighbour(digits, tmp_path, monkeypatch):
+    """What is installed below the subject, in a place where every program looks, may be imported as anywhere else."""
+    monkeypatch.setattr(sys, "pycache_prefix", sys.pycache_prefix)
+    monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
+    change = ("import numpy", "import installed_here\nimport numpy")
+    subject = rigs.vary(digits, tmp_path / "subject", change, name="guards.py")
+    site = subject / ".venv" / "site-packages"
+    site.mkdir(parents=True)
+    (site / "installed_here.py").touch()
+    monkeypatch.syspath_prepend(site)
+    Evaluator(subject, guard_files(subject, load_config(subject)))
 
 
 # 7: a run within its subject

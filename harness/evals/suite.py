@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,11 +285,13 @@ def collect(module: ModuleType) -> Suite:
     return Suite(load, views, evaluations)
 
 
-def load_guards(path: Path) -> Suite:
+def load_guards(path: Path, guarded: Container[str] | None = None) -> Suite:
     """Import a `guards.py` from its file and collect it.
 
+    `guarded` names the files below its folder that it may import, by their paths from there: those of the run's guard.
+
     The module gets a name of its own and stays out of `sys.modules`; modules that lie beside it can be imported while
-    it loads. Raises SubjectError for a missing file, a syntax error or an exception, with file and line.
+    it loads. Raises SubjectError for a missing file, a syntax error, an exception or an import that is not guarded.
     """
     path = Path(path)
     if not path.is_file():
@@ -301,7 +303,7 @@ def load_guards(path: Path) -> Suite:
     if spec is None or spec.loader is None:
         raise SubjectError("this file cannot be imported", where=str(path))
     module = importlib.util.module_from_spec(spec)
-    with _neighbours(path.resolve().parent):
+    with _neighbours(path.resolve().parent, guarded):
         try:
             spec.loader.exec_module(module)
         except SyntaxError as error:
@@ -318,19 +320,37 @@ def load_guards(path: Path) -> Suite:
 
 
 @contextmanager
-def _neighbours(folder: Path) -> Iterator[None]:
+def _neighbours(folder: Path, guarded: Container[str] | None) -> Iterator[None]:
     """Let imports find modules in `folder`, and forget those that were found there."""
     before = set(sys.modules)
+    # an environment may lie in the subject's folder: what is installed there is no neighbour
+    installed = [Path(each) for each in sys.path if each and Path(each) != folder]
     sys.path.insert(0, str(folder))
     try:
         yield
+        for _, file in _found_in(folder, before, installed):
+            if guarded is not None and file not in guarded:
+                raise SubjectError(
+                    "is imported by guards.py and not guarded: it lies behind a link, in the folder of a run or in a "
+                    "hidden one, or proposals may change it",
+                    where=file,
+                    remedy="put the file itself beside guards.py, under a name that no run and no proposal has",
+                )
     finally:
         if str(folder) in sys.path:
             sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).resolve().is_relative_to(folder):
-                del sys.modules[name]
+        for name, _ in list(_found_in(folder, before, installed)):
+            del sys.modules[name]
+
+
+def _found_in(folder: Path, before: Container[str], installed: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """The modules that came from files in a folder, each with its path there, as it was imported: through links."""
+    for name in set(sys.modules):
+        file = getattr(sys.modules[name], "__file__", None)
+        if name in before or not file or not Path(file).is_relative_to(folder):
+            continue
+        if not any(place.is_relative_to(folder) and Path(file).is_relative_to(place) for place in installed):
+            yield name, Path(file).relative_to(folder).as_posix()
 
 
 def _line_of(error: BaseException, path: Path) -> str:
