@@ -10,7 +10,8 @@ margin, a higher floor or a lower ceiling is stricter, whatever it does to the p
 or another version of a package, is never compared: a file that differs is unknown.
 
 It does not cover the held-out items and the keys, which `genesis.check_same_run` compares, nor the baseline: a run
-begun anew over another model.py has another model to beat. A rule that asks for a *small* budget is not looked for.
+begun anew over another model.py has another model to beat. Nor does it see that a rule may ask for a *small* budget, or
+for a gate that only the new guard has: such a rule lets more pass where all else is stricter.
 """
 
 from __future__ import annotations
