@@ -119,11 +119,14 @@ def load_approvers(subject: Path, rule: Approvers) -> list[Approver]:
     return approvers
 
 
-def parse_allowed_signers(text: str, name: str) -> list[Approver]:
-    """Read the lines of an allowed_signers file; ConfigError names `name:line`."""
+def parse_allowed_signers(text: str, name: str, *, over_time: bool = False) -> list[Approver]:
+    """Read the lines of an allowed_signers file; ConfigError names `name:line`.
+
+    `over_time`: the list is a reader's, of a whole log, in which a change of guard may give a person another role.
+    """
     from harness.sshsig import SshKey
 
-    found, secrets = list[Approver](), set[bytes]()
+    found, secrets = list[Approver](), dict[bytes, str]()
     for number, each in enumerate(text.split("\n"), 1):
         line = each.strip(" \t\r")
         if line and not line.startswith("#"):
@@ -136,13 +139,13 @@ def parse_allowed_signers(text: str, name: str) -> list[Approver]:
                 told = error.message if isinstance(error, KeyFileError) else str(error)
                 raise ConfigError(told, where=f"{name}:{number}", remedy=remedy) from error
             secret = SshKey.parse(found[-1].key).secret  # one hand, whatever the type, or the application of a token
-            if secret in secrets:
+            if secret in secrets and not (over_time and secrets[secret] == found[-1].name):
                 raise ConfigError("this key is listed above already", where=f"{name}:{number}")
-            secrets.add(secret)
+            secrets[secret] = found[-1].name
             if {each.name for each in found if each.name.casefold() == found[-1].name.casefold()} != {found[-1].name}:
                 raise ConfigError(f"{found[-1].name} is listed above in other letters", where=f"{name}:{number}")
             roles = {each.role for each in found if each.name == found[-1].name}
-            if len(roles) > 1:
+            if len(roles) > 1 and not over_time:
                 message = f"{found[-1].name} has two roles"
                 raise ConfigError(message, where=f"{name}:{number}", remedy="a person has one role, with every key")
     if len(found) > MAX_APPROVERS:

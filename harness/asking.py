@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.entries import Approved, Decided, Held, Refused, Screened
+from harness.entries import Approved, Decided, Guarding, Held, Refused, Screened
 from harness.errors import AuditError
 from harness.holds import Hold, expired
 from harness.order import Illegal, Open, Order, Shown, free, terms_of, undecided, with_proposal
@@ -20,21 +20,47 @@ def shown(entry: Screened) -> Shown:
     return Shown(*(getattr(entry, name) for name in Shown._fields))
 
 
-def hold(order: Order, index: int, entry: Held | Approved | Refused, illegal: Illegal) -> dict[str, Any]:
-    """A proposal waits for people, and they answer."""
-    if isinstance(entry, Held):
-        found = free(order, entry.number, illegal)
-        _check_hold(order, found, entry, illegal)
-        return with_proposal(order, entry.number, replace(found, hold=Hold.of(entry)))
+def hold(order: Order, entry: Held, illegal: Illegal) -> dict[str, Any]:
+    """A proposal waits for people."""
+    found = free(order, entry.number, illegal)
+    _check_hold(order, found, entry, illegal)
+    return with_proposal(order, entry.number, replace(found, hold=Hold.of(entry)))
+
+
+def answer(order: Order, index: int, entry: Approved | Refused, illegal: Illegal) -> dict[str, Any]:
+    """People answer: what a proposal waits for, or a change of the guard."""
+
+    def answered(hold: Hold, proposer: str) -> tuple[Hold, dict[str, Any]]:
+        try:
+            after, approver = hold.with_answer(entry, terms_of(order).approvers, proposer)
+        except AuditError as error:
+            raise illegal(str(error)) from error
+        return after, {"people": {(approver.name, approver.role, approver.key): index, **order.people}}
+
+    if entry.number is None:
+        change = order.change
+        if change is None:
+            raise illegal("no change of the guard is open")
+        after, people = answered(change.hold, change.by)
+        return {"change": replace(change, hold=after), **people}
     found = undecided(order, entry.number, illegal)
     if found.hold is None:
         raise illegal(f"proposal {entry.number} is not held")
-    try:
-        answered = found.hold.with_answer(entry, terms_of(order).approvers, found.proposer)
-    except AuditError as error:
-        raise illegal(str(error)) from error
-    people = {(entry.by, entry.key): index, **order.people}
-    return {**with_proposal(order, entry.number, replace(found, hold=answered)), "people": people}
+    after, people = answered(found.hold, found.proposer)
+    return {**with_proposal(order, entry.number, replace(found, hold=after)), **people}
+
+
+def check_approvers(entry: Guarding, illegal: Illegal) -> None:
+    """Who may answer holds from here on: enough of them, each once, each in one role."""
+    people, names = entry.config.approvers, {each.name for each in entry.approvers}
+    if len(names) < (people.require if people else 0):
+        raise illegal("fewer approvers than must agree")
+    if len({each.key for each in entry.approvers}) != len(entry.approvers):
+        raise illegal("one key stands twice among the approvers")
+    if len({(each.name, each.role) for each in entry.approvers}) != len(names):
+        raise illegal("an approver in two roles")
+    if entry.approvers and people is None:
+        raise illegal("approvers, of which the configuration knows nothing")
 
 
 def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> None:

@@ -103,9 +103,9 @@ def verify_run(
         raise AuditError("the log is empty: no genesis", where="entry 0", clause="§7.1")
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
-    listed = {(each.name, each.key): each for each in state.terms.approvers}
+    listed = people and {(each.name, each.role, each.key) for each in people}
     for who, index in state.people.items():
-        if people is not None and listed.get(who) not in people:
+        if listed is not None and who not in listed:
             message = f"answered by {who[0]}, whom your list of approvers does not have with that key and role"
             raise AuditError(message, where=f"entry {index}", clause="§11")
     if not log_only:
@@ -146,12 +146,15 @@ def _report(
 
 
 def read_approvers(path: Path) -> list[Approver]:
-    """Names, roles and keys on the reader's own list, in the format of allowed_signers; ConfigError."""
+    """Names, roles and keys on the reader's own list, in the format of allowed_signers; ConfigError.
+
+    A person may stand there in several roles: whoever had another one before a change of the guard.
+    """
     try:
         text = path.read_bytes().decode()  # as it stands: a return character ends no line
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read: {error}", where=str(path)) from error
-    return parse_allowed_signers(text, str(path))
+    return parse_allowed_signers(text, str(path), over_time=True)
 
 
 def read_witnesses(files: Sequence[Path]) -> list[WitnessVerifier]:

@@ -118,7 +118,7 @@ class Desk:
         self._rooms.vault.close_test(pending.key, used, promoted=promoted)
 
     def _end_epoch(self) -> None:
-        self._rooms.vault.end_epoch(f"{self._origin()}/rollback/{self.state.rolled_back}")
+        self._rooms.vault.end_epoch(f"{self._origin()}/{self.state.ended}")
 
     def _development_answers(self, candidate: Digest) -> Digest | None:
         genesis = self.state.genesis

@@ -36,33 +36,38 @@ class Entry(Record):
     time: str = ""
 
 
-class Genesis(Entry):
-    """The run's configuration, guard, baseline, and the commitment to the vault key. Authorises the baseline."""
+class Guarding(Entry):
+    """What guards a run from some entry on: the part that `genesis` lays down, and that a change of guard replaces."""
 
     origin: str
-    seed: Count
     config: Config
     guard: Digest
     policies: Digest
     policy_sources: Digest
     """The policies' texts and params, as a blob: what a replay judges by."""
     eval_kinds: dict[str, str]
+    approvers: list[Approver]
+    """Who may answer holds, as the subject's allowed_signers lists them; none where nobody can."""
+    data: Digest
+    """Every development and vault item with its label, blinded by the vault key."""
+    vault_items: Count
+    harness: str
+
+
+class Genesis(Guarding):
+    """The run's configuration, guard, baseline, and the commitment to the vault key. Authorises the baseline."""
+
+    seed: Count
     baseline: Candidate
     development: dict[str, float]
     answers: Digest
     """The baseline's answers on the development items."""
-    data: Digest
-    """Every development and vault item with its label, blinded by the vault key."""
     training: Digest
     """The training tensors."""
     vault_commitment: Digest
-    vault_items: Count
     vault_minimum: Count
     """With fewer unspent items no test is begun."""
     vault_named: bool
-    approvers: list[Approver]
-    """Who may answer holds, as the subject's allowed_signers lists them; none where nobody can."""
-    harness: str
 
 
 class Started(Entry):
@@ -120,7 +125,8 @@ class Held(Entry):
 class Answered(Entry):
     """What `approved` and `refused` say: who answered a hold, by an SSH signature over its digest and the verdict."""
 
-    number: Count
+    number: Count | None = None
+    """The proposal that is held; None where it is a change of the guard."""
     hold: Digest
     by: str
     key: str
@@ -136,6 +142,38 @@ class Approved(Answered):
 
 class Refused(Answered):
     """A person refuses a held proposal: one is enough."""
+
+
+class GuardProposed(Guarding):
+    """What is to guard the run from here on. Its digest is what people sign, where they must (FORMAT §5.9)."""
+
+    base: Digest
+    """The guard that it would replace: the one in force."""
+    comparison: Digest
+    """Each difference, and whether it lowers a bar, as a blob."""
+    verdict: Literal["at-least-as-strict", "weaker", "unknown"]
+    by: str
+    reason: str
+    expires: Time
+
+
+class GuardRejected(Entry):
+    """A proposed change of the guard comes to nothing, and why."""
+
+    hold: Digest
+    reason: str
+
+
+class GuardChanged(Entry):
+    """The proposed guard is in force. Ends the epoch."""
+
+    hold: Digest
+    """The digest of the proposal's body."""
+    guard: Digest
+    policies: Digest
+    approvals: list[Digest]
+    development: dict[Digest, dict[str, float]]
+    """Of each version, by candidate, as the evals in force now have it."""
 
 
 class Built(Entry):
@@ -296,6 +334,9 @@ KINDS: dict[str, type[Entry]] = {
     "held": Held,
     "approved": Approved,
     "refused": Refused,
+    "guard-proposed": GuardProposed,
+    "guard-rejected": GuardRejected,
+    "guard-changed": GuardChanged,
     "built": Built,
     "developed": Developed,
     "staked": Staked,
@@ -328,16 +369,16 @@ def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
     try:
         # A configuration has parts that only JSON's reading makes; all other bodies read the same without writing them
         # out again, which tests/test_entries.py holds them to: every entry of a log goes through here.
-        entry = record.parse(body) if record is Genesis else record.model_validate(body)
+        entry = record.parse(body) if issubclass(record, Guarding) else record.model_validate(body)
     except ValidationError as error:
         place, message = first_problem(error)
         raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}", clause="§6") from error
-    if isinstance(entry, Genesis):
+    if isinstance(entry, Guarding):
         # A default of this version is not what the log says: the next version may have another.
         config = body["config"]
         for part, name in (("ledger", "delta"), ("budgets", "promotions")):
             if name not in config.get(part, {}):
-                raise AuditError(f"genesis.config.{part}.{name}: left out", where=f"entry {index}", clause="§6")
+                raise AuditError(f"{kind}.config.{part}.{name}: left out", where=f"entry {index}", clause="§6")
     return entry
 
 
@@ -369,5 +410,5 @@ def _members_of(*names: str) -> dict[type[Entry], tuple[str, ...]]:
     return {body: tuple(name for name in names if name in body.model_fields) for body in KINDS.values()}
 
 
-_ABOUT = _members_of("candidate", "baseline", "document", "evidence", "answers", "hold")
-_BLOBS = _members_of("document", "change", "judgement", "answers", "evidence", "policy_sources")
+_ABOUT = _members_of("candidate", "baseline", "document", "evidence", "answers", "hold", "guard")
+_BLOBS = _members_of("document", "change", "judgement", "answers", "evidence", "policy_sources", "comparison")

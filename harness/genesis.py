@@ -17,7 +17,7 @@ from harness.canonical import canonical_bytes, parse_json
 from harness.channel import Child
 from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
-from harness.entries import Genesis
+from harness.entries import Genesis, Guarding
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
 from harness.guard_change import Guard, changed_policies, points
@@ -148,27 +148,27 @@ def check_same_run(
         raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
 
 
-def policies_of(genesis: Genesis, blobs: BlobStore) -> PolicySet:
+def policies_of(guard: Guarding, blobs: BlobStore) -> PolicySet:
     """The policies that a run is judged by, from its blobs; AuditError, PolicyError where it names others."""
-    where = genesis.policy_sources
+    where = guard.policy_sources
     sources: Any = parse_json(blobs.get(where), max_bytes=MAX_POLICIES)
     try:
         policies = policy_set_of(PolicySource.parse(source) for source in sources)
     except (ValidationError, TypeError) as error:
-        raise AuditError("the policies that genesis names cannot be read", where=where) from error
-    if policies.digest != genesis.policies:
-        raise AuditError("the policies in the blobs are not those of genesis", where="entry 0")
+        raise AuditError("the policies that the log names cannot be read", where=where) from error
+    if policies.digest != guard.policies:
+        raise AuditError("the policies in the blobs are not those that the log names", where=where)
     return policies
 
 
-def guard_of(genesis: Genesis, blobs: BlobStore) -> Guard:
-    """What guards a run, from its first entry and the blobs; AuditError, PolicyError where they cannot be read."""
-    policies = policies_of(genesis, blobs)
+def guard_of(guard: Guarding, blobs: BlobStore) -> Guard:
+    """What guards a run, from an entry and the blobs; AuditError, PolicyError where they cannot be read."""
+    policies = policies_of(guard, blobs)
     parts: Any = None
     with contextlib.suppress(LockgateError):  # an older run has kept no more than the digest
-        parts = parse_json(blobs.get(genesis.guard), max_bytes=MAX_POLICIES)
+        parts = parse_json(blobs.get(guard.guard), max_bytes=MAX_POLICIES)
     kept = parts if isinstance(parts, dict) else None
-    return Guard(genesis.config, policies, tuple(genesis.approvers), genesis.guard, kept)
+    return Guard(guard.config, policies, tuple(guard.approvers), guard.guard, kept)
 
 
 def _told(genesis: Genesis, guard: Guard, blobs: BlobStore) -> str:

@@ -46,19 +46,19 @@ class Holding(Desk):
     def hold(self, number: int, stage: Literal["screen", "decide"], judgement: Judgement, *kept: Digest) -> None:
         """Let a proposal wait for people; `kept` are the document that was judged and the judgement, as blobs."""
         rooms, state, found = self._rooms, self.state, self._of(number)
-        rule, genesis = rooms.config.approvers, state.genesis
-        if rule is None or genesis is None:
+        rule, guard = rooms.config.approvers, state.guarding
+        if rule is None:
             raise StateError("nobody can answer a hold: the run has no approvers")
         document, judged = kept
         expires = datetime.now(UTC) + timedelta(hours=rule.hours)
         self._journal.commit(
             Held(
-                origin=genesis.origin,
+                origin=guard.origin,
                 number=number,
                 stage=stage,
                 incumbent=state.incumbent.digest,
-                guard=genesis.guard,
-                policies=genesis.policies,
+                guard=guard.guard,
+                policies=guard.policies,
                 document=document,
                 judgement=judged,
                 candidate=found.built.candidate.digest if stage == "decide" and found.built else None,

@@ -14,7 +14,7 @@ from datetime import datetime
 from harness.approval import Said, answered_by
 from harness.canonical import digest_json
 from harness.decision import reject
-from harness.entries import Approved, Held, Refused
+from harness.entries import Approved, GuardProposed, Held, Refused
 from harness.errors import AuditError, StateError
 from harness.quorum import Approver
 from harness.records import Decision, Digest
@@ -27,25 +27,35 @@ class Hold:
     digest: Digest
     """Of the body: what approvers sign."""
     stage: str
+    """`screen` or `decide`; `guard` for a change of the guard, which waits as proposals do."""
     incumbent: Digest
+    """Over which it stands: the live candidate, or the guard in force."""
     expires: str
     approvals: tuple[tuple[Digest, Approver], ...] = ()
     """The digest of each approval's body, and whose it is, in the order of the log."""
     refused: tuple[Approver, str] | None = None
     """Who refused, and why: then nothing more is answered."""
-    entry: Held | None = None
+    entry: Held | GuardProposed | None = None
     """All that it says; None where a verification goes on from a saved state."""
 
     @classmethod
-    def of(cls, entry: Held) -> Hold:
+    def of(cls, entry: Held | GuardProposed) -> Hold:
         """Open a hold."""
-        return cls(digest_json(entry.json_value()), entry.stage, entry.incumbent, entry.expires, entry=entry)
+        stage, over = ("guard", entry.base) if isinstance(entry, GuardProposed) else (entry.stage, entry.incumbent)
+        return cls(digest_json(entry.json_value()), stage, over, entry.expires, entry=entry)
 
     @property
     def said(self) -> Held:
-        """The entry; StateError where only its order is known."""
-        if self.entry is None:
-            raise StateError("of this hold only its place in the order is known")
+        """The entry that holds a proposal; StateError where only its order is known, or where it is the guard's."""
+        if not isinstance(self.entry, Held):
+            raise StateError("of this hold only its place in the order is known, or it holds no proposal")
+        return self.entry
+
+    @property
+    def guard(self) -> GuardProposed:
+        """The entry that proposes another guard; StateError where it is none, or only its order is known."""
+        if not isinstance(self.entry, GuardProposed):
+            raise StateError("this is no change of the guard, or only its place in the order is known")
         return self.entry
 
     @property
@@ -64,8 +74,10 @@ class Hold:
         who = [approver for _, approver in self.approvals] + ([self.refused[0]] if self.refused else [])
         return [word for approver in who for word in (approver.name, approver.key)]
 
-    def with_answer(self, entry: Approved | Refused, approvers: Sequence[Approver], proposer: str) -> Hold:
-        """The hold with one answer more; AuditError where that does not count."""
+    def with_answer(
+        self, entry: Approved | Refused, approvers: Sequence[Approver], proposer: str
+    ) -> tuple[Hold, Approver]:
+        """The hold with one answer more, and whose it is; AuditError where that does not count."""
         if entry.hold != self.digest:
             raise AuditError("an answer to another hold")
         if self.refused is not None:
@@ -81,8 +93,8 @@ class Hold:
         if expired(entry.time, self.expires):
             raise AuditError("the hold has expired")
         if isinstance(entry, Refused):
-            return replace(self, refused=(approver, entry.reason))
-        return replace(self, approvals=(*self.approvals, (digest_json(entry.json_value()), approver)))
+            return replace(self, refused=(approver, entry.reason)), approver
+        return replace(self, approvals=(*self.approvals, (digest_json(entry.json_value()), approver))), approver
 
     def why_not(self, require: int, time: str, incumbent: Digest) -> str | None:
         """Why the proposal may not go on at `time`; None where people have let it."""
@@ -90,7 +102,7 @@ class Hold:
             approver, reason = self.refused
             return f"{approver.name} refused" + (f": {reason}" if reason else "")
         if self.incumbent != incumbent:
-            return "the incumbent has moved since it was held"
+            return f"the {'guard' if self.stage == 'guard' else 'incumbent'} has moved since it was held"
         if expired(time, self.expires):
             return f"{len(self.approvals)} of {require} approvals were there when it expired at {self.expires}"
         if len(self.approvals) < require:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.asking import hold, released, shown
+from harness.asking import answer, check_approvers, hold, released, shown
+from harness.changing import change
 from harness.entries import (
     Approved,
     Authorised,
@@ -25,6 +26,9 @@ from harness.entries import (
     Developed,
     Entry,
     Genesis,
+    GuardChanged,
+    GuardProposed,
+    GuardRejected,
     Halted,
     Held,
     Intended,
@@ -56,6 +60,7 @@ from harness.order import (
     Stake,
     Terms,
     free,
+    next_epoch,
     proposal,
     terms_of,
     undecided,
@@ -85,15 +90,7 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
         case Genesis():
             if order.keys and entry.origin != order.keys[-1].name:
                 raise illegal("the origin is not the log's")
-            people, names = entry.config.approvers, {each.name for each in entry.approvers}
-            if len(names) < (people.require if people else 0):
-                raise illegal("fewer approvers than must agree")
-            if len({each.key for each in entry.approvers}) != len(entry.approvers):
-                raise illegal("one key stands twice among the approvers")
-            if len({(each.name, each.role) for each in entry.approvers}) != len(names):
-                raise illegal("an approver in two roles")
-            if entry.approvers and people is None:
-                raise illegal("approvers, of which the configuration knows nothing")
+            check_approvers(entry, illegal)
             return {
                 "terms": Terms.of(entry),
                 "versions": {BASELINE: entry.baseline},
@@ -105,8 +102,12 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
             if entry.number != order.proposed + 1:
                 raise illegal(f"expected number {order.proposed + 1}")
             return {"proposed": entry.number, "open": order.open.with_value(entry.number, Open(entry.proposer))}
-        case Held() | Approved() | Refused():
-            return hold(order, index, entry, illegal)
+        case Held():
+            return hold(order, entry, illegal)
+        case Approved() | Refused():
+            return answer(order, index, entry, illegal)
+        case GuardProposed() | GuardRejected() | GuardChanged():
+            return change(order, entry, illegal)
         case Screened() | Built() | Developed():
             return _stage(order, entry, illegal)
         case Staked() | Predicted() | Measured() | Decided():
@@ -158,6 +159,7 @@ CLAUSES: dict[type[Entry], str] = {
             [Halted, Resumed],
             [KeyRotated],
             [Held, Approved, Refused],
+            [GuardProposed, GuardRejected, GuardChanged],
         ),
         start=1,
     )
@@ -333,7 +335,7 @@ def _check_return(order: Order, entry: Intended, illegal: Illegal) -> None:
 def _outcome(order: Order, entry: Promoted | RolledBack | Voided, illegal: Illegal) -> dict[str, Any]:
     """The swap was made, or came to nothing."""
     intent = order.intent
-    ended: dict[str, Any] = {"intent": None, "epoch": order.epoch + 1, "tests": 0, "answered": frozenset()}
+    ended: dict[str, Any] = {"intent": None, **next_epoch(order)}
     match entry:
         case Promoted():
             if intent is None or intent.action != "promote" or intent.authorisation is None:

@@ -8,10 +8,10 @@ log. What a supervisor or a reader wants to know beyond that is the record in `s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
-from harness.entries import Genesis
+from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import StateError
 from harness.holds import Hold
 from harness.keys import Verifier
@@ -25,7 +25,7 @@ BASELINE: Final = 0
 
 @dataclass(frozen=True)
 class Terms:
-    """What genesis lays down for all that follows."""
+    """What is in force: what genesis has laid down, but for what a change of guard has replaced."""
 
     origin: str
     guard: Digest
@@ -43,24 +43,46 @@ class Terms:
     agree: int
     """How many approvers must let a held proposal go on; 0 where nobody is asked."""
     approvers: tuple[Approver, ...]
+    data: Digest
+    vault_items: int
 
     @classmethod
     def of(cls, entry: Genesis) -> Self:
         """Read them from genesis."""
-        config, rule, people = entry.config, entry.config.witnesses, entry.config.approvers
-        return cls(
-            origin=entry.origin,
-            guard=entry.guard,
-            policies=entry.policies,
-            delta=config.ledger.delta,
-            promotions=config.budgets.promotions,
-            gates=tuple(sorted((gate.eval, gate.kind) for gate in config.gates)),
-            vault_named=entry.vault_named,
-            required=0 if rule is None else rule.require,
-            witnesses=() if rule is None else tuple(each.key for each in rule.of),
-            agree=0 if people is None else people.require,
-            approvers=tuple(entry.approvers),
-        )
+        return cls(origin=entry.origin, vault_named=entry.vault_named, **_laid_down(entry))
+
+    def under(self, entry: GuardProposed) -> Self:
+        """What they would be under another guard."""
+        return replace(self, **_laid_down(entry))
+
+
+def _laid_down(entry: Guarding) -> dict[str, Any]:
+    config, rule, people = entry.config, entry.config.witnesses, entry.config.approvers
+    return {
+        "guard": entry.guard,
+        "policies": entry.policies,
+        "delta": config.ledger.delta,
+        "promotions": config.budgets.promotions,
+        "gates": tuple(sorted((gate.eval, gate.kind) for gate in config.gates)),
+        "required": 0 if rule is None else rule.require,
+        "witnesses": () if rule is None else tuple(each.key for each in rule.of),
+        "agree": 0 if people is None else people.require,
+        "approvers": tuple(entry.approvers),
+        "data": entry.data,
+        "vault_items": entry.vault_items,
+    }
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of the guard that was proposed, and is neither made nor rejected."""
+
+    hold: Hold
+    by: str
+    free: bool
+    """Whether it needs nobody's approval: it is at least as strict, and the held-out items are the same."""
+    terms: Terms
+    """What would be in force."""
 
 
 class Shown(NamedTuple):
@@ -175,8 +197,10 @@ class Order:
     unwatched: bool = False
     """A promotion whose smoke test has not been logged."""
     halted: bool = False
-    people: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """(name, key) of those who have answered holds → the entry of their first answer."""
+    change: Change | None = None
+    """The proposed change of the guard that is open."""
+    people: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
+    """(name, role, key) of those who have answered holds → the entry of their first answer."""
     last_time: str = ""
 
     def after(self, **changes: Any) -> Self:
@@ -236,6 +260,11 @@ def free(order: Order, number: int, illegal: Illegal) -> Open:
 def with_proposal(order: Order, number: int, found: Open) -> dict[str, Any]:
     """The change of an order by which a proposal stands so."""
     return {"open": order.open.with_value(number, found)}
+
+
+def next_epoch(order: Order) -> dict[str, Any]:
+    """The change of an order by which the epoch ends: stakes are counted anew, on items that nothing was asked of."""
+    return {"epoch": order.epoch + 1, "tests": 0, "answered": frozenset()}
 
 
 def terms_of(order: Order) -> Terms:

@@ -41,9 +41,7 @@ class Promotion(Desk):
         found = self._of(number)
         if found.built is None or found.measured is None or found.outcome is not None:
             return None
-        candidate, genesis = found.built.candidate, self.state.genesis
-        if genesis is None:
-            raise StateError("the log has no genesis")
+        candidate, guard = found.built.candidate, self.state.guarding
         index = found.authorisation
         if index is not None and (why := self._why_void(self.state.authorised[index])) is not None:
             return self._void(number, why)  # no witness is needed for that
@@ -59,8 +57,8 @@ class Promotion(Desk):
                 incumbent=self.state.incumbent.digest,
                 candidate=candidate.digest,
                 weights=candidate.weights,
-                guard=genesis.guard,
-                policies=genesis.policies,
+                guard=guard.guard,
+                policies=guard.policies,
                 evidence=found.measured.evidence,
                 approvals=found.approvals,
                 nonce=secrets.token_hex(16),
@@ -248,7 +246,7 @@ class Promotion(Desk):
     def _reconcile_vault(self) -> None:
         """Close what the vault's ledger still holds open although the run's log says how it ended."""
         rooms = self._rooms
-        if self.state.rolled_back is not None:
+        if self.state.ended is not None:
             self._end_epoch()
         pending = rooms.vault.state.pending
         if pending is None or not pending.key.startswith(f"{self._origin()}/"):

@@ -18,7 +18,7 @@ from harness.errors import CanonicalError, KeyFileError, LockgateError
 from harness.holds import Hold
 from harness.keys import Verifier
 from harness.logreader import LogReader
-from harness.order import Measurement, Open, Order, Shown, Stake, Terms
+from harness.order import Change, Measurement, Open, Order, Shown, Stake, Terms
 from harness.pages import Numbered
 from harness.quorum import Approver
 from harness.records import Candidate, Count, Digest, Record, Verdict
@@ -30,7 +30,7 @@ _DEPTH = MAX_DEPTH + 8  # a recipe lies a little deeper here than in its entry
 _OTHER = "not what --save of this version wrote"
 
 
-class _Genesis(Record):
+class _Terms(Record):
     promotions: Count
     delta: float
     gates: list[tuple[str, str]]
@@ -42,6 +42,8 @@ class _Genesis(Record):
     """How many are required, and their keys."""
     agree: Count
     approvers: list[Approver]
+    data: Digest
+    vault_items: Count
 
 
 class _Stake(Record):
@@ -64,7 +66,7 @@ class _Shown(Record):
 
 
 class _Hold(Record):
-    stage: Literal["screen", "decide"]
+    stage: Literal["screen", "decide", "guard"]
     incumbent: Digest
     expires: str
     digest: Digest
@@ -72,6 +74,13 @@ class _Hold(Record):
     refused: bool
     answered: list[str]
     """Name and key of each, in order; that of a refusal is the last."""
+
+
+class _Change(Record):
+    hold: _Hold
+    by: str
+    free: bool
+    terms: _Terms
 
 
 class _Open(Record):
@@ -119,7 +128,8 @@ class _Swap(Record):
 class _State(Record):
     size: Count
     keys: list[str]
-    genesis: _Genesis
+    terms: _Terms
+    change: _Change | None
     ledger: tuple[Count, str] | None
     count: Count
     open: dict[str, _Open]
@@ -138,7 +148,7 @@ class _State(Record):
     halted: bool
     time: str
     people: dict[str, Count]
-    """`NAME TYPE BASE64` of each who has answered."""
+    """`NAME ROLE TYPE BASE64` of each who has answered."""
 
 
 class _Saved(Record):
@@ -185,24 +195,14 @@ def _state(order: Order, reader: LogReader) -> dict[str, Any]:
     def raw(index: int) -> str:
         return digest(next(reader.read(index, index + 1)))
 
-    terms, intent = order.terms, order.intent
-    if terms is None:
+    intent = order.intent
+    if order.terms is None:
         raise LockgateError("nothing was verified")
     return {
         "size": order.size,
         "keys": [key.vkey for key in order.keys],
-        "genesis": {
-            "promotions": terms.promotions,
-            "delta": terms.delta,
-            "gates": [list(gate) for gate in terms.gates],
-            "vault_named": terms.vault_named,
-            "origin": terms.origin,
-            "guard": terms.guard,
-            "policies": terms.policies,
-            "witnesses": [terms.required, *terms.witnesses],
-            "agree": terms.agree,
-            "approvers": [each.json_value() for each in terms.approvers],
-        },
+        "terms": _terms(order.terms),
+        "change": None if order.change is None else _change(order.change),
         "ledger": None if order.ledger is None else list(order.ledger),
         "count": order.proposed,
         "open": {str(number): _open(found) for number, found in order.open.items()},
@@ -234,8 +234,29 @@ def _state(order: Order, reader: LogReader) -> dict[str, Any]:
         "unwatched": order.unwatched,
         "halted": order.halted,
         "time": order.last_time,
-        "people": {f"{name} {key}": index for (name, key), index in order.people.items()},
+        "people": {" ".join(who): index for who, index in order.people.items()},
     }
+
+
+def _terms(terms: Terms) -> dict[str, Any]:
+    return {
+        "promotions": terms.promotions,
+        "delta": terms.delta,
+        "gates": [list(gate) for gate in terms.gates],
+        "vault_named": terms.vault_named,
+        "origin": terms.origin,
+        "guard": terms.guard,
+        "policies": terms.policies,
+        "witnesses": [terms.required, *terms.witnesses],
+        "agree": terms.agree,
+        "approvers": [each.json_value() for each in terms.approvers],
+        "data": terms.data,
+        "vault_items": terms.vault_items,
+    }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {"hold": _hold(change.hold), "by": change.by, "free": change.free, "terms": _terms(change.terms)}
 
 
 def _open(found: Open) -> dict[str, Any]:
@@ -271,31 +292,17 @@ def _hold(hold: Hold) -> dict[str, Any]:
 
 def _order(state: _State) -> Order:
     """The order that it says; ValueError or LookupError where its parts do not fit each other."""
-    genesis, opened = state.genesis, Numbered[Open]()
-    required, *witnesses = genesis.witnesses
-    if not isinstance(required, int):
-        raise ValueError("no number of witnesses")  # noqa: TRY004 - as of any part that does not fit
+    terms, opened = _terms_of(state.terms), Numbered[Open]()
     for number, found in state.open.items():
-        opened = opened.with_value(int(number), _proposal(found, genesis.approvers))
+        opened = opened.with_value(int(number), _proposal(found, state.terms.approvers))
     permits = {int(index): permit for index, permit in state.permits.items()}
     versions = {version: known.candidate for version, known in enumerate(state.versions)}
     asked = [key.split(" ") for key in state.answered]
     order = Order(
         size=state.size,
         keys=tuple(map(Verifier.parse, state.keys)),
-        terms=Terms(
-            origin=genesis.origin,
-            guard=genesis.guard,
-            policies=genesis.policies,
-            delta=genesis.delta,
-            promotions=genesis.promotions,
-            gates=tuple(genesis.gates),
-            vault_named=genesis.vault_named,
-            required=required,
-            witnesses=tuple(map(str, witnesses)),
-            agree=genesis.agree,
-            approvers=tuple(genesis.approvers),
-        ),
+        terms=terms,
+        change=None if state.change is None else _changing(state.change, state.terms.approvers),
         ledger=state.ledger,
         proposed=state.count,
         open=opened,
@@ -319,9 +326,34 @@ def _order(state: _State) -> Order:
     return order
 
 
-def _person(who: str) -> tuple[str, str]:
-    name, _, key = who.partition(" ")
-    return name, key
+def _terms_of(terms: _Terms) -> Terms:
+    required, *witnesses = terms.witnesses
+    if not isinstance(required, int):
+        raise ValueError("no number of witnesses")  # noqa: TRY004 - as of any part that does not fit
+    return Terms(
+        origin=terms.origin,
+        guard=terms.guard,
+        policies=terms.policies,
+        delta=terms.delta,
+        promotions=terms.promotions,
+        gates=tuple(terms.gates),
+        vault_named=terms.vault_named,
+        required=required,
+        witnesses=tuple(map(str, witnesses)),
+        agree=terms.agree,
+        approvers=tuple(terms.approvers),
+        data=terms.data,
+        vault_items=terms.vault_items,
+    )
+
+
+def _changing(change: _Change, approvers: list[Approver]) -> Change:
+    return Change(_held(change.hold, approvers), change.by, free=change.free, terms=_terms_of(change.terms))
+
+
+def _person(who: str) -> tuple[str, str, str]:
+    name, role, key = who.split(" ", 2)
+    return name, role, key
 
 
 def _held(found: _Hold, approvers: list[Approver]) -> Hold:

@@ -21,6 +21,8 @@ from harness.entries import (
     Developed,
     Entry,
     Genesis,
+    GuardChanged,
+    Guarding,
     Halted,
     Held,
     Intended,
@@ -53,6 +55,8 @@ class ProposalState:
     """What the log knows of one proposal."""
 
     proposed: ProposedEntry
+    guard: Guarding
+    """What guarded the run when it was proposed, and does until it comes to its end."""
     screened: Screened | None = None
     built: Built | None = None
     developed: Developed | None = None
@@ -96,6 +100,8 @@ class RunState(Order):
     authorised: Mapping[int, Authorised] = field(default_factory=dict)
     intent: Intended | None = None
     genesis: Genesis | None = None
+    guard: Guarding | None = None
+    """What guards the run now: genesis, or the change of guard that was made last."""
     started: Started | None = None
     starts: int = 0
     proposals: Numbered[ProposalState] = field(default_factory=Numbered)
@@ -105,8 +111,10 @@ class RunState(Order):
     """Version → the version that it replaced when it was promoted."""
     failed_watch: bool = False
     """The live model failed its smoke test and was not rolled back yet."""
-    rolled_back: int | None = None
-    """The index of a rollback after which nothing was staked yet."""
+    rescored: dict[Digest, dict[str, float]] = field(default_factory=dict)
+    """Development metrics of candidates that were live, as evals had them that changed since."""
+    ended: str | None = None
+    """What ended the epoch, but for a promotion, by kind and index; None once something was staked since."""
     halt: Halted | None = None
     """What halted the run, while it is halted."""
     history: History = field(default_factory=History)
@@ -120,6 +128,13 @@ class RunState(Order):
         return self.genesis
 
     @property
+    def guarding(self) -> Guarding:
+        """What guards the run now; StateError before there is anything."""
+        if self.guard is None:
+            raise StateError("the log has no genesis", where="entry 0")
+        return self.guard
+
+    @property
     def baseline(self) -> Candidate:
         """The first version of all."""
         return self._genesis().baseline
@@ -131,6 +146,8 @@ class RunState(Order):
         for state in self.proposals.values():
             if state.built and state.developed:
                 known.setdefault(state.built.candidate.digest, (state.built.candidate, state.developed.development))
+        for name, metrics in self.rescored.items():
+            known[name] = (known[name][0], metrics)
         return known
 
     def generation(self, number: int) -> list[ProposalState]:
@@ -159,22 +176,27 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
 
     match entry:
         case Genesis():
-            return {"genesis": entry}
+            return {"genesis": entry, "guard": entry}
         case Started():
             return {"started": entry, "starts": state.starts + 1}
         case ProposedEntry():
-            fresh = ProposalState(entry, epoch=state.epoch)
+            fresh = ProposalState(entry, state.guarding, epoch=state.epoch)
             return {"proposals": state.proposals.with_value(entry.number, fresh)}
         case Screened():
             return of(entry.number, screened=entry, **_let_go(state.proposals[entry.number]))
-        case Held() | Approved() | Refused():
+        case Held():
             return of(entry.number, hold=after.open[entry.number].hold)
+        case Approved() | Refused():
+            return {} if entry.number is None else of(entry.number, hold=after.open[entry.number].hold)
+        case GuardChanged() if state.change is not None:
+            guard = state.change.hold.guard
+            return {"guard": guard, "rescored": state.rescored | entry.development, "ended": f"guard/{index}"}
         case Built():
             return of(entry.number, built=entry)
         case Developed():
             return of(entry.number, developed=entry)
         case Staked():
-            return of(entry.number, staked=entry) | {"rolled_back": None}
+            return of(entry.number, staked=entry) | {"ended": None}
         case Predicted():
             key = (entry.candidate, entry.epoch, entry.offset, entry.cap)
             return {"answers": {**state.answers, key: entry.answers}}
@@ -195,7 +217,7 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
         case Voided():
             return of(entry.number, outcome="voided")
         case RolledBack():
-            return {"failed_watch": False, "rolled_back": index}
+            return {"failed_watch": False, "ended": f"rollback/{index}"}
         case Halted():
             return {"halt": entry}
         case Resumed():

@@ -1,0 +1,70 @@
+"""Which entries may stand about a change of the guard: proposed, answered, made or rejected (audits/FORMAT.md §7.18).
+
+A part of `legality`, as `asking` is. A change is made between proposals, so that each is judged by one guard from its
+first stage to its last. It does no I/O and reads no clock. It does not say whether a guard is as strict: the entry
+does, and `audit replay` derives it again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.asking import check_approvers
+from harness.entries import GuardChanged, GuardProposed, GuardRejected
+from harness.holds import Hold, expired
+from harness.order import Change, Illegal, Order, next_epoch, terms_of
+
+
+def change(order: Order, entry: GuardProposed | GuardRejected | GuardChanged, illegal: Illegal) -> dict[str, Any]:
+    """Another guard is proposed, comes to nothing, or is in force."""
+    if isinstance(entry, GuardProposed):
+        return {"change": _proposed(order, entry, illegal)}
+    found = order.change
+    if found is None or entry.hold != found.hold.digest:
+        raise illegal("no such change of the guard is open")
+    if isinstance(entry, GuardRejected):
+        if not entry.reason:
+            raise illegal("a rejection without a reason")
+        return {"change": None}
+    if (entry.guard, entry.policies) != (found.terms.guard, found.terms.policies):
+        raise illegal("another guard or policies than those proposed")
+    why = why_not(order, found, entry.time)
+    if why is not None:
+        raise illegal(why)
+    if tuple(entry.approvals) != tuple(name for name, _ in found.hold.approvals):
+        raise illegal("other approvals than those given")
+    return {"terms": found.terms, "change": None, **next_epoch(order)}
+
+
+def why_not(order: Order, found: Change, time: str) -> str | None:
+    """Why a proposed guard may not be put in force at `time`; None where it may."""
+    terms = terms_of(order)
+    if order.open:
+        waiting = ", ".join(map(str, sorted(order.open)))
+        return f"proposals have not come to their end: {waiting}"
+    if order.unwatched:
+        return "a promotion waits for its smoke test"
+    if not found.free and not terms.agree:
+        return "it is not at least as strict, and the run has no approvers"
+    return found.hold.why_not(0 if found.free else terms.agree, time, terms.guard)
+
+
+def _proposed(order: Order, entry: GuardProposed, illegal: Illegal) -> Change:
+    """What is open from here on."""
+    terms = terms_of(order)
+    if order.change is not None:
+        raise illegal("another change of the guard is open")
+    if (entry.origin, entry.base) != (terms.origin, terms.guard):
+        raise illegal("another log or guard than this run's")
+    same = entry.data == terms.data
+    if same and entry.guard == entry.base:
+        raise illegal("nothing that it would change")
+    check_approvers(entry, illegal)
+    new = terms.under(entry)
+    if (new.delta, new.required, new.witnesses) != (terms.delta, terms.required, terms.witnesses):
+        raise illegal("another delta or other witnesses: they are the run's, for good")
+    if entry.vault_items < terms.vault_items or same != (entry.vault_items == terms.vault_items):
+        raise illegal("held-out items are only ever added")
+    if expired(entry.time, entry.expires):
+        raise illegal("expired at once")
+    return Change(Hold.of(entry), entry.by, free=same and entry.verdict == "at-least-as-strict", terms=new)
