@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, StringConstraints, ValidationError
+from pydantic import AfterValidator, PrivateAttr, StringConstraints, ValidationError
 
+from harness.canonical import digest_json
 from harness.config import Config
 from harness.errors import AuditError
 from harness.quorum import Approver
@@ -155,6 +156,12 @@ class GuardProposed(Guarding):
     by: str
     reason: str
     expires: Time
+    _read: dict[str, Any] | None = PrivateAttr(default=None)
+
+    @property
+    def digest(self) -> Digest:
+        """What people sign: of the body as it stands in the log, where a configuration may leave out what it means."""
+        return digest_json(self.json_value() if self._read is None else self._read)
 
 
 class GuardRejected(Entry):
@@ -373,6 +380,8 @@ def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
     except ValidationError as error:
         place, message = first_problem(error)
         raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}", clause="§6") from error
+    if isinstance(entry, GuardProposed):
+        entry._read = body
     if isinstance(entry, Guarding):
         # A default of this version is not what the log says: the next version may have another.
         config = body["config"]

@@ -41,8 +41,9 @@ class Hold:
     @classmethod
     def of(cls, entry: Held | GuardProposed) -> Hold:
         """Open a hold."""
-        stage, over = ("guard", entry.base) if isinstance(entry, GuardProposed) else (entry.stage, entry.incumbent)
-        return cls(digest_json(entry.json_value()), stage, over, entry.expires, entry=entry)
+        if isinstance(entry, GuardProposed):
+            return cls(entry.digest, "guard", entry.base, entry.expires, entry=entry)
+        return cls(digest_json(entry.json_value()), entry.stage, entry.incumbent, entry.expires, entry=entry)
 
     @property
     def said(self) -> Held:
