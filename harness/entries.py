@@ -158,6 +158,10 @@ class GuardProposed(Guarding):
     expires: Time
     _read: dict[str, Any] | None = PrivateAttr(default=None)
 
+    def stands_as(self, body: dict[str, Any]) -> None:
+        """Keep the body as it was read."""
+        self._read = body
+
     @property
     def digest(self) -> Digest:
         """What people sign: of the body as it stands in the log, where a configuration may leave out what it means."""
@@ -381,7 +385,7 @@ def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
         place, message = first_problem(error)
         raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}", clause="§6") from error
     if isinstance(entry, GuardProposed):
-        entry._read = body
+        entry.stands_as(body)
     if isinstance(entry, Guarding):
         # A default of this version is not what the log says: the next version may have another.
         config = body["config"]
