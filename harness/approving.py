@@ -76,8 +76,7 @@ def leave(
     ConfigError for a signature that does not count: nothing is left then.
     """
     hold = open_hold(state, number)
-    genesis = state.genesis
-    approvers = genesis.approvers if genesis else []
+    approvers = state.guarding.approvers
     try:
         signature = base64.b64encode(dearmour(armoured.decode("ascii", "replace"))).decode()
         approver = answered_by(hold.digest, verdict, checked(reason), signature, approvers)

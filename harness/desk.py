@@ -120,15 +120,6 @@ class Desk:
     def _end_epoch(self) -> None:
         self._rooms.vault.end_epoch(f"{self._origin()}/{self.state.ended}")
 
-    def _development_answers(self, candidate: Digest) -> Digest | None:
-        genesis = self.state.genesis
-        if genesis is not None and candidate == genesis.baseline.digest:
-            return genesis.answers
-        for found in self.state.proposals.values():
-            if found.built and found.developed and found.built.candidate.digest == candidate:
-                return found.developed.answers
-        return None
-
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Ask the evaluator; one that died is started again and asked once more, for it holds no state."""
         try:

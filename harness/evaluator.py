@@ -53,6 +53,7 @@ class Evaluator:
         """Answer one request, by its `op`."""
         operations: dict[str, Callable[..., dict[str, Any]]] = {
             "describe": self.describe,
+            "fingerprint": self.fingerprint,
             "training": self.training,
             "inputs": self.inputs,
             "develop": self.develop,
@@ -69,7 +70,7 @@ class Evaluator:
     def describe(self) -> dict[str, Any]:
         """What there is: sizes, evals with their kinds and bounds, the shape of an answer, the data's digest."""
         return {
-            "data": self._fingerprint(),
+            "data": self.fingerprint(len(self._data.vault))["digest"],
             "development": len(self._data.development),
             "vault": len(self._data.vault),
             "output": list(self._data.output),
@@ -89,20 +90,23 @@ class Evaluator:
         """The share of development items that an eval applies to: what the power calculation needs to know."""
         return float(evaluation.mask(self._data.development.labels).mean())
 
-    def _fingerprint(self) -> str:
-        """A digest over every item and label, in order: what the guarantees are about."""
+    def fingerprint(self, vault: int) -> dict[str, Any]:
+        """A digest over every item and label, in order: what the guarantees are about.
+
+        Of the held-out items, the first `vault` ones: what there was before more were added.
+        """
         import hashlib
 
         from harness.evals import item_key
 
         whole = hashlib.sha256()
-        for items in (self._data.development, self._data.vault):
+        for items in (self._data.development, self._data.vault.take(range(min(vault, len(self._data.vault))))):
             whole.update(len(items).to_bytes(8, "big"))
             for raw in items.raw:
                 key = item_key(raw)
                 whole.update(len(key).to_bytes(8, "big") + key)
             whole.update(_plain(items.labels).tobytes())
-        return f"sha256:{whole.hexdigest()}"
+        return {"digest": f"sha256:{whole.hexdigest()}"}
 
     def training(self, dest: str) -> dict[str, Any]:
         """Write the training tensors, labels and all, to `dest` for build jobs."""

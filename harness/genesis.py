@@ -17,7 +17,7 @@ from harness.canonical import canonical_bytes, parse_json
 from harness.channel import Child
 from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
-from harness.entries import Genesis, Guarding
+from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
 from harness.guard_change import Guard, changed_policies, points
@@ -26,6 +26,7 @@ from harness.policy import PolicySet, policy_set_of
 from harness.policy_file import PolicySource
 from harness.power import PowerTable, require_power, typical_alpha
 from harness.records import Digest
+from harness.state import RunState
 from harness.vault import blinded
 from harness.workshop import Failure, Made
 
@@ -116,36 +117,40 @@ MOST_CHANGES = 6
 """So many are told one by one."""
 
 
-def check_same_run(
-    genesis: Genesis,
-    guard: Guard,
-    data: Digest,
-    training: Digest,
-    *,
-    key: VaultKey,
-    seed: int | None,
-    blobs: BlobStore,
-) -> None:
-    """Refuse to go on where what guards the run, its data, key or seed is not what its log names.
+def same_run(
+    state: RunState, guard: Guard, data: Digest, training: Digest, *, key: VaultKey, seed: int | None, blobs: BlobStore
+) -> GuardProposed | None:
+    """Whether what stands on the disk may go on with a run: ConfigError where it is not what the log names.
 
-    `guard` is what stands on the disk, `seed` the one asked for, if one was.
+    `guard`, `data` and `training` are what stands there, `seed` the one asked for, if one was. Returns the change of
+    the guard that was proposed, where that is what stands there; None where it is what is in force.
     """
-    if (guard.digest, guard.policies.digest) != (genesis.guard, genesis.policies):
-        raise ConfigError(
-            f"what guards the run has changed since genesis: {_told(genesis, guard, blobs)}",
-            remedy="restore it, or begin a new run with --out; a log never mixes two guards. "
-            "`lockgate guard RUN` says whether it is as strict",
-        )
+    genesis, named = state.genesis, state.guarding
+    if genesis is None:
+        raise AuditError("the log has no genesis", where="entry 0")
     if key.commitment() != genesis.vault_commitment:
         raise ConfigError(
             "this is not the vault key that genesis committed to", remedy="give the same --vault-key again"
         )
-    if (blinded(key, "data", data), training) != (genesis.data, genesis.training):
+    proposed = None if state.change is None else state.change.hold.guard
+    stands = (guard.digest, guard.policies.digest, blinded(key, "data", data))
+    if proposed is not None and stands == (proposed.guard, proposed.policies, proposed.data):
+        named = proposed
+    if stands[:2] != (named.guard, named.policies):
         raise ConfigError(
-            "the data's items or labels have changed since genesis", remedy="restore them, or begin a new run"
+            f"what guards the run has changed: {_told(named, guard, blobs)}",
+            remedy="restore it, or `lockgate guard propose RUN`: `lockgate guard compare RUN` says what is weaker",
         )
+    if stands[2] != named.data:
+        raise ConfigError(
+            "the data's items or labels have changed",
+            remedy="restore them; where held-out items were added, `lockgate guard propose RUN`",
+        )
+    if training != genesis.training:
+        raise ConfigError("the training data have changed since genesis", remedy="restore them, or begin a new run")
     if seed is not None and seed != genesis.seed:
         raise ConfigError(f"the run was begun with seed {genesis.seed}, not {seed}", remedy="leave --seed out")
+    return proposed if named is proposed else None
 
 
 def policies_of(guard: Guarding, blobs: BlobStore) -> PolicySet:
@@ -171,10 +176,10 @@ def guard_of(guard: Guarding, blobs: BlobStore) -> Guard:
     return Guard(guard.config, policies, tuple(guard.approvers), guard.guard, kept)
 
 
-def _told(genesis: Genesis, guard: Guard, blobs: BlobStore) -> str:
-    """What differs from what genesis names, in words."""
+def _told(named: Guarding, guard: Guard, blobs: BlobStore) -> str:
+    """What differs from what the log names, in words."""
     try:
-        old = guard_of(genesis, blobs)
+        old = guard_of(named, blobs)
     except LockgateError as error:
         return f"what it was cannot be read: {error}"
     told = [f"{point.where}: {point.what}" for point in points(old, guard)]

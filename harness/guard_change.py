@@ -9,9 +9,11 @@ A gate is judged by what it guarantees: its null hypothesis is tested at the who
 margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. What an eval in `guards.py` means,
 or another version of a package, is never compared: a file that differs is unknown.
 
-It does not cover the held-out items and the keys, which `genesis.check_same_run` compares, nor the baseline: a run
-begun anew over another model.py has another model to beat. Nor does it see that a rule may ask for a *small* budget, or
-for a gate that only the new guard has: such a rule lets more pass where all else is stricter.
+A rule may read what a guard sets, and ask for a *small* budget, or for a gate that only the new guard has: where a
+rule of either guard reads the value, a change of it is unknown.
+
+It does not cover the held-out items and the keys, which `genesis.same_run` compares, nor the baseline: a run begun anew
+over another model.py has another model to beat.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from harness.config import Config, GateRule
 from harness.folder import IMPORTED
 from harness.plain import plain
 from harness.policy import PolicySet
+from harness.policy_compiler import compile_policy
 from harness.quorum import Approver, Witnesses
 from harness.records import Digest, Record
 from harness.strictness import Comparison, Verdict, compare_sets, differences, worst
@@ -53,6 +56,15 @@ MARGINS: Final[dict[str, Better]] = {"margin": "lower", "rate": "lower"}
 APPROVAL: Final[dict[str, Better]] = {"require": "higher", "hours": "lower"}
 SEARCH: Final = ("generations", "workers.count")
 """How much is searched, and how fast: the budgets and gates are the same for more of it."""
+SHOWN: Final = {
+    "lockgate.yaml: budgets.promotions": "budgets.promotions_left",
+    "lockgate.yaml: budgets.proposals": "budgets.proposals_left",
+    "lockgate.yaml: budgets.wall_seconds": "budgets.wall_seconds_left",
+    "lockgate.yaml: gate ": "gates",
+    "lockgate.yaml: approvers": "approvals",
+    "approvers": "approvals",
+}
+"""What rules are shown of a point, by the beginning of where it is."""
 ELSEWHERE: Final = ("policies", "gates", "approvers", "witnesses", "mutable")
 """Compared by what they come to, and not as values."""
 
@@ -94,6 +106,9 @@ class GuardComparison(Record):
 def compare_guards(old: Guard, new: Guard, *, seconds: float = 30.0, judge: Judge | None = None) -> GuardComparison:
     """Compare NEW with OLD; `seconds` bound the solver, which is asked only where the policies differ."""
     found = list(points(old, new))
+    if found:
+        read = facts_read(old.policies) | facts_read(new.policies)
+        found = [_as_rules_read_it(point, read) for point in found]
     verdicts = [point.verdict for point in found]
     policies = None
     if old.policies.digest != new.policies.digest:
@@ -123,6 +138,32 @@ def changed_policies(old: PolicySet, new: PolicySet) -> list[str]:
         if (before[name].document, before[name].params) != (now[name].document, now[name].params)
     ]
     return words or (["the policies' texts, though not what they say"] if old.digest != new.digest else [])
+
+
+def facts_read(policies: PolicySet) -> frozenset[str]:
+    """The parts of the document that rules read, as dotted paths."""
+    paths: set[str] = set()
+    for policy in policies.policies:
+        compiled = compile_policy(policy, [])
+        expressions = [each for _, each in compiled.variables]
+        for rule in compiled.rules:
+            expressions += [rule.require, *([rule.message] if rule.message else []), *rule.audit.values()]
+        for each in expressions:
+            paths.update(each.tree.reads())
+    return frozenset(paths)
+
+
+def _as_rules_read_it(point: Point, read: Iterable[str]) -> Point:
+    """A point that counts as strict is unknown where a rule reads what it changes: it may ask for the less strict."""
+    if point.verdict != "at-least-as-strict":
+        return point
+    for start, fact in SHOWN.items():
+        if point.where.startswith(start):
+            paths = [path for path in read if f"{path}.".startswith(f"{fact}.") or f"{fact}.".startswith(f"{path}.")]
+            if paths:
+                what = plain(f"{point.what}; a rule reads {min(paths)}", 240)
+                return Point(where=point.where, what=what, verdict="unknown")
+    return point
 
 
 def _moved(better: Better, old: float, new: float) -> Verdict:

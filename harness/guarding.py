@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.config import load_config
-from harness.errors import AuditError, ConfigError
+from harness.errors import ConfigError
 from harness.folder import RunFolder, guard_files, guard_parts
 from harness.genesis import guard_of
 from harness.guard_change import Guard, GuardComparison, compare_guards
@@ -38,7 +38,5 @@ def compare_with_run(folder: RunFolder, subject: Path | None, *, seconds: float)
         where = str(folder.root)
         raise ConfigError("no run here", where=where, remedy="`lockgate run SUBJECT --out DIR` begins one")
     state, _ = read_run(folder.log, VerifierChain.load(folder.public_key))
-    if state.genesis is None:
-        raise AuditError("the log has no genesis", where="entry 0")
     new = guard_on_disk(read_subject(folder)[0] if subject is None else subject)
-    return compare_guards(guard_of(state.genesis, BlobStore(folder.blobs)), new, seconds=seconds)
+    return compare_guards(guard_of(state.guarding, BlobStore(folder.blobs)), new, seconds=seconds)

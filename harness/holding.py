@@ -20,6 +20,8 @@ from harness.desk import Desk
 from harness.durable import write_durably
 from harness.entries import Approved, Decided, Held, Refused, Screened
 from harness.errors import AuditError, StateError
+from harness.folder import RunFolder
+from harness.journal import Journal
 from harness.judgement import Judgement
 from harness.records import Decision, Digest
 from harness.regular import read_regular
@@ -114,38 +116,46 @@ class Holding(Desk):
 
         Whoever may write there cannot stop the run: what cannot be moved stays, and counts as little the next time.
         """
-        folder = self._rooms.folder.approvals
-        try:
-            paths = list(folder.glob("*.json")) if folder.is_dir() and not folder.is_symlink() else []
-        except OSError:
-            return
-        for path in sorted(paths, key=_arrival):
-            try:
-                self._enter(Answer.read(_bytes(path)))
-            except (AuditError, StateError) as error:
-                _put_aside(path, str(error))
-            else:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+        take_in(self._rooms.folder, self._journal)
 
-    def _enter(self, answer: Answer) -> None:
-        held = {hold.digest: n for n in self.state.held if (hold := self._of(n).hold)}
-        number = held.get(answer.hold)
-        if number is None:
-            raise AuditError("no open hold of this run has this digest: it may have been decided, or begun anew")
-        parts = (answer.hold, answer.verdict, answer.reason, answer.signature)
-        approver = answered_by(*parts, self._rooms.approvers)
-        kind = Approved if answer.verdict == "approve" else Refused
-        self._journal.commit(
-            kind(
-                number=number,
-                hold=answer.hold,
-                by=approver.name,
-                key=approver.key,
-                reason=answer.reason,
-                signature=answer.signature,
-            )
+
+def take_in(folder: RunFolder, journal: Journal) -> None:
+    """The same, without a supervisor."""
+    try:
+        inbox = folder.approvals
+        paths = list(inbox.glob("*.json")) if inbox.is_dir() and not inbox.is_symlink() else []
+    except OSError:
+        return
+    for path in sorted(paths, key=_arrival):
+        try:
+            _enter(Answer.read(_bytes(path)), journal)
+        except (AuditError, StateError) as error:
+            _put_aside(path, str(error))
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _enter(answer: Answer, journal: Journal) -> None:
+    state = journal.state
+    held: dict[Digest, int | None] = {hold.digest: n for n in state.held if (hold := state.proposals[n].hold)}
+    if state.change is not None:
+        held[state.change.hold.digest] = None
+    if answer.hold not in held:
+        raise AuditError("no open hold of this run has this digest: it may have been decided, or begun anew")
+    parts = (answer.hold, answer.verdict, answer.reason, answer.signature)
+    approver = answered_by(*parts, state.guarding.approvers)
+    kind = Approved if answer.verdict == "approve" else Refused
+    journal.commit(
+        kind(
+            number=held[answer.hold],
+            hold=answer.hold,
+            by=approver.name,
+            key=approver.key,
+            reason=answer.reason,
+            signature=answer.signature,
         )
+    )
 
 
 def _arrival(path: Path) -> tuple[int, str]:

@@ -18,10 +18,10 @@ from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.durable import write_durably
-from harness.entries import Started
+from harness.entries import GuardProposed, Started
 from harness.errors import ConfigError, SubjectError
 from harness.folder import RunFolder, guard_files, guard_parts, read_source
-from harness.genesis import check_gates, check_same_run, evaluate, gates_power, make_genesis
+from harness.genesis import check_gates, evaluate, gates_power, make_genesis, same_run
 from harness.guard_change import Guard
 from harness.journal import Journal, Listener
 from harness.judge import Judge
@@ -30,6 +30,7 @@ from harness.keys import Signer, VaultKey, VerifierChain
 from harness.passphrase import Passphrase
 from harness.policy import PolicySet, load_subject_policies
 from harness.records import Digest
+from harness.regime import check_may_change, fingerprint_of, put_in_force, settle_change
 from harness.state import RunState
 from harness.supervisor import Supervisor
 from harness.vault import Vault
@@ -187,9 +188,14 @@ def _open(
         evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)}
     )["rows"]
     trained_on = evaluate(evaluator, {"op": "training", "dest": str(training)})["digest"]
-    if state.genesis is not None:
-        check_same_run(state.genesis, guard, data["data"], trained_on, key=ground.key, seed=ground.seed, blobs=blobs)
-        config = state.genesis.config
+    proposed: GuardProposed | None = None
+    if not first:
+        settle_change(folder, log)
+        state = log.state
+        proposed = same_run(state, guard, data["data"], trained_on, key=ground.key, seed=ground.seed, blobs=blobs)
+        if proposed is not None:
+            check_may_change(state)
+        config = (proposed or state.guarding).config
     place = folder.vault if config.vault.dir is None else (subject / config.vault.dir)
     vault = Vault(
         place,
@@ -200,6 +206,8 @@ def _open(
         minimum=min(MINIMUM_ITEMS, data["vault"]),
         known=state.ledger,
         own=signer.name,
+        # a vault that other runs use is theirs, too: it does not grow for one of them
+        first=fingerprint_of(evaluator) if config.vault.dir is None else None,
     )
     closers.append(vault.close)
     rooms = Rooms(
@@ -232,6 +240,10 @@ def _open(
     )
     supervisor = Supervisor(rooms)
     supervisor.recover()
+    if proposed is not None:
+        note("putting the proposed guard in force")
+        put_in_force(rooms)
+        supervisor.recover()  # ends the epoch in the vault's ledger
     if problem := supervisor.show_witnesses():
         note(f"nothing can be promoted: {problem}")
     return Opened(supervisor, rooms, closers)

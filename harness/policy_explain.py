@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from harness.artifacts import BlobStore
 from harness.base_document import base_document
 from harness.canonical import parse_json
-from harness.entries import Genesis
 from harness.errors import CanonicalError, ConfigError, PolicyError
 from harness.explanation import Explanation, Part
 from harness.folder import RunFolder
@@ -34,15 +33,14 @@ def explain_proposal(folder: RunFolder, number: int, stage: Stage | None = None)
 
     ConfigError where the run has no such proposal or stage, AuditError and ArtifactError where its trail is damaged.
     """
-    state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
+    state, _ = read_run(folder.log, VerifierChain.load(folder.public_key))
     found = state.proposals.get(number)
-    genesis = entries[0]
-    if found is None or not isinstance(genesis, Genesis):
+    if found is None:
         raise ConfigError(
             f"has no proposal {number}", where=str(folder.root), remedy="`lockgate status RUN` counts them"
         )
     blobs = BlobStore(folder.blobs)
-    policies = policies_of(genesis, blobs)
+    policies = policies_of(found.guard, blobs)
     names = {"screen": found.screened.document if found.screened else None, "decide": found.document}
     wanted = [(each, names[each]) for each in STAGES if stage in (None, each) and names[each] is not None]
     if not wanted:

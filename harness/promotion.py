@@ -166,7 +166,7 @@ class Promotion(Desk):
         rooms, state = self._rooms, self.state
         if state.unwatched:
             live = state.incumbent
-            expected = self._development_answers(live.digest)
+            expected = self.state.development_answers(live.digest)
             folder = rooms.folder.models / str(state.live)
             answered = rooms.workshop.predict(live, rooms.development, rooms.development_rows, folder=folder)
             answers = None if isinstance(answered, Failure) else answered.answers

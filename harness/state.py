@@ -150,6 +150,16 @@ class RunState(Order):
             known[name] = (known[name][0], metrics)
         return known
 
+    def development_answers(self, candidate: Digest) -> Digest | None:
+        """What a candidate answered to the development items, as a blob; None where it was not asked."""
+        genesis = self._genesis()
+        if candidate == genesis.baseline.digest:
+            return genesis.answers
+        for found in self.proposals.values():
+            if found.built and found.developed and found.built.candidate.digest == candidate:
+                return found.developed.answers
+        return None
+
     def generation(self, number: int) -> list[ProposalState]:
         """The slots of a generation, in order."""
         return sorted(

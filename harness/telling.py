@@ -16,11 +16,15 @@ from typing import Any
 from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
+from harness.config import Config
 from harness.decision import CLAIM
 from harness.entries import (
     Approved,
     Authorised,
     Entry,
+    GuardChanged,
+    GuardProposed,
+    GuardRejected,
     Halted,
     Intended,
     KeyRotated,
@@ -67,7 +71,7 @@ class Notebook:
     lines: dict[int, list[Line]] = field(default_factory=dict)
     """By the number of the proposal that they are about."""
     events: list[tuple[Line, Entry]] = field(default_factory=list)
-    """Of the run as a whole: starts, halts, rollbacks, other keys."""
+    """Of the run as a whole: starts, halts, rollbacks, other keys, changes of the guard."""
     authorisations: dict[int, Authorised] = field(default_factory=dict)
     """By number of the proposal."""
     answers: dict[str, list[Approved | Refused]] = field(default_factory=dict)
@@ -106,6 +110,8 @@ class Notebook:
                 self._numbers[entry.version] = entry.number
             case Approved() | Refused():
                 self.answers.setdefault(entry.hold, []).append(entry)
+                if number is None:
+                    self.events.append((line, entry))
             case Watched():
                 self.watches.setdefault(entry.version, entry)
             case Voided():
@@ -113,7 +119,7 @@ class Notebook:
             case RolledBack():
                 self.undone.setdefault(self._live, line)
                 self.events.append((line, entry))
-            case Started() | Halted() | Resumed() | KeyRotated():
+            case Started() | Halted() | Resumed() | KeyRotated() | GuardProposed() | GuardRejected() | GuardChanged():
                 self.events.append((line, entry))
         self._live = step.state.live
 
@@ -169,22 +175,22 @@ def proposal_page(
             problems.append(f"the evidence cannot be shown: {error}")
     else:
         page["evidence"] = None
-    page["claims"] = claims(state)
+    page["claims"] = claims(found.guard.config)
     page["stake"] = found.staked.json_value() if found.staked else None
     page["version"] = found.version
     page["authorisation"] = None
     if number in notebook.authorisations:
         page["authorisation"] = notebook.authorisations[number].json_value()
-    page["people"] = _people(state, notebook, found)
+    page["people"] = _people(notebook, found)
     page["after"] = _after(notebook, number, found.version)
     page["trail"] = [line.json_value() for line in notebook.lines.get(number, [])]
     return page
 
 
-def _people(state: RunState, notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:
+def _people(notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:
     """What people were asked about a proposal, and what they said: each hold with its answers."""
-    approvers = state.genesis.approvers if state.genesis else []
-    roles = {(each.name, each.key): each.role for each in approvers}
+    rule = found.guard.config.approvers
+    roles = {(each.name, each.key): each.role for each in found.guard.approvers}
     asked = []
     for hold in (*found.released, *([found.hold] if found.hold else [])):
         ended = "let go on" if hold in found.released else "rejected" if found.decision else "waiting"
@@ -206,9 +212,7 @@ def _people(state: RunState, notebook: Notebook, found: ProposalState) -> list[d
                 "hold": hold.digest,
                 "rules": said.rules,
                 "expires": hold.expires,
-                "require": state.genesis.config.approvers.require
-                if state.genesis and state.genesis.config.approvers
-                else 0,
+                "require": rule.require if rule else 0,
                 "outcome": ended,
                 "answers": answers,
             }
@@ -216,10 +220,10 @@ def _people(state: RunState, notebook: Notebook, found: ProposalState) -> list[d
     return asked
 
 
-def claims(state: RunState) -> dict[str, str]:
+def claims(config: Config) -> dict[str, str]:
     """What each gate asks for, in words, by its name."""
     words = {}
-    for gate in state.genesis.config.gates if state.genesis else []:
+    for gate in config.gates:
         asked = CLAIM[gate.kind]
         if gate.margin is not None:
             asked = asked.replace("by the margin", f"by {gate.margin:g}")

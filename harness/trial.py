@@ -43,7 +43,7 @@ class Trial(Desk):
             if (
                 twin
                 and twin[0].weights == found.built.candidate.weights
-                and self._development_answers(other) == found.developed.answers
+                and self.state.development_answers(other) == found.developed.answers
             ):
                 return reject("no-op", f"the same weights and the same answers as {name}: the change has no effect")
         if state.promotions >= rooms.config.budgets.promotions:

@@ -9,7 +9,7 @@ own asks again and gets the same answer: no refund, no second spending.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +38,26 @@ class Vault:
         minimum: int,
         known: tuple[int, str] | None = None,
         own: str = "",
+        first: Callable[[int], str] | None = None,
     ) -> None:
         """Open the ledger in `folder`, or begin it.
 
         `data` is the digest of the items, `items` their number. `known` is the size and root that a run's log names:
         a ledger that is gone, or older, would give spent error back, and is refused. `own` is that run's origin: a
-        test that another run left open is abandoned, and all its items count as used. ConfigError where the folder
+        test that another run left open is abandoned, and all its items count as used. `first` gives the digest of the
+        items with only so many held-out ones: where items were added to those that the vault knows, `grown` is true,
+        and the end of the epoch takes them in; without it, none may be added. ConfigError where the folder
         belongs to other data, another key or another delta; AuditError where the ledger does not verify.
         """
         self._key = key
         self._signer = Signer.from_seed("lockgate-vault", key.derive(b"ledger signing key v1"))
         self._last: dict[str, Any] = {}
-        self._ended = ""
+        self._ended = self._new = ""
         self._fixed: dict[str, Any] = {"data": data, "delta": delta}
         self._order: list[int] | None = None
+        self._sizes: list[int] = []
+        self.grown = 0
+        """How many items there are, where they are more than the ledger knows; else 0."""
         place = folder / "ledger"
         fresh = not (place / "checkpoint").exists()
         origin = f"lockgate-vault-{key.commitment()[7:23]}"
@@ -75,20 +81,26 @@ class Vault:
                     remedy="use the vault key that it was begun with, and one run at a time",
                 ) from error
         try:
-            self._begin(folder, items, minimum)
+            self._begin(folder, items, minimum, first)
             self._abandon_stranger(own)
         except BaseException:
             self._log.close()
             raise
 
-    def _begin(self, folder: Path, items: int, minimum: int) -> None:
+    def _begin(self, folder: Path, items: int, minimum: int, first: Callable[[int], str] | None) -> None:
         """Take over the last entry's state; write the first entry where there is none, a crash before it included."""
         if not self._log.size:
             state = LedgerState(delta=self._fixed["delta"], size=items, minimum=minimum)
+            self._sizes = [items]
             self._write("vault-begun", state, {})
             return
         body = unseal(next(iter(self._log.read(self._log.size - 1))), self._signer.verifier).body
-        if {name: body.get(name) for name in self._fixed} != self._fixed:
+        known = {name: body.get(name) for name in self._fixed}
+        if known != self._fixed and first is not None:
+            size = int(body["state"]["size"])
+            if size < items and known == {**self._fixed, "data": first(size)}:
+                self.grown, self._new, self._fixed = items, self._fixed["data"], known
+        if known != self._fixed:
             raise ConfigError(
                 "the vault was begun with other items or another delta",
                 where=str(folder),
@@ -96,6 +108,7 @@ class Vault:
             )
         try:
             self.state, self._last, self._ended = LedgerState.parse(body["state"]), body["last"], body["ended"]
+            self._sizes = list(body["sizes"])
         except (KeyError, ValidationError) as error:
             raise AuditError(f"the vault's last entry is malformed: {error}", where=str(folder)) from error
 
@@ -118,7 +131,7 @@ class Vault:
     def items(self, offset: int, count: int) -> list[int]:
         """The ids of `count` items of the secret order, from `offset` on."""
         if self._order is None:
-            self._order = order_of(self._key, self.state.size)
+            self._order = order_of(self._key, *self._sizes)
         return self._order[offset : offset + count]
 
     def blind(self, label: str, what: str) -> str:
@@ -155,28 +168,39 @@ class Vault:
         self._write("vault-promoted" if promoted else "vault-rejected", state, last)
 
     def end_epoch(self, key: str) -> None:
-        """End the epoch for another cause, a rollback; an open test is abandoned and its items count as used."""
-        if self._ended == key:
+        """End the epoch for another cause; an open test is abandoned and its items count as used. Added items join."""
+        if self._ended == key and not self.grown:
             return
         state = self.state
         if state.pending is not None:
             state = state.abandon(state.pending.key)
         self._ended = key
-        self._write("vault-epoch-ended", state.end_epoch(), {"op": "end", "key": key})
+        if self.grown:
+            self._sizes, self._order = [*self._sizes, self.grown], None
+            self._fixed = {**self._fixed, "data": self._new}
+        self._write("vault-epoch-ended", state.end_epoch(size=self.grown or None), {"op": "end", "key": key})
+        self.grown = 0
 
     def close(self) -> None:
         """Release the ledger's lock."""
         self._log.close()
 
     def _write(self, kind: str, state: LedgerState, last: dict[str, Any]) -> None:
-        body = {**self._fixed, "state": state.json_value(), "last": last, "ended": self._ended}
+        body = {**self._fixed, "state": state.json_value(), "last": last, "ended": self._ended, "sizes": self._sizes}
         self._log.append([seal(kind, body, {"state": digest(repr(state).encode())}, self._signer)])
         self.state, self._last = state, last
 
 
-def order_of(key: VaultKey, size: int) -> list[int]:
-    """The secret order of a vault's items: which key decides, and nobody without it can tell."""
-    return key.order(size, b"items")
+def order_of(key: VaultKey, size: int, *later: int) -> list[int]:
+    """The secret order of a vault's items: which key decides, and nobody without it can tell.
+
+    `later`: its sizes after items were added, each time. They come after those that were there, in an order of their
+    own, so that what was asked before is never asked of other items.
+    """
+    order = key.order(size, b"items")
+    for grown in later:
+        order += [len(order) + place for place in key.order(grown - len(order), f"items after {len(order)}".encode())]
+    return order
 
 
 def shuffle_of(key: VaultKey, offset: int, count: int) -> str:

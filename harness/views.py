@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
-from harness.entries import Entry, kind_of
+from harness.entries import Entry, Guarding, kind_of
 from harness.errors import CanonicalError, StateError
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Digest, Stage, first_problem
@@ -38,10 +38,11 @@ def summary(state: RunState) -> dict[str, Any]:
         if found.decision is not None and found.decision.verdict == "reject":
             code = found.decision.reasons[0].code
             rejected[code] = rejected.get(code, 0) + 1
-    budgets = genesis.config.budgets
+    config = state.guarding.config
+    budgets = config.budgets
     return {
         "origin": genesis.origin,
-        "subject": genesis.config.name,
+        "subject": config.name,
         "seed": genesis.seed,
         "entries": state.size,
         "state": _rest(state),
@@ -56,11 +57,12 @@ def summary(state: RunState) -> dict[str, Any]:
         "rejected": dict(sorted(rejected.items())),
         "voided": sum(p.outcome == "voided" for p in state.proposals.values()),
         "holds": [hold_view(state, number) for number in sorted(state.held)],
+        "guard_change": None if state.change is None else change_view(state),
         "undecided": sum(p.decision is None for p in state.proposals.values()),
         "epoch": state.epoch,
         "live": version_view(state, state.live),
         "versions": [version_view(state, version) for version in sorted(state.versions)],
-        "objective": genesis.config.objective,
+        "objective": config.objective,
         "budgets_left": {
             "promotions": max(0, budgets.promotions - state.promotions),
             "proposals": max(0, budgets.proposals - len(state.proposals)),
@@ -88,9 +90,9 @@ def _rest(state: RunState) -> str:
 
 def hold_view(state: RunState, number: int) -> dict[str, Any]:
     """What waits for people: which proposal, at which stage, for which rules, until when, and who has answered."""
-    found, genesis = state.proposals[number], state.genesis
-    hold = found.hold
-    if hold is None or genesis is None or genesis.config.approvers is None:
+    found = state.proposals[number]
+    hold, guard = found.hold, found.guard
+    if hold is None or guard.config.approvers is None:
         raise StateError(f"proposal {number} is not held")
     return {
         "number": number,
@@ -102,9 +104,35 @@ def hold_view(state: RunState, number: int) -> dict[str, Any]:
         "expires": hold.expires,
         "approved_by": [approver.name for _, approver in hold.approvals],
         "refused_by": hold.refused[0].name if hold.refused else None,
-        "require": genesis.config.approvers.require,
-        "approvers": sorted({f"{each.name} ({each.role})" for each in genesis.approvers}),
+        "require": guard.config.approvers.require,
+        "approvers": _names(guard),
     }
+
+
+def change_view(state: RunState) -> dict[str, Any]:
+    """The change of the guard that is open: what it is, how it compares, and who has answered; StateError."""
+    change, guard = state.change, state.guarding
+    if change is None:
+        raise StateError("no change of the guard is open")
+    hold, entry, rule = change.hold, change.hold.guard, guard.config.approvers
+    return {
+        "by": entry.by,
+        "reason": entry.reason,
+        "verdict": entry.verdict,
+        "items_added": entry.vault_items - guard.vault_items,
+        "guard": entry.guard,
+        "comparison": entry.comparison,
+        "hold": hold.digest,
+        "expires": hold.expires,
+        "approved_by": hold.approvers,
+        "refused_by": hold.refused[0].name if hold.refused else None,
+        "require": 0 if change.free else rule.require if rule else None,
+        "approvers": _names(guard),
+    }
+
+
+def _names(guard: Guarding) -> list[str]:
+    return sorted({f"{each.name} ({each.role})" for each in guard.approvers})
 
 
 def version_view(state: RunState, version: int) -> dict[str, Any]:
@@ -250,12 +278,12 @@ def next_generation(state: RunState) -> int:
 
 def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
     """What proposers are asked with: the incumbent, the archive, the history, the space."""
-    genesis = state.genesis
+    genesis, config = state.genesis, state.guarding.config
     if genesis is None:
         raise StateError("the log has no genesis")
     generation = next_generation(state)
     known = state.candidates()
-    objective = genesis.config.objective
+    objective = config.objective
     best = sorted(known.values(), key=lambda pair: (-pair[1].get(objective, 0.0), pair[0].digest))[:ARCHIVE]
     incumbent = state.incumbent
     before = [p for _, p in sorted(state.proposals.items()) if p.proposed.generation < generation]
@@ -264,7 +292,7 @@ def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
         "generation": generation,
         "schema": parse_json(blobs.get(incumbent.schema_digest)),
         "objective": objective,
-        "mutable": genesis.config.mutable,
+        "mutable": config.mutable,
         "incumbent": archived(incumbent, known[incumbent.digest][1], blobs).json_value(),
         "archive": [archived(candidate, metrics, blobs).json_value() for candidate, metrics in best],
         "history": _bounded([feedback(found, blobs).json_value() for found in before]),

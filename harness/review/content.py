@@ -89,7 +89,7 @@ def _version(pages: Pages, row: dict[str, Any]) -> dict[str, Any]:
     else:
         fate = "replaced"
     page = None if row["proposal"] is None else page_of(row["proposal"])
-    objective = pages.state.genesis.config.objective if pages.state.genesis else ""
+    objective = pages.state.guarding.config.objective
     return {**row, "fate": fate, "page": page, "score": row["development"].get(objective)}
 
 
@@ -114,8 +114,7 @@ def _timeline(pages: Pages) -> list[dict[str, Any]]:
 
 def _row(pages: Pages, found: ProposalState) -> dict[str, Any]:
     """One proposal in a row."""
-    genesis = pages.state.genesis
-    objective = "" if genesis is None else genesis.config.objective
+    objective = found.guard.config.objective
     fate = pages.fate(found)
     why = "" if found.decision is None or fate in ("promoted", "undone") else found.decision.reasons[0].text
     return {

@@ -1,0 +1,98 @@
+"""Another guard for a run: whether people have let it, and how it is put in force. The supervisor's side of `guarding`.
+
+A change is made at a start, by the supervisor that works under it: it has loaded what was proposed, found its gates to
+have power, and finds no proposal under way. Then the epoch ends, and held-out items that were added join the vault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.changing import why_not
+from harness.channel import Child
+from harness.desk import Rooms
+from harness.entries import GuardChanged, GuardRejected
+from harness.errors import ConfigError, StateError
+from harness.folder import RunFolder
+from harness.genesis import evaluate
+from harness.holding import take_in
+from harness.journal import Journal
+from harness.records import Digest
+from harness.state import RunState
+
+
+def settle_change(folder: RunFolder, journal: Journal) -> None:
+    """Take in what people have answered; end a proposed change that was refused, or that expired."""
+    take_in(folder, journal)
+    change = journal.state.change
+    if change is None:
+        return
+    why = change.hold.ended(_require(journal.state), _now(), journal.state.guarding.guard)
+    if why is not None:
+        journal.commit(GuardRejected(hold=change.hold.digest, reason=why.reasons[0].text))
+
+
+def check_may_change(state: RunState) -> None:
+    """ConfigError where the proposed guard, which stands on the disk, may not be put in force."""
+    if state.change is None:
+        raise StateError("no change of the guard is open")
+    why = why_not(state, state.change, _now())
+    if why is not None:
+        raise ConfigError(
+            f"the guard that stands on the disk is proposed, and not in force: {why}",
+            remedy="with the old one restored, the run goes on; `lockgate status RUN` says what is waited for",
+        )
+
+
+def put_in_force(rooms: Rooms) -> None:
+    """Log that the proposed guard is in force; StateError where that is not legal any more.
+
+    Every version is scored anew on the development items, from the answers that it gave: candidates are compared with
+    the incumbent as the evals have it now.
+    """
+    state = rooms.journal.state
+    change = state.change
+    if change is None:
+        raise StateError("no change of the guard is open")
+    entry = change.hold.guard
+    rooms.journal.commit(
+        GuardChanged(
+            hold=change.hold.digest,
+            guard=entry.guard,
+            policies=entry.policies,
+            approvals=[name for name, _ in change.hold.approvals],
+            development={made.digest: _scored(rooms, made.digest) for made in state.versions.values()},
+        )
+    )
+
+
+def fingerprint_of(evaluator: Child) -> Callable[[int], Digest]:
+    """How to ask what the data's digest is with only so many held-out items."""
+
+    def ask(items: int) -> Digest:
+        return str(evaluate(evaluator, {"op": "fingerprint", "vault": items})["digest"])
+
+    return ask
+
+
+def _scored(rooms: Rooms, candidate: Digest) -> dict[str, float]:
+    answers = rooms.journal.state.development_answers(candidate)
+    if answers is None:
+        raise StateError("a version was never measured on the development items", where=candidate)
+    request: dict[str, Any] = {"op": "develop", "answers": str(rooms.blobs.path(answers))}
+    scored = evaluate(rooms.evaluator, {**request, "shuffle": rooms.development_shuffle})
+    return dict(scored["development"])
+
+
+def _require(state: RunState) -> int:
+    """How many must agree; as many as can never be, where nobody may."""
+    rule = state.guarding.config.approvers
+    if state.change is not None and state.change.free:
+        return 0
+    return rule.require if rule else 1
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
