@@ -21,11 +21,27 @@ from harness.folder import RunFolder
 from harness.holds import Hold, expired
 from harness.sshsig import dearmour
 from harness.state import RunState
-from harness.views import hold_view
+from harness.views import change_view, hold_view
+
+GUARD = "guard"
+"""What a change of the guard is called where a proposal has its number."""
 
 
-def open_hold(state: RunState, number: int) -> Hold:
-    """The open hold of a proposal; ConfigError says what waits instead."""
+def what(text: str) -> int | None:
+    """What is answered: a proposal's number, or None for the guard; ConfigError."""
+    if text == GUARD:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise ConfigError(f"{text[:40]!a} is neither a proposal's number nor '{GUARD}'", where="PROPOSAL")
+    return int(text)
+
+
+def open_hold(state: RunState, number: int | None) -> Hold:
+    """The open hold of a proposal, or of the guard; ConfigError says what waits instead."""
+    if number is None:
+        if state.change is None:
+            raise ConfigError("no change of the guard is open", remedy="`lockgate guard propose` proposes one")
+        return state.change.hold
     found = state.proposals.get(number)
     if found is None or found.hold is None:
         waiting = ", ".join(map(str, sorted(state.held)))
@@ -38,7 +54,12 @@ def open_hold(state: RunState, number: int) -> Hold:
     return found.hold
 
 
-def to_sign(state: RunState, number: int, verdict: Said, reason: str) -> bytes:
+def view(state: RunState, number: int | None) -> dict[str, Any]:
+    """What waits, for people."""
+    return change_view(state) if number is None else hold_view(state, number)
+
+
+def to_sign(state: RunState, number: int | None, verdict: Said, reason: str) -> bytes:
     """The bytes that `ssh-keygen -Y sign -n lockgate-approval` is to sign."""
     return message(open_hold(state, number).digest, verdict, checked(reason))
 
@@ -69,7 +90,7 @@ def sign(key: Path, data: bytes) -> bytes:
 
 
 def leave(
-    folder: RunFolder, state: RunState, number: int, verdict: Said, reason: str, armoured: bytes
+    folder: RunFolder, state: RunState, number: int | None, verdict: Said, reason: str, armoured: bytes
 ) -> dict[str, Any]:
     """Check a signed answer as the supervisor will, and leave it in the run's `approvals/`; returns what it comes to.
 
@@ -83,7 +104,8 @@ def leave(
     except AuditError as error:
         listed = ", ".join(sorted({each.name for each in approvers}))
         raise ConfigError(error.message, remedy=error.remedy or f"approvers of this run: {listed}") from error
-    if approver.name == state.proposals[number].proposed.proposer:
+    proposer = hold.guard.by if number is None else state.proposals[number].proposed.proposer
+    if approver.name == proposer:
         raise ConfigError(f"{approver.name} cannot answer their own proposal")
     if expired(datetime.now(UTC).isoformat(), hold.expires):
         raise ConfigError(
@@ -103,4 +125,4 @@ def leave(
             where=str(folder.approvals),
             remedy="whoever owns the run lets approvers write into this folder, or takes the signature: see --message",
         ) from error
-    return {**hold_view(state, number), "answer": verdict, "by": approver.name, "file": str(path)}
+    return {**view(state, number), "answer": verdict, "by": approver.name, "file": str(path)}

@@ -7,12 +7,25 @@ does, and `audit replay` derives it again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from harness.asking import check_approvers
-from harness.entries import GuardChanged, GuardProposed, GuardRejected
+from harness.entries import Entry, Genesis, GuardChanged, Guarding, GuardProposed, GuardRejected
 from harness.holds import Hold, expired
 from harness.order import Change, Illegal, Order, next_epoch, terms_of
+
+
+def guards(entries: Iterable[Entry]) -> Iterator[tuple[int, Guarding, GuardChanged | None]]:
+    """Each guard that was in force: the index of the entry that put it there, and what changed to it, if anything."""
+    proposed: dict[str, GuardProposed] = {}
+    for index, entry in enumerate(entries):
+        if isinstance(entry, Genesis):
+            yield index, entry, None
+        elif isinstance(entry, GuardProposed):
+            proposed[entry.digest] = entry
+        elif isinstance(entry, GuardChanged):
+            yield index, proposed[entry.hold], entry
 
 
 def change(order: Order, entry: GuardProposed | GuardRejected | GuardChanged, illegal: Illegal) -> dict[str, Any]:

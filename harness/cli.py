@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(runs.app)
 app.add_typer(approvals.app)
-app.add_typer(guard.app)
+app.add_typer(guard.app, name="guard")
 app.add_typer(review.app)
 app.add_typer(gates.app, name="gates")
 app.add_typer(policy.app, name="policy")

@@ -228,6 +228,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
     )
     if summary["keys"]["meaning"]:
         console.print(Text(f"Keys: {summary['keys']['meaning']}"), soft_wrap=True)
+    if summary["guard_change"]:
+        console.print(Text(f"Proposed: {change_line(summary['guard_change'])}"), soft_wrap=True)
     for hold in summary["holds"]:
         console.print(Text(f"Waiting for people: {held_line(hold)}"), soft_wrap=True)
     if summary["holds"]:
@@ -292,6 +294,18 @@ def standing(console: Console, summary: dict[str, Any]) -> None:
     console.print(
         f"Left: {left['promotions']} promotions, {left['proposals']} proposals, {left['wall_seconds']:.0f} s",
         soft_wrap=True,
+    )
+
+
+def change_line(change: dict[str, Any]) -> str:
+    """A proposed change of the guard in a line."""
+    by = f" ({', '.join(change['approved_by'])})" if change["approved_by"] else ""
+    need = f"{len(change['approved_by'])} of {change['require']} approvals{by}" if change["require"] else "no approval"
+    why = f" ({change['reason']})" if change["reason"] else ""
+    return plain(
+        f"the guard, proposed by {change['by']}{why}: {change['verdict'].replace('-', ' ')}; {need}, "
+        f"until {change['expires'][:16]}Z",
+        2000,
     )
 
 

@@ -65,6 +65,8 @@ SHOWN: Final = {
     "approvers": "approvals",
 }
 """What rules are shown of a point, by the beginning of where it is."""
+ITEMS: Final = "held-out items"
+"""Where a point about the data is: which are compared by whoever has them."""
 ELSEWHERE: Final = ("policies", "gates", "approvers", "witnesses", "mutable")
 """Compared by what they come to, and not as values."""
 

@@ -1,20 +1,42 @@
-"""What guards a run, beside what stands on the disk: whether it is the same, or as strict."""
+"""What guards a run, beside what stands on the disk: compare it, propose it as the run's guard, or take that back.
+
+A proposal is an entry of the run's log, written while no supervisor is at work; `regime` puts it in force at a start.
+"""
 
 from __future__ import annotations
 
+import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from harness import __version__
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
-from harness.config import load_config
-from harness.errors import ConfigError
+from harness.canonical import canonical_bytes
+from harness.changing import why_not
+from harness.channel import Child
+from harness.config import Config, load_config
+from harness.desk import EVALUATOR_SECONDS
+from harness.entries import GuardProposed, GuardRejected
+from harness.errors import ConfigError, SubjectError
 from harness.folder import RunFolder, guard_files, guard_parts
-from harness.genesis import guard_of
-from harness.guard_change import Guard, GuardComparison, compare_guards
+from harness.genesis import check_gates, gates_power, guard_of
+from harness.guard_change import ITEMS, Guard, GuardComparison, Point, compare_guards
 from harness.journal import read_run
-from harness.keys import VerifierChain
-from harness.opening import read_subject
+from harness.keyring import unlock
+from harness.keys import VaultKey, VerifierChain
+from harness.opening import open_journal, read_subject
+from harness.passphrase import PassphraseSource
 from harness.policy import load_subject_policies
+from harness.regime import fingerprint_of, settle_change
+from harness.state import RunState
+from harness.strictness import worst
+from harness.vault import blinded
+from harness.views import change_view
+
+HOURS = 72.0
+"""For which a proposed guard may be put in force, where the one in force names no time for people."""
 
 
 def guard_on_disk(subject: Path) -> Guard:
@@ -40,3 +62,159 @@ def compare_with_run(folder: RunFolder, subject: Path | None, *, seconds: float)
     state, _ = read_run(folder.log, VerifierChain.load(folder.public_key))
     new = guard_on_disk(read_subject(folder)[0] if subject is None else subject)
     return compare_guards(guard_of(state.guarding, BlobStore(folder.blobs)), new, seconds=seconds)
+
+
+def propose_guard(
+    folder: RunFolder,
+    subject: Path | None,
+    source: PassphraseSource,
+    *,
+    by: str,
+    reason: str,
+    vault_key: Path | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Propose what stands in `subject`, or in the run's own, as what guards it from here on.
+
+    It is loaded as a start would: its gates compile and have power, its data are those of the run, or have held-out
+    items added. What is not at least as strict waits for the approvers in force; where there are none, the log has it
+    as rejected. ConfigError where it may not be proposed at all: then nothing is logged.
+    """
+    known_subject, known_key = read_subject(folder)
+    subject, vault_key = subject or known_subject, vault_key or known_key or folder.vault_key
+    passphrase = unlock(folder, source, vault_key)
+    new = guard_on_disk(subject)
+    key = VaultKey.load(vault_key, passphrase)
+    journal = open_journal(folder.root, unlock=lambda: passphrase)
+    try:
+        settle_change(folder, journal)
+        state = journal.state
+        if state.change is not None:
+            raise ConfigError(
+                f"a change of the guard is open, until {state.change.hold.expires}",
+                remedy=f"answer it: `lockgate approve {folder.root} guard`; or `lockgate guard withdraw {folder.root}`",
+            )
+        blobs = BlobStore(folder.blobs)
+        data, kinds, items = _data(subject, new.config, state, key)
+        _check_kept(guard_of(state.guarding, blobs).config, new.config, grows=items > state.guarding.vault_items)
+        if (new.digest, data) == (state.guarding.guard, state.guarding.data):
+            raise ConfigError("nothing has changed of what guards the run", where=str(subject))
+        comparison = compare_guards(guard_of(state.guarding, blobs), new, seconds=seconds)
+        if data != state.guarding.data:
+            comparison = _with_items(comparison, items - state.guarding.vault_items)
+        entry = _proposal(new, state, comparison, blobs, by=by, reason=reason, data=data, items=items, kinds=kinds)
+        journal.commit(entry)
+        told = {**change_view(journal.state), "comparison": comparison.json_value()}
+        change = journal.state.change
+        rule = state.guarding.config.approvers
+        told["rejected"] = None
+        if change is not None and not change.free and rule is None:
+            told["rejected"] = why_not(state, change, entry.time) or "the run has no approvers"
+            journal.commit(GuardRejected(hold=change.hold.digest, reason=told["rejected"]))
+        return told
+    finally:
+        journal.close()
+
+
+def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) -> dict[str, Any]:
+    """Take back the change of the guard that is open; ConfigError where there is none."""
+    journal = open_journal(folder.root, unlock=lambda: unlock(folder, source))
+    try:
+        change = journal.state.change
+        if change is None:
+            raise ConfigError("no change of the guard is open", where=str(folder.root))
+        told = change_view(journal.state)
+        journal.commit(GuardRejected(hold=change.hold.digest, reason=f"withdrawn: {reason}"))
+        return told
+    finally:
+        journal.close()
+
+
+def _data(subject: Path, config: Config, state: RunState, key: VaultKey) -> tuple[str, dict[str, str], int]:
+    """The data's blinded digest, the evals' kinds, and how many held-out items there are; ConfigError, SubjectError."""
+    genesis, named = state.genesis, state.guarding
+    if genesis is None or key.commitment() != genesis.vault_commitment:
+        raise ConfigError("this is not the vault key that genesis committed to", remedy="give the run's --vault-key")
+    with tempfile.TemporaryDirectory(prefix="lockgate-guard-") as place:
+        evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
+        try:
+            answer = evaluator.ask({"op": "describe"}, seconds=EVALUATOR_SECONDS)
+            if "ok" not in answer:
+                raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
+            described = answer["ok"]
+            gates_power(check_gates(config, described, subject), config, described)
+            data, items = blinded(key, "data", described["data"]), int(described["vault"])
+            if data != named.data:
+                first = fingerprint_of(evaluator)(named.vault_items)
+                if items <= named.vault_items or blinded(key, "data", first) != named.data:
+                    raise ConfigError(
+                        "the items or labels are not the run's with held-out items added at the end",
+                        where=str(subject / "guards.py"),
+                        remedy="restore them: what was measured on other items cannot be compared; or begin a new run",
+                    )
+        finally:
+            evaluator.close()
+    return data, {each["name"]: each["kind"] for each in described["evals"]}, items
+
+
+def _check_kept(old: Config, new: Config, *, grows: bool) -> None:
+    """ConfigError where what is a run's for good has changed."""
+    for name, was, is_ in (
+        ("ledger.delta", old.ledger.delta, new.ledger.delta),
+        ("vault", old.vault, new.vault),
+        ("witnesses", old.witnesses, new.witnesses),
+    ):
+        if was != is_:
+            raise ConfigError(
+                f"{name} is the run's for good, and has changed", where="lockgate.yaml", remedy="begin a new run"
+            )
+    if grows and new.vault.dir is not None:
+        raise ConfigError(
+            "held-out items cannot be added to a vault that lockgate.yaml names: other runs use it",
+            where="lockgate.yaml: vault",
+            remedy="begin a run with another vault",
+        )
+
+
+def _with_items(comparison: GuardComparison, added: int) -> GuardComparison:
+    """The comparison, and that held-out items were added: whether they are as good as the others is not known."""
+    point = Point(where=ITEMS, what=f"{added} were added", verdict="unknown")
+    return GuardComparison(
+        verdict=worst([comparison.verdict, point.verdict]),
+        points=[*comparison.points, point],
+        policies=comparison.policies,
+    )
+
+
+def _proposal(
+    new: Guard,
+    state: RunState,
+    comparison: GuardComparison,
+    blobs: BlobStore,
+    *,
+    by: str,
+    reason: str,
+    data: str,
+    items: int,
+    kinds: dict[str, str],
+) -> GuardProposed:
+    rule = state.guarding.config.approvers
+    expires = datetime.now(UTC) + timedelta(hours=rule.hours if rule else HOURS)
+    return GuardProposed(
+        origin=state.guarding.origin,
+        base=state.guarding.guard,
+        config=new.config,
+        guard=blobs.put(canonical_bytes(new.parts)),
+        policies=new.policies.digest,
+        policy_sources=blobs.put(canonical_bytes(new.policies.json_value())),
+        eval_kinds=kinds,
+        approvers=list(new.approvers),
+        data=data,
+        vault_items=items,
+        harness=__version__,
+        comparison=blobs.put(canonical_bytes(comparison.json_value())),
+        verdict=comparison.verdict,
+        by=by,
+        reason=reason,
+        expires=expires.isoformat(timespec="milliseconds"),
+    )

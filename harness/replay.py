@@ -1,68 +1,115 @@
 """Derive a run's decisions again: from its log and blobs, without the supervisor, and report the first difference.
 
-With the subject's guards and the vault key, which reviewers may be given, the measurements are derived again as
-well: the evaluator scores the logged answers anew, and must come to the very evidence that the log names.
+The measurements behind them are derived again by `rescoring`, for whoever has labels and vault key.
 
 It shares the fold, the rules and the statistics with the supervisor on purpose: they are what is replayed.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
-from harness.channel import Child
+from harness.changing import guards
 from harness.decision import decide, judged
-from harness.entries import Decided, Entry, Genesis, Held, Measured, ProposedEntry, Screened, Staked, kind_of
+from harness.entries import (
+    Decided,
+    Entry,
+    Genesis,
+    GuardChanged,
+    Guarding,
+    GuardProposed,
+    Held,
+    Measured,
+    ProposedEntry,
+    Screened,
+    Staked,
+    kind_of,
+)
 from harness.errors import AuditError
 from harness.folder import RunFolder
-from harness.gates import compile_gates
-from harness.genesis import evaluate, policies_of
+from harness.genesis import guard_of, policies_of
+from harness.guard_change import ITEMS, compare_guards
 from harness.history import History
 from harness.holds import Hold
 from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
-from harness.keys import VaultKey, VerifierChain
+from harness.keys import VerifierChain
 from harness.ledger import LedgerState
 from harness.policy import PolicySet
 from harness.records import Decision, first_problem
 from harness.rules import past
 from harness.state import ProposalState, RunState, fold
-from harness.vault import blinded, item_list, order_of, shuffle_of
 from harness.views import items_used
 
 MAX_BLOB = 16 << 20
+COMPARING = 120.0
+"""Seconds of the solver for one comparison of guards: more than whoever made it had."""
 
 
 def replay_run(folder: RunFolder) -> dict[str, Any]:
     """Derive every stake, judgement and decision again from log and blobs; AuditError at the first difference.
 
     The gates' verdicts are checked against their own evidence. That the evidence follows from answers and labels
-    can be derived only by whoever holds the labels and the vault key: see `replay_measurements`.
+    can be derived only by whoever holds the labels and the vault key: see `rescoring`.
     """
     state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
     genesis = entries[0]
     if not isinstance(genesis, Genesis):
         raise AuditError("the log has no genesis", where="entry 0")
     blobs = BlobStore(folder.blobs)
-    policies = policies_of(genesis, blobs)
     stakes = 0
     if not genesis.vault_named:
         stakes = _replay_ledger(genesis, entries, state, blobs)
     _replay_times(entries, state, blobs)
     decisions = 0
     with Judge() as judge:
+        policies = _Policies(blobs)
         for number in sorted(state.proposals):
-            decisions += _replay_proposal(state, number, blobs, policies, judge, genesis)
-    return {"decisions": decisions, "stakes": stakes, "entries": state.size}
+            decisions += _replay_proposal(state, number, blobs, policies.of(state.proposals[number].guard), judge)
+        guards = _replay_guards(entries, blobs, judge)
+    return {"decisions": decisions, "stakes": stakes, "guards": guards, "entries": state.size}
+
+
+class _Policies:
+    """The policies of each guard, read once."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self._known: dict[str, PolicySet] = {}
+
+    def of(self, guard: Guarding) -> PolicySet:
+        if guard.policies not in self._known:
+            self._known[guard.policies] = policies_of(guard, self._blobs)
+        return self._known[guard.policies]
+
+
+def _replay_guards(entries: list[Entry], blobs: BlobStore, judge: Judge) -> int:
+    """Compare each proposed guard again with the one that it would replace; returns how many changes were made.
+
+    What people were shown must be what the comparison finds, and what too few have approved must be as strict.
+    """
+    changed = 0
+    for (_, old, _), (index, new, entry) in itertools.pairwise(guards(entries)):
+        where, rule = f"entry {index}", old.config.approvers
+        if not isinstance(new, GuardProposed) or entry is None:
+            raise AuditError("a guard that nobody proposed", where=where)
+        again = compare_guards(guard_of(old, blobs), guard_of(new, blobs), seconds=COMPARING, judge=judge)
+        shown = _plain(blobs, new.comparison).get("points", [])
+        told = [point.json_value() for point in again.points]
+        _same(where, "the differences of the guards", told, [each for each in shown if each.get("where") != ITEMS])
+        agreed = rule is not None and len(entry.approvals) >= rule.require
+        if not agreed and again.verdict != "at-least-as-strict":
+            raise AuditError(f"a guard that too few approved is {again.verdict} when compared again", where=where)
+        changed += 1
+    return changed
 
 
 def _replay_ledger(genesis: Genesis, entries: list[Entry], state: RunState, blobs: BlobStore) -> int:
@@ -70,7 +117,7 @@ def _replay_ledger(genesis: Genesis, entries: list[Entry], state: RunState, blob
     ledger = genesis.config.ledger
     fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
     used: dict[int, int] = {}
-    stakes = 0
+    items, stakes = genesis.vault_items, 0
     for index, entry in enumerate(entries):
         if isinstance(entry, Staked):
             fold, stake = fold.stake(str(entry.number), entry.cap)
@@ -83,6 +130,10 @@ def _replay_ledger(genesis: Genesis, entries: list[Entry], state: RunState, blob
                 )
         elif isinstance(entry, Measured):
             used[entry.number] = items_used(state.proposals[entry.number], blobs) or 0
+        elif isinstance(entry, GuardProposed):
+            items = entry.vault_items  # of the last one before a change is made
+        elif isinstance(entry, GuardChanged):
+            fold = fold.end_epoch(size=items)
         else:
             fold = _after(fold, entry, used)
     return stakes
@@ -129,9 +180,7 @@ def _replay_times(entries: list[Entry], state: RunState, blobs: BlobStore) -> No
         moments.append((folded.history, folded.last_time, folded.proposals))
 
 
-def _replay_proposal(
-    state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge, genesis: Genesis
-) -> int:
+def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge) -> int:
     """One proposal: judge its documents again, check gates against evidence and answers, decide again."""
     found = state.proposals[number]
     where = f"proposal {number}"
@@ -149,7 +198,7 @@ def _replay_proposal(
     if found.decision is None:
         return 0
     if found.hold is not None:
-        return _replay_ended(where, found, blobs, policies, judge, genesis)
+        return _replay_ended(where, found, blobs, policies, judge)
     if found.measured is None or found.judgement is None or found.document is None:
         return 1
     evidence: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
@@ -173,7 +222,7 @@ def _replay_proposal(
     approvers = held["decide"].approvers if "decide" in held else []
     if approvers:
         _replay_shown(where, held["decide"], found.document, blobs)
-    decision = decide(found.measured.gates, genesis.eval_kinds, again, approvers=approvers)
+    decision = decide(found.measured.gates, found.guard.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
 
@@ -185,11 +234,9 @@ def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, 
     _same(where, "why it was held", (again.outcome, again.failed), ("hold", entry.rules))
 
 
-def _replay_ended(
-    where: str, found: ProposalState, blobs: BlobStore, policies: PolicySet, judge: Judge, genesis: Genesis
-) -> int:
+def _replay_ended(where: str, found: ProposalState, blobs: BlobStore, policies: PolicySet, judge: Judge) -> int:
     """A hold that ended in a rejection: refused, not answered in time, or answered while a rule denies."""
-    hold, decision, rule = found.hold, found.decision, genesis.config.approvers
+    hold, decision, rule = found.hold, found.decision, found.guard.config.approvers
     if hold is None or decision is None or rule is None:
         raise AuditError("a hold without approvers", where=where)
     if found.document is not None and found.judgement is not None:
@@ -245,72 +292,3 @@ def _same(where: str, what: str, derived: object, logged: object) -> None:
         raise AuditError(
             f"{what} derived again differs from the log: {derived!r} against {logged!r}"[:600], where=where
         )
-
-
-def replay_measurements(folder: RunFolder, subject: Path, key: VaultKey) -> int:
-    """Score the logged answers of every measured proposal again; returns how many there were.
-
-    AuditError where the data or the key is not what genesis names, or where the evaluator comes to other evidence.
-    """
-    state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
-    genesis = entries[0]
-    if not isinstance(genesis, Genesis):
-        raise AuditError("the log has no genesis", where="entry 0")
-    if key.commitment() != genesis.vault_commitment:
-        raise AuditError("this is not the vault key that genesis committed to", where="entry 0")
-    with tempfile.TemporaryDirectory(prefix="lockgate-replay-") as place:
-        evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
-        try:
-            data = evaluate(evaluator, {"op": "describe"})
-            if blinded(key, "data", data["data"]) != genesis.data:
-                raise AuditError("the subject's items or labels are not those of genesis", where=str(subject))
-            bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
-            gates = compile_gates([gate.json_value() for gate in genesis.config.gates], bounds)
-            order = order_of(key, genesis.vault_items)
-            fixed = {"gates": [gate.json_value() for gate in gates], "batch": genesis.config.ledger.batch}
-            measured = [number for number, found in sorted(state.proposals.items()) if found.measured]
-            for number in measured:
-                _measure_again(state, number, BlobStore(folder.blobs), evaluator, order, key, genesis, fixed)
-        finally:
-            evaluator.close()
-    return len(measured)
-
-
-def _measure_again(
-    state: RunState,
-    number: int,
-    blobs: BlobStore,
-    evaluator: Child,
-    order: list[int],
-    key: VaultKey,
-    genesis: Genesis,
-    fixed: dict[str, Any],
-) -> None:
-    found = state.proposals[number]
-    if found.staked is None or found.built is None or found.measured is None:
-        raise AuditError("measured without a stake", where=f"proposal {number}")
-    stake = found.staked
-    roles = {
-        "candidate": found.built.candidate.digest,
-        "incumbent": stake.incumbent,
-        "baseline": genesis.baseline.digest,
-    }
-    answers = {role: state.answers[name, stake.epoch, stake.offset, stake.cap] for role, name in roles.items()}
-    for name in answers.values():
-        blobs.check(name)
-    asked = order[stake.offset : stake.offset + stake.cap]
-    _same(f"proposal {number}", "the items asked", blinded(key, "items", item_list(asked)), stake.items)
-    again = evaluate(
-        evaluator,
-        {
-            "op": "test",
-            "ids": asked,
-            "shuffle": shuffle_of(key, stake.offset, stake.cap),
-            **{role: str(blobs.path(name)) for role, name in answers.items()},
-            **fixed,
-            "alpha": stake.alpha,
-            "cap": min(stake.cap, genesis.config.ledger.cap),
-        },
-    )
-    logged: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
-    _same(f"proposal {number}", "the evidence", again["result"], logged["result"])

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Number = Annotated[int, typer.Argument(metavar="PROPOSAL", help="The number of a proposal that is on hold.")]
+Number = Annotated[
+    str,
+    typer.Argument(metavar="PROPOSAL", help="The number of a proposal that is on hold, or `guard`: a change of it."),
+]
 SshKey = Annotated[
     Path | None,
     typer.Option("--key", help="Your SSH key; the public half of it, where an agent or a token holds the other."),
@@ -33,7 +36,7 @@ SignatureIn = Annotated[
 @app.command()
 def approve(
     run: Run,
-    number: Number,
+    proposal: Number,
     key: SshKey = None,
     reason: Reason = "",
     message: MessageOut = None,
@@ -41,13 +44,13 @@ def approve(
     json_: Json = False,
 ) -> None:
     """Let a proposal that is on hold go on, by a signature of yours. `lockgate show` says what it would change."""
-    _answer("approve", run, number, key, reason, message, signature, json_=json_)
+    _answer("approve", run, proposal, key, reason, message, signature, json_=json_)
 
 
 @app.command()
 def refuse(
     run: Run,
-    number: Number,
+    proposal: Number,
     key: SshKey = None,
     reason: Reason = "",
     message: MessageOut = None,
@@ -55,13 +58,13 @@ def refuse(
     json_: Json = False,
 ) -> None:
     """Refuse a proposal that is on hold, by a signature of yours: it is rejected, whoever else approves."""
-    _answer("refuse", run, number, key, reason, message, signature, json_=json_)
+    _answer("refuse", run, proposal, key, reason, message, signature, json_=json_)
 
 
 def _answer(
     verdict: Said,
     run: Path,
-    number: int,
+    proposal: str,
     key: Path | None,
     reason: str,
     message: Path | None,
@@ -70,23 +73,24 @@ def _answer(
     json_: bool,
 ) -> None:
     from harness.approval import NAMESPACE
-    from harness.approving import leave, sign, to_sign
-    from harness.display import held_line
+    from harness.approving import leave, sign, to_sign, view, what
+    from harness.display import change_line, held_line
     from harness.errors import ConfigError
-    from harness.views import hold_view
 
     if sum(each is not None for each in (key, message, signature)) != 1:
         raise ConfigError("one of --key, --message and --signature is needed", remedy="--key is the usual one")
+    number = what(proposal)
     state, _ = read(run)
     data = to_sign(state, number, verdict, reason)
     if message is not None:
         message.write_bytes(data)
         remedy = f"ssh-keygen -Y sign -n {NAMESPACE} -f KEY {message}"
-        told = {**hold_view(state, number), "message": str(message), "sign_with": remedy}
+        told = {**view(state, number), "message": str(message), "sign_with": remedy}
         print_json(told) if json_ else print(f"wrote {message}; sign it: {remedy}")
         return
     if not json_:
-        print(held_line(hold_view(state, number)))
+        told = view(state, number)
+        print(change_line(told) if number is None else held_line(told))
     armoured = sign(key, data) if key is not None else signature.read_bytes() if signature is not None else b""
     result = leave(existing(run), state, number, verdict, reason, armoured)
     if json_:

@@ -157,7 +157,8 @@ def audit_replay(
     from harness.keyfile import is_encrypted
     from harness.keys import VaultKey
     from harness.passphrase import PassphraseSource
-    from harness.replay import replay_measurements, replay_run
+    from harness.replay import replay_run
+    from harness.rescoring import rescore
 
     folder = existing(run)
     key = None
@@ -166,10 +167,14 @@ def audit_replay(
         key = VaultKey.load(path, PassphraseSource(passphrase_fd).ask(str(path)) if is_encrypted(path) else None)
     report = replay_run(folder)
     if subject is not None and key is not None:
-        report["measurements"] = replay_measurements(folder, subject, key)
+        report |= rescore(folder, subject, key)
     if json_:
         print_json(report)
         return
     print(f"{report['decisions']} decisions derived again, all the same")
+    if report["guards"]:
+        print(f"{report['guards']} changes of the guard compared again, all the same")
     if subject is not None:
         print(f"{report['measurements']} measurements scored again from the logged answers, all the same")
+        if report["other_evals"]:
+            print(f"{report['other_evals']} were measured by other evals: give the subject as it was with --subject")

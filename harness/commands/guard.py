@@ -1,50 +1,122 @@
-"""`lockgate guard`: whether what guards a run has changed, and whether it is as strict."""
+"""`lockgate guard`: whether what guards a run has changed, whether it is as strict, and to propose it as its guard."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from harness.commands.common import REJECTED, VERDICT, Json, Run, print_json
+from harness.commands.common import AWAITING, REJECTED, VERDICT, Json, PassphraseFd, Run, VaultKeyFile, existing
+from harness.commands.common import print_json as print_json_
+from harness.plain import plain
 
-app = typer.Typer()
+app = typer.Typer(help="What guards a run: compare it with the disk, and change it.", no_args_is_help=True)
+
+Subject = Annotated[
+    Path | None, typer.Argument(metavar="SUBJECT", help="Another folder than the one that the run is about.")
+]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, help="The solver's deadline, for all rules.")]
+Reason = Annotated[str, typer.Option("--reason", help="For the log.")]
 
 
-@app.command("guard")
-def guard_(
-    run: Run,
-    subject: Annotated[
-        Path | None, typer.Argument(metavar="SUBJECT", help="Another folder than the one that the run is about.")
-    ] = None,
-    json_: Json = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="The solver's deadline, for all rules.")] = 30.0,
-) -> None:
+@app.command()
+def compare(run: Run, subject: Subject = None, json_: Json = False, seconds: Seconds = 30.0) -> None:
     """Say whether what guards a run, as it stands on the disk now, is at least as strict as its log says."""
     from harness.folder import RunFolder
     from harness.guarding import compare_with_run
 
     comparison = compare_with_run(RunFolder(run), subject, seconds=seconds)
     if json_:
-        print_json(comparison.json_value())
+        print_json_(comparison.json_value())
     else:
-        for point in comparison.points:
-            print(f"{VERDICT[point.verdict]:8}{point.where}: {point.what}")
-        if comparison.policies is not None:
-            from harness.commands.policy import told
-
-            print("the policies:")
-            for line in told(comparison.policies):
-                print(f"  {line}")
-        same = not comparison.points and comparison.policies is None
-        print("the same" if same else MEANING[comparison.verdict])
+        _tell(comparison)
     if comparison.verdict != "at-least-as-strict":
         raise typer.Exit(REJECTED)
 
 
+@app.command()
+def propose(
+    run: Run,
+    subject: Subject = None,
+    by: Annotated[str, typer.Option("--by", help="Who proposes it: they cannot approve it.")] = "operator",
+    reason: Reason = "",
+    vault_key: VaultKeyFile = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+    seconds: Seconds = 30.0,
+) -> None:
+    """Propose what guards the subject now as what guards the run. What is not as strict waits for its approvers."""
+    from harness.guard_change import GuardComparison
+    from harness.guarding import propose_guard
+    from harness.passphrase import PassphraseSource
+
+    folder = existing(run)
+    told = propose_guard(
+        folder,
+        subject,
+        PassphraseSource(passphrase_fd),
+        by=by,
+        reason=_line(reason, "--reason"),
+        vault_key=vault_key,
+        seconds=seconds,
+    )
+    if json_:
+        print_json_(told)
+    else:
+        _tell(GuardComparison.parse(told["comparison"]))
+        print(_next(told, run, subject))
+    if told["rejected"]:
+        raise typer.Exit(REJECTED)
+    if told["require"]:
+        raise typer.Exit(AWAITING)
+
+
+@app.command()
+def withdraw(run: Run, reason: Reason = "by request", passphrase_fd: PassphraseFd = None, json_: Json = False) -> None:
+    """Take back a proposed guard that is not in force yet."""
+    from harness.guarding import withdraw_guard
+    from harness.passphrase import PassphraseSource
+
+    told = withdraw_guard(existing(run), PassphraseSource(passphrase_fd), reason=_line(reason, "--reason"))
+    print_json_(told) if json_ else print(f"the guard stays as it is; guard {told['guard'][7:19]} is withdrawn")
+
+
 MEANING = {
-    "at-least-as-strict": "at least as strict: no bar is lowered (data, labels and the baseline are not compared)",
+    "at-least-as-strict": "at least as strict: no bar is lowered",
     "weaker": "weaker: a bar is lowered",
     "unknown": "unknown: neither shown to be as strict nor weaker, so that people must decide",
 }
+
+
+def _tell(comparison: Any) -> None:
+    for point in comparison.points:
+        print(f"{VERDICT[point.verdict]:8}{point.where}: {point.what}")
+    if comparison.policies is not None:
+        from harness.commands.policy import told
+
+        print("the policies:")
+        for line in told(comparison.policies):
+            print(f"  {line}")
+    same = not comparison.points and comparison.policies is None
+    print("the same" if same else MEANING[comparison.verdict])
+
+
+def _next(told: dict[str, Any], run: Path, subject: Path | None) -> str:
+    start = f"`lockgate resume {run}`" if subject is None else f"`lockgate run {subject} --out {run}`"
+    if told["rejected"]:
+        return plain(f"rejected: {told['rejected']}", 2000)
+    if not told["require"]:
+        return f"proposed; {start} puts it in force"
+    return (
+        f"proposed; waits for {told['require']} of {', '.join(told['approvers'])}, until {told['expires'][:16]}Z: "
+        f"`lockgate approve {run} guard --key KEY`; then {start} puts it in force"
+    )
+
+
+def _line(reason: str, option: str) -> str:
+    from harness.errors import ConfigError
+
+    if len(reason) > 1000 or (reason and not reason.isprintable()):
+        raise ConfigError("a reason is one line of at most 1,000 characters", where=option)
+    return reason

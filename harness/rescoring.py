@@ -1,0 +1,130 @@
+"""Score the logged answers of a run again, with the subject's guards and the vault key, which reviewers may be given.
+
+The evaluator must come to the very evidence that the log names. What follows from evidence is `replay`'s.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.artifacts import BlobStore
+from harness.canonical import digest_file, parse_json
+from harness.changing import guards
+from harness.channel import Child
+from harness.entries import Entry, Genesis, Guarding
+from harness.errors import AuditError
+from harness.folder import IMPORTED, RunFolder
+from harness.gates import compile_gates
+from harness.genesis import evaluate, guard_of
+from harness.journal import read_run
+from harness.keys import VaultKey, VerifierChain
+from harness.state import ProposalState, RunState
+from harness.vault import blinded, item_list, order_of, shuffle_of
+
+MAX_BLOB = 16 << 20
+
+
+def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
+    """Score the logged answers of every measured proposal again; returns how many, and how many other evals measured.
+
+    Those are of another guard's evals or items than the subject's, before or after a change of the guard: the subject
+    as it was then scores them. AuditError where the data or the key is not what any guard of the log names, or where
+    the evaluator comes to other evidence.
+    """
+    state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
+    genesis, blobs = entries[0], BlobStore(folder.blobs)
+    if not isinstance(genesis, Genesis):
+        raise AuditError("the log has no genesis", where="entry 0")
+    if key.commitment() != genesis.vault_commitment:
+        raise AuditError("this is not the vault key that genesis committed to", where="entry 0")
+    measured = [found for _, found in sorted(state.proposals.items()) if found.measured]
+    with tempfile.TemporaryDirectory(prefix="lockgate-replay-") as place:
+        evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
+        try:
+            data = evaluate(evaluator, {"op": "describe"})
+            sizes = _sizes(entries, blinded(key, "data", data["data"]))
+            if not sizes:
+                raise AuditError("the subject's items or labels are not those of the log", where=str(subject))
+            bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
+            scorer = _Scorer(evaluator, blobs, key, order_of(key, *sizes), bounds, genesis)
+            ours = [found for found in measured if _measures(subject, found.guard, blobs)]
+            ours = [found for found in ours if found.guard.vault_items <= sizes[-1]]
+            for found in ours:
+                scorer.score(state, found)
+        finally:
+            evaluator.close()
+    return {"measurements": len(ours), "other_evals": len(measured) - len(ours)}
+
+
+def _sizes(entries: list[Entry], data: str) -> list[int]:
+    """How many held-out items there were, at first and after each time that some were added, up to these data."""
+    sizes: list[int] = []
+    for _, guard, _ in guards(entries):
+        if guard.vault_items not in sizes:
+            sizes.append(guard.vault_items)
+        if guard.data == data:
+            return sizes
+    return []
+
+
+def _measures(subject: Path, guard: Guarding, blobs: BlobStore) -> bool:
+    """Whether the subject's code that measures is that of a guard; where the run kept no list of it, it is tried."""
+    parts = guard_of(guard, blobs).parts
+    if parts is None:
+        return True
+    files = {name: each for name, each in parts["files"].items() if Path(name).suffix in IMPORTED}
+    return all((subject / name).is_file() and digest_file(subject / name) == each for name, each in files.items())
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """Scores logged answers again."""
+
+    evaluator: Child
+    blobs: BlobStore
+    key: VaultKey
+    order: list[int]
+    bounds: dict[str, tuple[float, float]]
+    genesis: Genesis
+
+    def score(self, state: RunState, found: ProposalState) -> None:
+        """Score one proposal's; AuditError where the evidence is another."""
+        where, stake, config, blobs = f"proposal {found.proposed.number}", found.staked, found.guard.config, self.blobs
+        if stake is None or found.built is None or found.measured is None:
+            raise AuditError("measured without a stake", where=where)
+        roles = {
+            "candidate": found.built.candidate.digest,
+            "incumbent": stake.incumbent,
+            "baseline": self.genesis.baseline.digest,
+        }
+        answers = {role: state.answers[name, stake.epoch, stake.offset, stake.cap] for role, name in roles.items()}
+        for name in answers.values():
+            blobs.check(name)
+        asked = self.order[stake.offset : stake.offset + stake.cap]
+        if blinded(self.key, "items", item_list(asked)) != stake.items:
+            raise AuditError("the items asked are not those that the log names", where=where)
+        gates = compile_gates([gate.json_value() for gate in config.gates], self.bounds)
+        again = evaluate(
+            self.evaluator,
+            {
+                "op": "test",
+                "ids": asked,
+                "shuffle": shuffle_of(self.key, stake.offset, stake.cap),
+                **{role: str(blobs.path(name)) for role, name in answers.items()},
+                "gates": [gate.json_value() for gate in gates],
+                "batch": config.ledger.batch,
+                "alpha": stake.alpha,
+                "cap": min(stake.cap, config.ledger.cap),
+            },
+        )
+        logged: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
+        if again["result"] != logged["result"]:
+            raise AuditError(
+                f"the evidence derived again differs from the log: {again['result']!r} against {logged['result']!r}"[
+                    :600
+                ],
+                where=where,
+            )
