@@ -9,8 +9,8 @@ A gate is judged by what it guarantees: its null hypothesis is tested at the who
 margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. What an eval in `guards.py` means,
 or another version of a package, is never compared: a file that differs is unknown.
 
-A rule may read what a guard sets, and ask for a *small* budget, or for a gate that only the new guard has: where a
-rule of either guard reads the value, a change of it is unknown.
+A rule may read what a guard sets, and ask for a *small* budget, or for a gate that only the new guard has: where that
+may be (`reading`), a change is unknown.
 
 It does not cover the held-out items and the keys, which `genesis.same_run` compares, nor the baseline: a run begun anew
 over another model.py has another model to beat.
@@ -29,8 +29,8 @@ from harness.config import Config, GateRule
 from harness.folder import IMPORTED
 from harness.plain import plain
 from harness.policy import PolicySet
-from harness.policy_compiler import compile_policy
 from harness.quorum import Approver, Witnesses
+from harness.reading import Reader
 from harness.records import Digest, Record
 from harness.strictness import Comparison, Verdict, compare_sets, differences, worst
 
@@ -56,15 +56,8 @@ MARGINS: Final[dict[str, Better]] = {"margin": "lower", "rate": "lower"}
 APPROVAL: Final[dict[str, Better]] = {"require": "higher", "hours": "lower"}
 SEARCH: Final = ("generations", "workers.count")
 """How much is searched, and how fast: the budgets and gates are the same for more of it."""
-SHOWN: Final = {
-    "lockgate.yaml: budgets.promotions": "budgets.promotions_left",
-    "lockgate.yaml: budgets.proposals": "budgets.proposals_left",
-    "lockgate.yaml: budgets.wall_seconds": "budgets.wall_seconds_left",
-    "lockgate.yaml: gate ": "gates",
-    "lockgate.yaml: approvers": "approvals",
-    "approvers": "approvals",
-}
-"""What rules are shown of a point, by the beginning of where it is."""
+BUDGETS: Final = ("budgets.promotions", "budgets.proposals", "budgets.wall_seconds")
+"""Of which rules are shown what is left."""
 ITEMS: Final = "held-out items"
 """Where a point about the data is: which are compared by whoever has them."""
 ELSEWHERE: Final = ("policies", "gates", "approvers", "witnesses", "mutable")
@@ -109,8 +102,8 @@ def compare_guards(old: Guard, new: Guard, *, seconds: float = 30.0, judge: Judg
     """Compare NEW with OLD; `seconds` bound the solver, which is asked only where the policies differ."""
     found = list(points(old, new))
     if found:
-        read = facts_read(old.policies) | facts_read(new.policies)
-        found = [_as_rules_read_it(point, read) for point in found]
+        readers = Reader.all_of(old.policies)
+        found = [_as_rules_read_it(point, old, new, readers) for point in found]
     verdicts = [point.verdict for point in found]
     policies = None
     if old.policies.digest != new.policies.digest:
@@ -142,30 +135,29 @@ def changed_policies(old: PolicySet, new: PolicySet) -> list[str]:
     return words or (["the policies' texts, though not what they say"] if old.digest != new.digest else [])
 
 
-def facts_read(policies: PolicySet) -> frozenset[str]:
-    """The parts of the document that rules read, as dotted paths."""
-    paths: set[str] = set()
-    for policy in policies.policies:
-        compiled = compile_policy(policy, [])
-        expressions = [each for _, each in compiled.variables]
-        for rule in compiled.rules:
-            expressions += [rule.require, *([rule.message] if rule.message else []), *rule.audit.values()]
-        for each in expressions:
-            paths.update(each.tree.reads())
-    return frozenset(paths)
+def _as_rules_read_it(point: Point, old: Guard, new: Guard, readers: list[Reader]) -> Point:
+    """A point that counts as strict is unknown where a rule of the old guard may pass by it that did not.
 
-
-def _as_rules_read_it(point: Point, read: Iterable[str]) -> Point:
-    """A point that counts as strict is unknown where a rule reads what it changes: it may ask for the less strict."""
+    What the new rules let pass, the old ones do too, of the same document: `compare_sets` says so. So it is enough that
+    the old ones let pass no less of the document as it was.
+    """
+    where = point.where.removeprefix("lockgate.yaml: ")
+    who: list[str] = []
     if point.verdict != "at-least-as-strict":
         return point
-    for start, fact in SHOWN.items():
-        if point.where.startswith(start):
-            paths = [path for path in read if f"{path}.".startswith(f"{fact}.") or f"{fact}.".startswith(f"{path}.")]
-            if paths:
-                what = plain(f"{point.what}; a rule reads {min(paths)}", 240)
-                return Point(where=point.where, what=what, verdict="unknown")
-    return point
+    if where in BUDGETS:
+        who = [each.name for each in readers if not each.grows_with(f"{where}_left")]
+    elif where.startswith("gate ") and point.what == "is new":
+        names = [[f"{gate.eval}/{gate.kind}" for gate in guard.config.gates] for guard in (old, new)]
+        who = [each.name for each in readers if each.reads("gates") and each.gains_by(*names)]
+    elif where.startswith("gate "):
+        who = [each.name for each in readers if not each.reads_verdicts_only()]
+    elif where.startswith("approvers") and where != "approvers.hours":
+        who = [each.name for each in readers if each.reads("approvals")]
+    if not who:
+        return point
+    what = plain(f"{point.what}; what the rule {who[0]} reads of it may let it pass", 300)
+    return Point(where=point.where, what=what, verdict="unknown")
 
 
 def _moved(better: Better, old: float, new: float) -> Verdict:

@@ -122,9 +122,5 @@ class _Scorer:
         )
         logged: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
         if again["result"] != logged["result"]:
-            raise AuditError(
-                f"the evidence derived again differs from the log: {again['result']!r} against {logged['result']!r}"[
-                    :600
-                ],
-                where=where,
-            )
+            told = f"{again['result']!r} against {logged['result']!r}"
+            raise AuditError(f"the evidence derived again differs from the log: {told}"[:600], where=where)

@@ -285,9 +285,9 @@ def test_a_run_keeps_what_its_guard_digest_is_of(copy):
 
 
 def test_the_command_compares_a_run_with_its_subject(copy, digits, tmp_path):
-    """`lockgate guard`: 0 for the same and for as strict, 3 for weaker and for unknown, and each difference told."""
+    """`lockgate guard compare`: 0 for the same and for as strict, 3 for weaker and for unknown, and each difference told."""
     run = CliRunner()
-    same = run.invoke(app, ["guard", str(copy), str(digits)])
+    same = run.invoke(app, ["guard", "compare", str(copy), str(digits)])
     assert (same.exit_code, same.output) == (0, "the same\n")
     for number, (name, old, new, code, told) in enumerate(
         (
@@ -298,10 +298,10 @@ def test_the_command_compares_a_run_with_its_subject(copy, digits, tmp_path):
         )
     ):
         subject = rigs.vary(digits, tmp_path / str(number), (old, new), name=name)
-        shown = run.invoke(app, ["guard", str(copy), str(subject)])
+        shown = run.invoke(app, ["guard", "compare", str(copy), str(subject)])
         assert shown.exit_code == code, shown.output
         assert told in shown.output
-    as_json = run.invoke(app, ["guard", str(copy), str(subject), "--json"])
+    as_json = run.invoke(app, ["guard", "compare", str(copy), str(subject), "--json"])
     assert json.loads(as_json.output)["verdict"] == "unknown"
 
 

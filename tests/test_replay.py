@@ -132,7 +132,7 @@ def test_a_policy_that_is_another_is_found(copy):
     def other(body, blobs):
         body["policy_sources"] = edited(blobs, body["policy_sources"], lambda sources: sources.pop())
 
-    with pytest.raises(AuditError, match="not those of genesis"):
+    with pytest.raises(AuditError, match="not those that the log names"):
         replay_run(told_again(copy, of_kind("genesis", other)))
 
 

@@ -1,0 +1,276 @@
+"""Facts about changes of the guard at work: proposed, answered by the old approvers, and in force from a start on."""
+
+from __future__ import annotations
+
+import pytest
+import rigs
+from people import ANN, BEN, CAT, Person, armoured
+from rigs import generation, knobs
+
+from harness import guarding
+from harness.approving import leave, to_sign
+from harness.auditing import verify_run
+from harness.entries import kind_of
+from harness.errors import ConfigError
+from harness.folder import RunFolder
+from harness.keys import VaultKey
+from harness.passphrase import PassphraseSource
+from harness.replay import replay_run
+from harness.rescoring import rescore
+
+pytestmark = pytest.mark.usefixtures("quick_disk")
+BETTER, WIDER = knobs(steps=150), knobs("architecture", steps=150, hidden=24)
+LISTED = "".join(f"{person.name},role:{person.role} {person.key.line}\n" for person in (ANN, BEN, CAT))
+PEOPLE = ("policies: [baseline]", "policies: [baseline]\napprovers: {require: 2}")
+TIGHTER = ("margin: 0.08", "margin: 0.07")
+LOOSER = ("margin: 0.08", "margin: 0.09")
+EVAL = (
+    '    """Right or not."""\n    return right(labels, answers["plain"])',
+    '    """Right or not."""\n    return 0.9 * right(labels, answers["plain"])',
+)
+VAULT = "vault=Items(*draw(12_000, rng)),"
+GROWN = ((VAULT, "vault=Items(*map(np.concatenate, zip(draw(12_000, rng), draw(500, rng)))),"),)
+FEWER = ((VAULT, "vault=Items(*draw(11_000, rng)),"),)
+
+
+@pytest.fixture(scope="module")
+def asking(digits, tmp_path_factory):
+    """Give the digits with three approvers, two of whom must agree."""
+    place = rigs.vary(digits, tmp_path_factory.mktemp("asking") / "digits", PEOPLE)
+    (place / "approvers").write_text(LISTED)
+    return place
+
+
+@pytest.fixture
+def begun(rig, asking, tmp_path):
+    """Begin a run over them with one generation, and leave it."""
+    out = tmp_path / "run"
+    run = rig.open(out, asking)
+    generation(run, 1, BETTER)
+    run.close()
+    return out
+
+
+def propose(out, subject, **told):
+    """Propose what stands in a folder."""
+    told = {"by": "operator", "reason": "a test", "vault_key": None, "seconds": 20.0, **told}
+    return guarding.propose_guard(RunFolder(out), subject, PassphraseSource(None), **told)
+
+
+def answer(out, person, verdict="approve"):
+    """Answer the guard as a person does."""
+    state, _ = rigs.trail_of(out)
+    signature = armoured(person.sign(to_sign(state, None, verdict, ""))).encode()
+    return leave(RunFolder(out), state, None, verdict, "", signature)
+
+
+def kinds(out):
+    """Name the entries of a run's log that are about its guard."""
+    return [kind for entry in rigs.trail_of(out)[1] if (kind := kind_of(entry)).startswith(("guard", "appr", "refu"))]
+
+
+def verified(out, listed=LISTED):
+    """Verify and replay a run as an outsider."""
+    folder, own = RunFolder(out), out.parent / "listed"
+    own.write_text(listed)
+    assert verify_run(folder, folder.public_key, approvers=own)["verdict"].startswith("valid")
+    return replay_run(folder)
+
+
+def test_a_stricter_guard_is_in_force_at_the_next_start_without_people(rig, begun, asking, tmp_path):
+    """A tighter margin needs nobody: the start makes it the guard, the epoch ends, and what follows is judged by it."""
+    tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
+    told = propose(begun, tighter)
+    assert (told["verdict"], told["require"], told["rejected"]) == ("at-least-as-strict", 0, None)
+    before, _ = rigs.trail_of(begun)
+    run = rig.open(begun, tighter)
+    try:
+        state = run.supervisor.state
+        assert (state.change, state.epoch) == (None, before.epoch + 1)
+        assert (state.terms.guard, state.guard.config.gates[3].margin) == (told["guard"], 0.07)
+        generation(run, 2, WIDER)
+        assert run.supervisor.state.proposals[2].measured is not None
+        assert run.rooms.vault.state.epoch == run.supervisor.state.epoch
+    finally:
+        run.close()
+    assert kinds(begun) == ["guard-proposed", "guard-changed"]
+    assert verified(begun)["guards"] == 1
+    key = VaultKey.load(RunFolder(begun).vault_key)
+    assert rescore(RunFolder(begun), tighter, key) == {"measurements": 2, "other_evals": 0}
+
+
+def test_a_weaker_guard_waits_for_a_quorum_of_the_approvers_in_force(rig, begun, asking, tmp_path):
+    """Neither one approval nor those of people whom only the new guard lists put a weaker guard in force; two old ones do."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    dan = Person("dan")
+    (looser / "approvers").write_text(LISTED.replace(f"{CAT.name},role:{CAT.role} {CAT.key.line}\n", dan.line))
+    told = propose(begun, looser)
+    assert (told["verdict"], told["require"]) == ("weaker", 2)
+    with pytest.raises(ConfigError, match="0 of 2 approvals"):
+        rig.open(begun, looser)
+    with pytest.raises(ConfigError, match="approver"):
+        answer(begun, dan)
+    answer(begun, CAT)
+    with pytest.raises(ConfigError, match="1 of 2 approvals"):
+        rig.open(begun, looser)
+    answer(begun, ANN)
+    run = rig.open(begun, looser)
+    try:
+        assert [each.name for each in run.supervisor.state.terms.approvers] == [ANN.name, BEN.name, "dan"]
+        generation(run, 2, WIDER)
+    finally:
+        run.close()
+    assert kinds(begun) == ["guard-proposed", "approved", "approved", "guard-changed"]
+    assert verified(begun)["guards"] == 1
+
+
+def test_with_the_old_guard_on_the_disk_a_run_goes_on_while_people_are_asked(rig, begun, asking, tmp_path):
+    """A proposed guard that is nobody's yet changes nothing: the run goes on by the old one, and may be asked later."""
+    told = propose(begun, rigs.vary(asking, tmp_path / "looser", LOOSER))
+    run = rig.open(begun, asking)
+    try:
+        generation(run, 2, WIDER)
+        state = run.supervisor.state
+        assert state.change is not None
+        assert state.terms.guard != told["guard"]
+        authorised = [entry for entry in rigs.trail_of(begun)[1] if kind_of(entry) == "authorised"]
+        assert {entry.guard for entry in authorised} == {state.terms.guard}
+    finally:
+        run.close()
+    assert verified(begun)["guards"] == 0
+
+
+def test_one_refusal_ends_a_proposed_guard(rig, begun, asking, tmp_path):
+    """A person refuses: the next start logs that the guard stays, and refuses to work under the other one."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+    answer(begun, ANN)
+    answer(begun, BEN, "refuse")
+    with pytest.raises(ConfigError, match="what guards the run has changed"):
+        rig.open(begun, looser)
+    assert kinds(begun) == ["guard-proposed", "approved", "refused", "guard-rejected"]
+    rig.open(begun, asking).close()
+    verified(begun)
+
+
+def test_a_refusal_ends_even_what_needs_nobody(rig, begun, asking, tmp_path):
+    """What is as strict needs no approval, and yet an approver may refuse it before it is in force."""
+    tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
+    propose(begun, tighter)
+    answer(begun, CAT, "refuse")
+    with pytest.raises(ConfigError, match="what guards the run has changed"):
+        rig.open(begun, tighter)
+    assert kinds(begun)[-1] == "guard-rejected"
+
+
+def test_who_proposes_does_not_approve(begun, asking, tmp_path):
+    """An approver in whose name a guard was proposed cannot answer it."""
+    propose(begun, rigs.vary(asking, tmp_path / "looser", LOOSER), by=ANN.name)
+    with pytest.raises(ConfigError, match="their own proposal"):
+        answer(begun, ANN)
+
+
+def test_without_approvers_what_is_weaker_is_rejected_at_once_and_logged(rig, digits, tmp_path):
+    """A run that has nobody to ask takes stricter guards alone; an attempt at another one stays in the log."""
+    out = tmp_path / "run"
+    rig.open(out, digits).close()
+    told = propose(out, rigs.vary(digits, tmp_path / "looser", LOOSER))
+    assert "no approvers" in told["rejected"]
+    assert kinds(out) == ["guard-proposed", "guard-rejected"]
+    naming = rigs.vary(digits, tmp_path / "naming", PEOPLE)
+    (naming / "approvers").write_text(LISTED)
+    assert propose(out, naming)["rejected"], "people may let through what was rejected before"
+    tighter = rigs.vary(digits, tmp_path / "tighter", TIGHTER)
+    assert propose(out, tighter)["rejected"] is None
+    rig.open(out, tighter).close()
+    assert kinds(out)[-1] == "guard-changed"
+    verified(out)
+
+
+def test_a_guard_does_not_change_under_a_proposal(rig, begun, asking, tmp_path):
+    """While a proposal has not come to its end no guard is put in force: each is judged by one guard from first to last."""
+    run = rig.open(begun, asking)
+    run.supervisor.submit(2, [rigs.slot(WIDER)])
+    run.close()
+    tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
+    propose(begun, tighter)
+    with pytest.raises(ConfigError, match="proposals have not come to their end: 2"):
+        rig.open(begun, tighter)
+    run = rig.open(begun, asking)
+    run.supervisor.settle(2)
+    run.close()
+    rig.open(begun, tighter).close()
+    assert kinds(begun)[-1] == "guard-changed"
+
+
+def test_what_is_a_runs_for_good_cannot_be_proposed(begun, asking, tmp_path):
+    """Another delta is no change of a guard: the budget of error is the vault's, for its life."""
+    other = rigs.vary(asking, tmp_path / "other", ("delta: 0.05", "delta: 0.04"))
+    with pytest.raises(ConfigError, match=r"ledger\.delta is the run's for good"):
+        propose(begun, other)
+    assert kinds(begun) == []
+
+
+def test_a_guard_that_is_the_same_is_not_proposed_and_one_is_open_at_a_time(begun, asking, tmp_path):
+    """Nothing to change, or a change that is open already, is an error, and nothing is logged; withdrawn, it is."""
+    with pytest.raises(ConfigError, match="nothing has changed"):
+        propose(begun, asking)
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+    with pytest.raises(ConfigError, match="a change of the guard is open"):
+        propose(begun, looser)
+    guarding.withdraw_guard(RunFolder(begun), PassphraseSource(None), reason="a mistake")
+    assert kinds(begun) == ["guard-proposed", "guard-rejected"]
+    assert propose(begun, looser)["rejected"] is None
+
+
+def test_other_evals_score_every_version_anew(rig, begun, asking, tmp_path):
+    """Evals that changed need people, and then each version has its development metrics by the evals in force."""
+    stricter = rigs.vary(asking, tmp_path / "evals", EVAL, name="guards.py")
+    told = propose(begun, stricter)
+    assert told["verdict"] == "unknown"
+    for person in (ANN, BEN):
+        answer(begun, person)
+    before, _ = rigs.trail_of(begun)
+    run = rig.open(begun, stricter)
+    try:
+        state = run.supervisor.state
+        live = state.candidates()[state.incumbent.digest][1]
+        assert live != before.candidates()[state.incumbent.digest][1]
+        assert set(state.rescored) == {made.digest for made in state.versions.values()}
+        generation(run, 2, WIDER)
+    finally:
+        run.close()
+    verified(begun)
+    key = VaultKey.load(RunFolder(begun).vault_key)
+    counts = rescore(RunFolder(begun), stricter, key)
+    assert counts["other_evals"] == 1
+    assert counts["measurements"] + counts["other_evals"] == sum(
+        found.measured is not None for found in rigs.trail_of(begun)[0].proposals.values()
+    )
+
+
+def test_held_out_items_are_added_by_a_quorum(rig, begun, asking, tmp_path):
+    """Items added at the end join the vault with an epoch of their own; fewer, or others, are refused."""
+    grown = rigs.vary(asking, tmp_path / "grown", *GROWN, name="guards.py")
+    fewer = rigs.vary(asking, tmp_path / "fewer", *FEWER, name="guards.py")
+    with pytest.raises(ConfigError, match="held-out items added at the end"):
+        propose(begun, fewer)
+    told = propose(begun, grown)
+    assert told["items_added"] > 0
+    for person in (CAT, BEN):
+        answer(begun, person)
+    before, _ = rigs.trail_of(begun)
+    run = rig.open(begun, grown)
+    try:
+        size = before.guarding.vault_items + told["items_added"]
+        vault = run.rooms.vault
+        assert (run.supervisor.state.guarding.vault_items, vault.state.size) == (size, size)
+        assert sorted(vault.items(0, size)) == list(range(size))
+        generation(run, 2, WIDER)
+    finally:
+        run.close()
+    rig.open(begun, grown).close()
+    assert verified(begun)["stakes"] == 2
+    key = VaultKey.load(RunFolder(begun).vault_key)
+    assert rescore(RunFolder(begun), grown, key)["measurements"] >= 1
