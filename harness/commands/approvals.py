@@ -91,6 +91,8 @@ def _answer(
     if not json_:
         told = view(state, number)
         print(change_line(told) if number is None else held_line(told))
+        if number is None:
+            print(f"what differs: `lockgate guard show {run}`")
     armoured = sign(key, data) if key is not None else signature.read_bytes() if signature is not None else b""
     result = leave(existing(run), state, number, verdict, reason, armoured)
     if json_:

@@ -7,8 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.commands.common import AWAITING, REJECTED, VERDICT, Json, PassphraseFd, Run, VaultKeyFile, existing
-from harness.commands.common import print_json as print_json_
+from harness.commands.common import (
+    AWAITING,
+    REJECTED,
+    VERDICT,
+    Json,
+    PassphraseFd,
+    Run,
+    VaultKeyFile,
+    existing,
+    print_json,
+)
 from harness.plain import plain
 
 app = typer.Typer(help="What guards a run: compare it with the disk, and change it.", no_args_is_help=True)
@@ -28,11 +37,45 @@ def compare(run: Run, subject: Subject = None, json_: Json = False, seconds: Sec
 
     comparison = compare_with_run(RunFolder(run), subject, seconds=seconds)
     if json_:
-        print_json_(comparison.json_value())
+        print_json(comparison.json_value())
     else:
         _tell(comparison)
     if comparison.verdict != "at-least-as-strict":
         raise typer.Exit(REJECTED)
+
+
+@app.command()
+def show(run: Run, json_: Json = False) -> None:
+    """Show every change of the guard that was proposed: what differs, who answered, and what became of it."""
+    from harness.artifacts import BlobStore
+    from harness.guard_change import GuardComparison
+    from harness.guard_history import guard_history
+    from harness.journal import follow
+    from harness.keys import VerifierChain
+    from harness.state import RunState
+    from harness.telling import Notebook
+
+    folder, state, notebook = existing(run), RunState(), Notebook()
+    for step in follow(folder.log, VerifierChain.load(folder.public_key)):
+        notebook.take(step)
+        state = step.state
+    history = guard_history(BlobStore(folder.blobs), state, notebook)
+    if json_:
+        print_json(history)
+        return
+    for each in history:
+        head = f"entry {each['entry']}, {each['time'][:16]}Z, by {each['by']}"
+        print(plain(f"{head}{': ' + each['reason'] if each['reason'] else ''}", 2000))
+        if each["comparison"] is None:
+            print(plain(each["problem"], 2000))
+        else:
+            _tell(GuardComparison.parse(each["comparison"]))
+        for said in each["answers"]:
+            why = f": {said['reason']}" if said["reason"] else ""
+            print(plain(f"{said['verdict']} by {said['by']} ({said['role']}){why}", 2000))
+        print(plain(f"→ {each['outcome']}{': ' + each['why'] if each['why'] else ''}", 2000))
+    if not history:
+        print("the guard is that of genesis: no change of it was proposed")
 
 
 @app.command()
@@ -62,7 +105,7 @@ def propose(
         seconds=seconds,
     )
     if json_:
-        print_json_(told)
+        print_json(told)
     else:
         _tell(GuardComparison.parse(told["comparison"]))
         print(_next(told, run, subject))
@@ -79,7 +122,7 @@ def withdraw(run: Run, reason: Reason = "by request", passphrase_fd: PassphraseF
     from harness.passphrase import PassphraseSource
 
     told = withdraw_guard(existing(run), PassphraseSource(passphrase_fd), reason=_line(reason, "--reason"))
-    print_json_(told) if json_ else print(f"the guard stays as it is; guard {told['guard'][7:19]} is withdrawn")
+    print_json(told) if json_ else print(f"the guard stays as it is; guard {told['guard'][7:19]} is withdrawn")
 
 
 MEANING = {

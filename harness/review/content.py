@@ -32,6 +32,12 @@ FATES = {
     "open": "not decided yet",
 }
 
+GUARDS = {
+    "at-least-as-strict": "No bar is lowered, so that nobody need be asked.",
+    "weaker": "A bar is lowered: people must agree.",
+    "unknown": "It is not shown to be as strict: people must agree.",
+}
+
 
 @dataclass(frozen=True)
 class Pages:
@@ -43,6 +49,8 @@ class Pages:
     notebook: Notebook
     public: bool
     """Leave out what held-out items say."""
+    guards: list[dict[str, Any]]
+    """Every change of the guard that was proposed (`guard_history`)."""
 
     def fate(self, found: ProposalState) -> str:
         """What became of a proposal: a key of FATES."""
@@ -74,6 +82,10 @@ def index(pages: Pages) -> dict[str, Any]:
         "versions": [_version(pages, row) for row in told["versions"]],
         "lineage": _lineage(pages),
         "generations": _timeline(pages),
+        "guards": pages.guards,
+        "guard_words": GUARDS,
+        "guard_badge": {"in force": "promoted", "rejected": "reject", "open": "open"},
+        "bar_words": {"at-least-as-strict": "not lowered", "weaker": "lowered", "unknown": "not known"},
         "signers": sorted(pages.notebook.signers.items(), key=lambda pair: pair[1]),
         "keys": [key.vkey for key in state.keys],
         "words": FATES,

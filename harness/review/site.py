@@ -25,6 +25,7 @@ from harness.artifacts import BlobStore
 from harness.auditing import Freshness, verify_run
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
+from harness.guard_history import guard_history
 from harness.journal import follow
 from harness.keys import VerifierChain
 from harness.logreader import LogReader
@@ -76,7 +77,7 @@ def write_pages(
         notebook.take(step)
         state = step.state
     report |= {"head": reader.head.decode(), "time": state.last_time}
-    pages = Pages(report, state, notebook, public)
+    pages = Pages(report, state, notebook, public, guard_history(BlobStore(folder.blobs), state, notebook))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
