@@ -62,6 +62,8 @@ def guard_history(blobs: BlobStore, state: RunState, notebook: Notebook) -> list
         elif isinstance(entry, GuardRejected):
             found[entry.hold] |= {"outcome": "rejected", "why": entry.reason, "ended": line.index}
         elif isinstance(entry, GuardChanged):
+            for each in found.values():
+                each["outcome"] = "replaced" if each["outcome"] == "in force" else each["outcome"]
             found[entry.hold] |= {"outcome": "in force", "ended": line.index}
             approvers = listed[entry.hold]
     return list(found.values())

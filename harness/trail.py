@@ -47,7 +47,7 @@ def told(entry: Entry) -> str:
         case "held":
             return f"no. {body.number} waits for people ({body.stage}): {', '.join(body.rules)}, until {body.expires}"
         case "approved" | "refused":
-            why, what = f": {body.reason}" if body.reason else "", "the guard's change"
+            why, what = f": {body.reason}" if body.reason else "", "the guard"
             return f"{what if body.number is None else f'no. {body.number}'}: {kind_of(entry)} by {body.by}{why}"
         case "guard-proposed":
             verdict, why = body.verdict.replace("-", " "), f": {body.reason}" if body.reason else ""
@@ -57,7 +57,8 @@ def told(entry: Entry) -> str:
         case "guard-rejected":
             return f"the guard stays: {body.reason}"
         case "guard-changed":
-            return f"guard {short(body.guard)} is in force, by {len(body.approvals)} approvals"
+            by = f"by {len(body.approvals)} approvals" if body.approvals else "without people: it is as strict"
+            return f"guard {short(body.guard)} is in force, {by}"
         case "built":
             made, took = body.candidate, f"{body.steps} steps, {body.seconds:.1f} s"
             return f"no. {body.number}: candidate {short(made.digest)}, {made.parameters:,} parameters, {took}"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import rigs
 from people import ANN, BEN, CAT, Person, armoured
 from rigs import generation, knobs
+from typer.testing import CliRunner
 
-from harness import guarding
+from harness import guarding, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
+from harness.cli import app
 from harness.entries import kind_of
-from harness.errors import ConfigError
+from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
+from harness.guard_change import GuardComparison
 from harness.keys import VaultKey
 from harness.passphrase import PassphraseSource
 from harness.replay import replay_run
 from harness.rescoring import rescore
+from harness.review.site import write_pages
+from harness.vault import Vault
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 BETTER, WIDER = knobs(steps=150), knobs("architecture", steps=150, hidden=24)
@@ -274,3 +281,92 @@ def test_held_out_items_are_added_by_a_quorum(rig, begun, asking, tmp_path):
     assert verified(begun)["stakes"] == 2
     key = VaultKey.load(RunFolder(begun).vault_key)
     assert rescore(RunFolder(begun), grown, key)["measurements"] >= 1
+
+
+def test_pages_and_the_command_show_each_change(rig, begun, asking, tmp_path):
+    """Of each proposed change is shown what differs, who said what with which key and role, and what became of it."""
+    dan = Person("dan", role="counsel")
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER, ("require: 2", "require: 1"))
+    (looser / "approvers").write_text(LISTED.replace(f"{CAT.name},role:{CAT.role} {CAT.key.line}\n", dan.line))
+    propose(begun, looser, reason="<b>too strict</b>")
+    for person in (CAT, ANN):
+        answer(begun, person)
+    rig.open(begun, looser).close()
+    stricter = rigs.vary(looser, tmp_path / "stricter", ("margin: 0.09", "margin: 0.085"))
+    propose(begun, stricter)
+    answer(begun, dan, "refuse")
+    rig.open(begun, looser).close()
+    shown = CliRunner().invoke(app, ["guard", "show", str(begun), "--json"])
+    first, second = json.loads(shown.output)
+    assert [(each["by"], each["role"]) for each in first["answers"]] == [("cat", "human"), (ANN.name, "safety")]
+    assert [(each["by"], each["role"]) for each in second["answers"]] == [("dan", "counsel")]
+    assert (first["outcome"], second["outcome"]) == ("in force", "rejected")
+    assert {"where": "approvers", "what": "approver dan (counsel) is new", "verdict": "weaker"} in first["comparison"][
+        "points"
+    ]
+    told = CliRunner().invoke(app, ["guard", "show", str(begun)]).output
+    assert "WEAKER  lockgate.yaml: gate smudges (parent): margin 0.08 → 0.09" in told
+    assert "→ rejected: dan refused" in told
+    write_pages(RunFolder(begun), tmp_path / "pages")
+    page = (tmp_path / "pages" / "index.html").read_text()
+    assert "margin 0.08 → 0.09" in page
+    assert "dan (counsel)" in page
+    assert "<b>too strict" not in page
+
+
+def test_a_crash_before_the_vault_knows_of_the_change_is_made_good(rig, begun, asking, tmp_path, monkeypatch):
+    """The log says that the guard has changed, and the vault's ledger does not yet: the next start ends the epoch there."""
+    tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
+    propose(begun, tighter)
+
+    def cut(_self, _key):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vault, "end_epoch", cut)
+        with pytest.raises(KeyboardInterrupt):
+            rig.open(begun, tighter)
+    assert kinds(begun)[-1] == "guard-changed"
+    run = rig.open(begun, tighter)
+    try:
+        assert run.rooms.vault.state.epoch == run.supervisor.state.epoch
+        generation(run, 2, WIDER)
+    finally:
+        run.close()
+    assert verified(begun)["stakes"] == 2
+
+
+def test_an_expired_proposal_is_rejected(rig, begun, asking, tmp_path, monkeypatch):
+    """What was not put in force in time is rejected at the next start, approved or not."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+    for person in (ANN, BEN):
+        answer(begun, person)
+    monkeypatch.setattr(regime, "_now", lambda: "2100-01-01T00:00:00.000+00:00")
+    with pytest.raises(ConfigError, match="what guards the run has changed"):
+        rig.open(begun, looser)
+    assert kinds(begun)[-1] == "guard-rejected"
+
+
+def test_a_reader_with_another_list_of_approvers_does_not_believe_a_change(rig, begun, asking, tmp_path):
+    """A guard that somebody else's quorum let in force is invalid for a reader who knows other approvers."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+    for person in (ANN, BEN):
+        answer(begun, person)
+    rig.open(begun, looser).close()
+    with pytest.raises(AuditError, match="whom your list of approvers does not have"):
+        verified(begun, LISTED.replace(ANN.key.line, Person("eve").key.line))
+
+
+def test_a_comparison_that_says_less_than_there_is_is_found(rig, begun, asking, tmp_path, monkeypatch):
+    """A writer that calls a weaker guard as strict is found by whoever replays the run."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    strict = GuardComparison(verdict="at-least-as-strict", points=[], policies=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(guarding, "compare_guards", lambda *_, **__: strict)
+        propose(begun, looser)
+    rig.open(begun, looser).close()
+    assert kinds(begun)[-1] == "guard-changed"
+    with pytest.raises(AuditError, match="differs from the log"):
+        verified(begun)

@@ -84,7 +84,7 @@ def index(pages: Pages) -> dict[str, Any]:
         "generations": _timeline(pages),
         "guards": pages.guards,
         "guard_words": GUARDS,
-        "guard_badge": {"in force": "promoted", "rejected": "reject", "open": "open"},
+        "guard_badge": {"in force": "promoted", "replaced": "undone", "rejected": "reject", "open": "open"},
         "bar_words": {"at-least-as-strict": "not lowered", "weaker": "lowered", "unknown": "not known"},
         "signers": sorted(pages.notebook.signers.items(), key=lambda pair: pair[1]),
         "keys": [key.vkey for key in state.keys],
