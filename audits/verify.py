@@ -762,14 +762,14 @@ def configured(config: dict[str, Any]) -> dict[str, Any]:
     try:
         promotions, delta = config["budgets"]["promotions"], config["ledger"]["delta"]
         gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
-        rule = config.get("witnesses") or {"require": 0, "of": []}
+        rule, people = config.get("witnesses") or {"require": 0, "of": []}, config.get("approvers")
         required, lines = rule["require"], [each["key"] for each in rule["of"]]
-        agree = (config.get("approvers") or {"require": 0})["require"]
+        agree = 0 if people is None else people["require"]
         sound = type(promotions) is int and promotions > 0 and type(delta) is float and 0 < delta < 0.5
         sound = sound and len({tuple(gate) for gate in gates}) == len(gates) > 0
         sound = sound and all(type(text) is str for text in sum(gates, lines))
         sound = sound and type(required) is int and 0 <= required <= len(lines)
-        sound = sound and type(agree) is int and agree >= bool(config.get("approvers"))
+        sound = sound and type(agree) is int and agree >= (people is not None)
     except (KeyError, TypeError, AttributeError):
         sound = False
     need(sound, "§6", "a configuration without its gates, its budgets, or a quorum that can be")

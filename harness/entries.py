@@ -7,6 +7,7 @@ was written. Decisions read it from there alone: where a policy asks for time, b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -163,6 +164,13 @@ class GuardProposed(Guarding):
         """Read it, and keep what was read for its digest."""
         made = super().parse(value)
         made._read = value  # noqa: SLF001 - its own
+        return made
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy it; what was changed is not what was read."""
+        made = super().model_copy(update=update, deep=deep)
+        if update:
+            made._read = None  # noqa: SLF001 - its own
         return made
 
     @property
