@@ -6,14 +6,16 @@
 
 It needs Python 3.11 and the package `cryptography`; it shares no code with what writes runs. FILE of --key is your
 own copy of a key of the log, kept outside the run, and that of --approvers your own list of those who may answer
-holds, in the format of allowed_signers: without them the best answer is `identity unproven`.
+holds, in the format of allowed_signers, in every role that they had: without them the best answer is `identity
+unproven`.
 
 Exit codes (§11): 0 valid · 1 your own files cannot be read · 2 usage · 5 invalid · 6 identity unproven ·
 7 valid, but not shown to be as fresh as you asked.
 
 What it reads is hostile until a signature or a hash says otherwise: sizes are bounded before anything is read, no
 link is followed, and whatever does not fit ends as one `Invalid`, which names the entry and the clause. The log is
-streamed, at most 256 entries at a time; of proposals that came to their end nothing is kept.
+streamed, at most 256 entries at a time; of proposals that came to their end nothing is kept. What guards the run is
+what genesis lays down, and after a change of the guard what that did (§7.18): is it as strict? The writer says so.
 """
 
 from __future__ import annotations
@@ -524,7 +526,7 @@ def from_summary(origin: str, predicate: dict[str, Any]) -> dict[str, Any]:
 
 def subjects(kind: str, body: dict[str, Any], origin: str) -> list[dict[str, Any]]:
     """What an entry is about (§5.8)."""
-    for name in ("candidate", "baseline", "document", "evidence", "answers", "hold"):
+    for name in ("candidate", "baseline", "document", "evidence", "answers", "hold", "guard"):
         value = body.get(name)
         if value is not None:
             break
@@ -603,18 +605,25 @@ def ssh_verified(data: bytes, message: bytes, clause: str) -> str:
 
 # -- §6 bodies ------------------------------------------------------------------------------------------------------
 
+GUARD = (
+    "origin s, config o, guard d, policies d, policy_sources d, eval_kinds {s}, approvers [A], data d, vault_items i, "
+    "harness s"
+)
 BODIES = {
-    "genesis": "origin s, seed i, config o, guard d, policies d, policy_sources d, eval_kinds {s}, baseline C, "
-    "development {n}, answers d, data d, training d, vault_commitment d, vault_items i, vault_minimum i, "
-    "vault_named b, approvers [A], harness s",
+    "genesis": f"{GUARD}, seed i, baseline C, development {{n}}, answers d, training d, vault_commitment d, "
+    "vault_minimum i, vault_named b",
     "started": "nonce s, isolation s, device s, ledger_size i, ledger_root h",
     "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d",
     "screened": "number i, base d, recipe o, source d, change d, document d, judgement d, "
     "outcome pass|deny|hold|invalid, failed [s]",
     "held": "origin s, number i, stage screen|decide, incumbent d, guard d, policies d, document d, judgement d, "
     "rules [s], expires t, ?candidate d",
-    "approved": "number i, hold d, by s, key s, reason s, signature s",
-    "refused": "number i, hold d, by s, key s, reason s, signature s",
+    "approved": "?number i, hold d, by s, key s, reason s, signature s",
+    "refused": "?number i, hold d, by s, key s, reason s, signature s",
+    "guard-proposed": f"{GUARD}, base d, comparison d, verdict at-least-as-strict|weaker|unknown, by s, reason s, "
+    "expires t",
+    "guard-rejected": "hold d, reason s",
+    "guard-changed": "hold d, guard d, policies d, approvals [d], development {{n}}",
     "built": "number i, candidate C, steps i, seconds n, peak_mb n",
     "developed": "number i, development {n}, answers d, ?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
@@ -644,14 +653,16 @@ RECORDS = {
     "tree": "source {d}",  # §8.2
     # what --save writes, appendix A
     "saved": "head s, state Z, digest d",
-    "Z": "size i, keys [s], genesis N, ?ledger l, count i, open {P}, versions [V], live i, epoch i, answered {b}, "
-    "?stake i, tests i, alphas n, permits {U}, nonces [s], ?intent I, unwatched b, halted b, time t, people {i}",
+    "Z": "size i, keys [s], terms N, ?change K, guards [d], ?ledger l, count i, open {P}, versions [V], live i, "
+    "epoch i, answered {b}, ?stake i, tests i, alphas n, permits {U}, nonces [s], ?intent I, unwatched b, halted b, "
+    "time t, people {i}",
     "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, gates [l], witnesses l, agree i, "
-    "approvers [A]",
+    "approvers [A], data d, vault_items i",
+    "K": "hold H, by s, free b, terms N",
     "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b, proposer s, "
     "?shown F, ?hold H, ?over d, asked b, approvals [d]",
     "F": "base d, recipe o, source d, change d, document d, judgement d",
-    "H": "stage screen|decide, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
+    "H": "stage screen|decide|guard, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
     "T": "epoch i, incumbent d",
     "M": "passed b, evidence d",
     "V": "candidate C, index i, raw d",
@@ -726,9 +737,9 @@ State = dict[str, Any]  # JSON, so that --save can write it (appendix A)
 def beginning(keys: list[Key]) -> State:
     """The state before entry 0."""
     return {
-        "size": 0, "keys": [key_line(*keys[0])], "genesis": None, "ledger": None, "count": 0, "open": {},
-        "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0, "alphas": 0.0,
-        "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False, "time": "",
+        "size": 0, "keys": [key_line(*keys[0])], "terms": None, "change": None, "guards": [], "ledger": None,
+        "count": 0, "open": {}, "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0,
+        "alphas": 0.0, "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False, "time": "",
         "people": {},
     }  # fmt: skip
 
@@ -751,18 +762,41 @@ def configured(config: dict[str, Any]) -> dict[str, Any]:
     try:
         promotions, delta = config["budgets"]["promotions"], config["ledger"]["delta"]
         gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
-        rule = config.get("witnesses") or {"require": 0, "of": []}
+        rule, people = config.get("witnesses") or {"require": 0, "of": []}, config.get("approvers")
         required, lines = rule["require"], [each["key"] for each in rule["of"]]
-        agree = (config.get("approvers") or {"require": 0})["require"]
+        agree = 0 if people is None else people["require"]
         sound = type(promotions) is int and promotions > 0 and type(delta) is float and 0 < delta < 0.5
         sound = sound and len({tuple(gate) for gate in gates}) == len(gates) > 0
         sound = sound and all(type(text) is str for text in sum(gates, lines))
         sound = sound and type(required) is int and 0 <= required <= len(lines)
-        sound = sound and type(agree) is int and agree >= bool(config.get("approvers"))
+        sound = sound and type(agree) is int and agree >= (people is not None)
     except (KeyError, TypeError, AttributeError):
         sound = False
-    need(sound, "§6", "genesis: a configuration without its gates, its budgets, or a quorum that can be")
+    need(sound, "§6", "a configuration without its gates, its budgets, or a quorum that can be")
     return {"promotions": promotions, "delta": delta, "gates": gates, "witnesses": [required, *lines], "agree": agree}
+
+
+def laid_down(body: dict[str, Any], clause: str) -> dict[str, Any]:
+    """What is in force where a guard is: that of genesis, or another one that was proposed."""
+    terms, people = configured(body["config"]), body["approvers"]
+    terms |= {name: body[name] for name in ("origin", "guard", "policies", "approvers", "data", "vault_items")}
+    agree, names = terms["agree"], {each["name"] for each in people}
+    need(len(names) >= agree and (agree or not names), clause, "fewer approvers than must agree, or some for nothing")
+    need(len({each["key"] for each in people}) == len(people), clause, "one key, listed twice")
+    need(len({(each["name"], each["role"]) for each in people}) == len(names), clause, "an approver in two roles")
+    return terms
+
+
+def lowered(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether the terms alone show that another guard is not as strict (§7.18)."""
+    if any(gate not in new["gates"] for gate in old["gates"]) or new["promotions"] > old["promotions"]:
+        return True
+    same = sorted(map(canonical, old["approvers"])) == sorted(map(canonical, new["approvers"]))
+    return bool(new["agree"]) and not (same and old["agree"] <= new["agree"])
+
+
+def next_epoch(s: State) -> None:
+    s["epoch"], s["tests"], s["answered"] = s["epoch"] + 1, 0, {}
 
 
 def spend(s: State, body: dict[str, Any]) -> None:
@@ -778,16 +812,22 @@ CLAUSES = {
     "staked": "§7.6", "predicted": "§7.7", "measured": "§7.8", "decided": "§7.9", "authorised": "§7.10",
     "intended": "§7.11", "promoted": "§7.12", "rolled-back": "§7.12", "watched": "§7.13", "voided": "§7.14",
     "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16", "held": "§7.17", "approved": "§7.17",
-    "refused": "§7.17",
+    "refused": "§7.17", "guard-proposed": "§7.18", "guard-rejected": "§7.18", "guard-changed": "§7.18",
 }  # fmt: skip
 STAGES = ("screened", "built", "developed", "staked", "measured")
 UNTOUCHED = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold", "over"))
 
 
+def waiting(named: str, stage: str, incumbent: str, expires: str) -> dict[str, Any]:
+    """A hold that nobody has answered."""
+    begun = {"digest": named, "approvals": [], "refused": False, "answered": []}
+    return begun | {"stage": stage, "incumbent": incumbent, "expires": expires}
+
+
 def let_go(s: State, found: dict[str, Any], stage: str, body: dict[str, Any], clause: str) -> None:
     """People have let a held proposal go on (§7.17): as many as must agree, in time, over this incumbent."""
     hold = found["hold"]
-    good = hold["stage"] == stage and not hold["refused"] and len(hold["approvals"]) >= s["genesis"]["agree"]
+    good = hold["stage"] == stage and not hold["refused"] and len(hold["approvals"]) >= s["terms"]["agree"]
     good = good and hold["incumbent"] == live(s) and earlier(body["time"], hold["expires"])
     need(good, clause, "held, and people have not let it go on")
     found["hold"], found["asked"] = None, stage == "decide"
@@ -800,7 +840,7 @@ def earlier(time: str, end: str) -> bool:
 
 def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
     """Let one entry change the state, or refuse it where it stands."""
-    index, intent, run, clause = s["size"], s["intent"], s["genesis"], CLAUSES[kind]
+    index, intent, run, clause = s["size"], s["intent"], s["terms"], CLAUSES[kind]
     need((kind == "genesis") == (index == 0), "§7.1", "genesis is entry 0, and no other")
     if intent and kind not in ("promoted", "rolled-back", "voided", "started", "halted"):
         raise Invalid("§7.2", "an intent is open: its outcome comes first")
@@ -808,6 +848,9 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
     if kind in STAGES or kind == "decided":
         found = proposal(s, body, clause, None)
         need(kind in ("screened", "decided") or not found["hold"], clause, "held: people have not answered")
+    elif kind in ("approved", "refused") and body.get("number") is None:
+        found, clause = s["change"], "§7.18"
+        need(found, clause, "no change of the guard is open")
     elif kind in ("held", "approved", "refused"):
         found = proposal(s, body, clause, None)
         need(bool(found["hold"]) == (kind != "held"), clause, "held already, or not held")
@@ -820,13 +863,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
 
     match kind:
         case "genesis":
-            s["genesis"] = configured(body["config"])
-            s["genesis"] |= {name: body[name] for name in ("origin", "guard", "policies", "vault_named", "approvers")}
-            agree, names = s["genesis"]["agree"], {each["name"] for each in body["approvers"]}
-            must(len(names) >= agree and (agree or not names), "fewer approvers than must agree, or some for nothing")
-            must(len({each["key"] for each in body["approvers"]}) == len(body["approvers"]), "one key, listed twice")
-            roles = {(each["name"], each["role"]) for each in body["approvers"]}
-            must(len(roles) == len(names), "an approver in two roles")
+            s["terms"] = laid_down(body, clause) | {"vault_named": body["vault_named"]}
             must(body["origin"] == parse_key(s["keys"][0])[0], "the origin is not the log's")
             s["versions"] = [{"candidate": body["baseline"], "index": 0, "raw": sha256(raw)}]
         case "started":
@@ -861,23 +898,58 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 must(passed, "its gates have not passed, or people have answered this")
                 must(body.get("candidate") == found["built"]["digest"], "another candidate than the one measured")
             named = sha256(encoded({"candidate": None} | body))
-            found["hold"] = {name: body[name] for name in ("stage", "incumbent", "expires")}
-            found["hold"] |= {"digest": named, "approvals": [], "refused": False, "answered": []}
+            found["hold"] = waiting(named, body["stage"], body["incumbent"], body["expires"])
         case "approved" | "refused":
             hold, verdict = found["hold"], {"approved": "approve"}.get(kind, "refuse")
             must(body["hold"] == hold["digest"], "an answer to another hold")
             must(not hold["refused"], "refused already: nothing more is answered")
             said = encoded({"hold": body["hold"], "reason": body["reason"], "verdict": verdict})
             must(body["key"] == ssh_signer(body["signature"], said, clause), "not signed by the key that it names")
-            listed = any((each["name"], each["key"]) == (body["by"], body["key"]) for each in run["approvers"])
-            must(listed, "the key is none of the approvers', or under another name")
-            must(body["by"] != found["proposer"], "an answer to one's own proposal")
+            who = body["by"], body["key"]
+            roles = [each["role"] for each in run["approvers"] if (each["name"], each["key"]) == who]
+            must(roles, "the key is none of the approvers', or under another name")
+            must(body["by"] != found.get("proposer", found.get("by")), "an answer to one's own proposal")
             must(not {body["by"], body["key"]} & {*hold["answered"]}, "answered already")
             must(earlier(body["time"], hold["expires"]), "the hold has expired")
             hold["answered"] += [body["by"], body["key"]]
             hold["refused"] = kind == "refused"
-            hold["approvals"] += [sha256(encoded(body))] if kind == "approved" else []
-            s["people"].setdefault(f"{body['by']} {body['key']}", index)
+            hold["approvals"] += [sha256(encoded({"number": None} | body))] if kind == "approved" else []
+            s["people"].setdefault(f"{body['by']} {roles[0]} {body['key']}", index)
+        case "guard-proposed":
+            new, named, same = run | laid_down(body, clause), sha256(encoded(body)), body["data"] == run["data"]
+            must(s["change"] is None, "another change of the guard is open")
+            must(named not in s["guards"], "the very body that was proposed before")
+            must(
+                body["origin"] == run["origin"] and body["base"] == run["guard"], "another log or guard than this run's"
+            )
+            must(not same or body["guard"] != run["guard"], "nothing that it would change")
+            must(all(new[name] == run[name] for name in ("delta", "witnesses")), "another delta, or other witnesses")
+            more = body["vault_items"] - run["vault_items"]
+            must(more == 0 if same else more > 0, "held-out items are only ever added")
+            must(earlier(body["time"], body["expires"]), "expired at once")
+            free = body["verdict"] == "at-least-as-strict"
+            must(not free or not lowered(run, new), "said to be as strict, and not so by its own terms")
+            hold = waiting(named, "guard", body["base"], body["expires"])
+            s["change"] = {"hold": hold, "by": body["by"], "free": free and same, "terms": new}
+            s["guards"].append(named)
+        case "guard-rejected" | "guard-changed":
+            change = s["change"]
+            must(change and body["hold"] == change["hold"]["digest"], "no such change of the guard is open")
+            if kind == "guard-rejected":
+                must(body["reason"], "rejected without a reason")
+            else:
+                hold, new = change["hold"], change["terms"]
+                must(all(body[name] == new[name] for name in ("guard", "policies")), "another guard than proposed")
+                must(not s["open"], "a proposal has not come to its end")
+                must(not s["unwatched"], "a promotion waits for its smoke test")
+                must(not hold["refused"] and earlier(body["time"], hold["expires"]), "refused, or expired")
+                must(change["free"] or 0 < run["agree"] <= len(hold["approvals"]), "people have not let it go on")
+                must(body["approvals"] == hold["approvals"], "other approvals than those given")
+                known = {each["candidate"]["digest"] for each in s["versions"]}
+                must(body["development"].keys() <= known, "development metrics of what was never live")
+                s["terms"] = new
+                next_epoch(s)
+            s["change"] = None
         case "built":
             must(not found["built"] and found["screened"] == "pass", "built already, or not through the screen")
             found["built"] = body["candidate"]
@@ -968,7 +1040,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             else:
                 s["stake"] = None
             s["intent"], s["live"], s["unwatched"] = None, body["version"], kind == "promoted"
-            s["epoch"], s["tests"], s["answered"] = s["epoch"] + 1, 0, {}
+            next_epoch(s)
         case "watched":
             same = (body["version"], body["candidate"]) == (s["live"], live(s))
             must(s["unwatched"] and same, "no promotion waits for its smoke test")
@@ -990,7 +1062,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(body["old"] == s["keys"][-1], "`old` is not the key in force")
             must(name == before[0][0] and new not in [key for _, key in before], "another name, or in force before")
             s["keys"].append(body["new"])
-    if found and found["ended"]:
+    if found and found.get("ended"):
         del s["open"][str(body["number"])]  # of what has come to its end, nothing is asked any more
     s["size"], s["time"] = index + 1, body["time"]
 
@@ -1000,7 +1072,8 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
 
 def check_blobs(run: Path, body: dict[str, Any], seen: dict[str, None]) -> None:
     """Every blob that an entry names is there, byte for byte, and every file of its source tree."""
-    names = [body.get(name) for name in ("document", "change", "judgement", "answers", "evidence", "policy_sources")]
+    members = ("document", "change", "judgement", "answers", "evidence", "policy_sources", "comparison")
+    names = [body.get(name) for name in members]
     record = body.get("candidate", body.get("baseline"))
     if type(record) is dict:
         names += [record[name] for name in ("weights", "schema_digest")]
@@ -1060,7 +1133,7 @@ def check_models(run: Path, s: State, tiles: Tiles) -> None:
         entry = read(folder / "authorisation.json", ENTRY, "§9.3")
         need(sha256(entry) == known["raw"], "§9.3", f"models/{version}: not the entry that authorised it")
         note = check_proof(read(folder / "authorisation.proof", 2 * NOTE, "§9.3"), entry, known["index"], keys, tiles)
-        required, *lines = s["genesis"]["witnesses"]
+        required, *lines = s["terms"]["witnesses"]
         if required:
             signed = len(cosigned(note, [parse_key(line, WITNESS_KEY, "§10.3") for line in lines]))
             need(signed >= required, "§10.3", f"{signed} of {required} witnesses have cosigned what allowed {version}")
@@ -1129,9 +1202,9 @@ def own_keys(paths: list[str], kind: int) -> list[Key]:
     return found
 
 
-def own_people(path: str) -> dict[str, str]:
-    """The reader's own list of approvers: the role of `NAME TYPE KEY`, of each line of allowed_signers."""
-    people, keys = {}, set[str]()
+def own_people(path: str) -> set[str]:
+    """The reader's own list of approvers, `NAME ROLE TYPE KEY` of each line of allowed_signers; a role may change."""
+    people, keys = set[str](), dict[str, str]()
     try:
         for line in own(path, 1 << 18).decode().split("\n"):
             words = line.split()
@@ -1142,9 +1215,9 @@ def own_people(path: str) -> dict[str, str]:
                 name, asked, role = words[0].partition(",role:")
                 each = {"name": name, "role": role if asked else "human", "key": f"{words[1]} {words[2]}"}
                 sound = words[1] in SSH_KINDS and strings(unbase64(words[2], "§11"))[0] == words[1].encode()
-                need(sound and misfit("A", each) is None and each["key"] not in keys, "§11", "no approver")
-                keys.add(each["key"])
-                people[f"{name} {each['key']}"] = each["role"]
+                sound = sound and keys.setdefault(each["key"], name) == name
+                need(sound and misfit("A", each) is None, "§11", "no approver")
+                people.add(" ".join(each.values()))
     except (ValueError, IndexError, Invalid):
         raise Unreadable(f"{path}: not in the format of allowed_signers") from None
     return people
@@ -1164,7 +1237,7 @@ def load_saved(path: str) -> tuple[State | None, bytes]:
         state, note = saved["state"], saved["head"]
         need(saved["digest"] == sha256(encoded([note, state])), "appendix A", "it was changed since it was saved")
         size = number(parse_note(note.encode(), "§3.1")[0].split("\n")[1], "§3.1")
-        own_chain = parse_keys("\n".join(state["keys"]))[0][0] == state["genesis"]["origin"]
+        own_chain = parse_keys("\n".join(state["keys"]))[0][0] == state["terms"]["origin"]
         fits = own_chain and state["size"] == size > 0 and state["live"] < len(state["versions"])
         need(fits, "appendix A", "its state is not one under its head")
     except (Invalid, ValueError, RecursionError) as error:
@@ -1215,16 +1288,15 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
                 raise Invalid(error.clause, error.problem, place) from None
             if kind == "key-rotated":
                 key = parse_key(body["new"])
-    if not state["genesis"]:
+    if not state["terms"]:
         raise Invalid("§7.1", "the log is empty: no genesis", 0)
     keys = [parse_key(line) for line in state["keys"]]
     need(keys == chain[: len(keys)], "§2.2", "keys/log.pub lists other keys than the log proves")
     need(keys[-1][1] in signers and keys[-1][0] == origin, "§3.2", "the tree head is not signed by the key in force")
     ours = not trusted or {key for _, key in trusted} & {key for _, key in keys}
     need(ours, "§2.3", "your key is none of this log's")
-    roles = {f"{each['name']} {each['key']}": each["role"] for each in state["genesis"]["approvers"]}
     for who, index in state["people"].items():
-        if people is not None and (who not in people or people[who] != roles.get(who)):
+        if people is not None and who not in people:
             raise Invalid("§11", f"answered by {who[:80]!a}, whom your list of approvers does not have so", index)
     if not options.log_only:
         check_models(run, state, tiles)

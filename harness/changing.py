@@ -8,12 +8,14 @@ does, and `audit replay` derives it again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from harness.asking import check_approvers
 from harness.entries import Entry, Genesis, GuardChanged, Guarding, GuardProposed, GuardRejected
 from harness.holds import Hold, expired
-from harness.order import Change, Illegal, Order, next_epoch, terms_of
+from harness.order import Change, Illegal, Order, Terms, next_epoch, terms_of
+
+AS_STRICT: Final = "at-least-as-strict"
 
 
 def guards(entries: Iterable[Entry]) -> Iterator[tuple[int, Guarding, GuardChanged | None]]:
@@ -31,7 +33,8 @@ def guards(entries: Iterable[Entry]) -> Iterator[tuple[int, Guarding, GuardChang
 def change(order: Order, entry: GuardProposed | GuardRejected | GuardChanged, illegal: Illegal) -> dict[str, Any]:
     """Another guard is proposed, comes to nothing, or is in force."""
     if isinstance(entry, GuardProposed):
-        return {"change": _proposed(order, entry, illegal)}
+        opened = _proposed(order, entry, illegal)
+        return {"change": opened, "guards": (*order.guards, opened.hold.digest)}
     found = order.change
     if found is None or entry.hold != found.hold.digest:
         raise illegal("no such change of the guard is open")
@@ -46,6 +49,8 @@ def change(order: Order, entry: GuardProposed | GuardRejected | GuardChanged, il
         raise illegal(why)
     if tuple(entry.approvals) != tuple(name for name, _ in found.hold.approvals):
         raise illegal("other approvals than those given")
+    if not entry.development.keys() <= {made.digest for made in order.versions.values()}:
+        raise illegal("development metrics of what was never live")
     return {"terms": found.terms, "change": None, **next_epoch(order)}
 
 
@@ -80,4 +85,20 @@ def _proposed(order: Order, entry: GuardProposed, illegal: Illegal) -> Change:
         raise illegal("held-out items are only ever added")
     if expired(entry.time, entry.expires):
         raise illegal("expired at once")
-    return Change(Hold.of(entry), entry.by, free=same and entry.verdict == "at-least-as-strict", terms=new)
+    if entry.verdict == AS_STRICT and _lowered(terms, new):
+        raise illegal("said to be as strict, and not so by its own terms")
+    found = Hold.of(entry)
+    if found.digest in order.guards:
+        # or what people said of it then would be good once more, after it was refused, or undone
+        raise illegal("the very body that was proposed before")
+    return Change(found, entry.by, free=same and entry.verdict == AS_STRICT, terms=new)
+
+
+def _lowered(old: Terms, new: Terms) -> bool:
+    """Whether the terms alone show that the new guard is not as strict: the rest is the writer's word."""
+    if not {*old.gates} <= {*new.gates} or new.promotions > old.promotions:
+        return True
+    if not new.agree:  # nobody is asked: every hold is a rejection
+        return False
+    listed = [sorted((each.name, each.role, each.key) for each in terms.approvers) for terms in (old, new)]
+    return listed[0] != listed[1] or new.agree < old.agree

@@ -7,8 +7,9 @@ was written. Decisions read it from there alone: where a policy asks for time, b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, PrivateAttr, StringConstraints, ValidationError
 
@@ -158,14 +159,30 @@ class GuardProposed(Guarding):
     expires: Time
     _read: dict[str, Any] | None = PrivateAttr(default=None)
 
-    def stands_as(self, body: dict[str, Any]) -> None:
-        """Keep the body as it was read."""
-        self._read = body
+    @classmethod
+    def parse(cls, value: Any) -> Self:
+        """Read it, and keep what was read for its digest."""
+        made = super().parse(value)
+        made._read = value  # noqa: SLF001 - its own
+        return made
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy it; what was changed is not what was read."""
+        made = super().model_copy(update=update, deep=deep)
+        if update:
+            made._read = None  # noqa: SLF001 - its own
+        return made
 
     @property
     def digest(self) -> Digest:
         """What people sign: of the body as it stands in the log, where a configuration may leave out what it means."""
         return digest_json(self.json_value() if self._read is None else self._read)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether it says the same: one that was read back is the one that was written."""
+        return isinstance(other, GuardProposed) and (vars(self), self.digest) == (vars(other), other.digest)
+
+    __hash__ = Guarding.__hash__
 
 
 class GuardRejected(Entry):
@@ -183,7 +200,7 @@ class GuardChanged(Entry):
     guard: Digest
     policies: Digest
     approvals: list[Digest]
-    development: dict[Digest, dict[str, float]]
+    development: dict[str, dict[str, float]]
     """Of each version, by candidate, as the evals in force now have it."""
 
 
@@ -384,8 +401,6 @@ def read_entry(kind: str, body: dict[str, Any], index: int) -> Entry:
     except ValidationError as error:
         place, message = first_problem(error)
         raise AuditError(f"{kind}.{place}: {message}", where=f"entry {index}", clause="§6") from error
-    if isinstance(entry, GuardProposed):
-        entry.stands_as(body)
     if isinstance(entry, Guarding):
         # A default of this version is not what the log says: the next version may have another.
         config = body["config"]

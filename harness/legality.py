@@ -71,6 +71,8 @@ from harness.order import (
 def advance(order: Some, index: int, entry: Entry) -> Some:
     """The order after `entry`, which stands at `index`; StateError where it may not stand there."""
     clause = CLAUSES.get(type(entry))
+    if isinstance(entry, (Approved, Refused)) and entry.number is None:
+        clause = CLAUSES[GuardChanged]
 
     def illegal(why: str) -> StateError:
         return StateError(f"{type(entry).__name__}: {why}", where=f"entry {index}", clause=clause)

@@ -199,6 +199,8 @@ class Order:
     halted: bool = False
     change: Change | None = None
     """The proposed change of the guard that is open."""
+    guards: tuple[Digest, ...] = ()
+    """Of all changes of the guard that were proposed, what people signed: what was said of one is said of no other."""
     people: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """(name, role, key) of those who have answered holds → the entry of their first answer."""
     last_time: str = ""

@@ -130,6 +130,7 @@ class _State(Record):
     keys: list[str]
     terms: _Terms
     change: _Change | None
+    guards: list[Digest]
     ledger: tuple[Count, str] | None
     count: Count
     open: dict[str, _Open]
@@ -203,6 +204,7 @@ def _state(order: Order, reader: LogReader) -> dict[str, Any]:
         "keys": [key.vkey for key in order.keys],
         "terms": _terms(order.terms),
         "change": None if order.change is None else _change(order.change),
+        "guards": list(order.guards),
         "ledger": None if order.ledger is None else list(order.ledger),
         "count": order.proposed,
         "open": {str(number): _open(found) for number, found in order.open.items()},
@@ -303,6 +305,7 @@ def _order(state: _State) -> Order:
         keys=tuple(map(Verifier.parse, state.keys)),
         terms=terms,
         change=None if state.change is None else _changing(state.change, state.terms.approvers),
+        guards=tuple(state.guards),
         ledger=state.ledger,
         proposed=state.count,
         open=opened,

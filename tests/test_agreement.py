@@ -38,8 +38,12 @@ def told():
     """Tell the stories: (kind, body) of each entry, with what has to be said of it besides."""
     with tempfile.TemporaryDirectory() as place:
         items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
-        asking = paper_run.asking(paper_run.Paper(paper_run.BlobStore(Path(place) / "asking")))
-    asked = [{"kind": item.kind, "body": item.body} for item in asking]
+        asking, changing = (
+            tell(paper_run.Paper(paper_run.BlobStore(Path(place) / tell.__name__)))
+            for tell in (paper_run.asking, paper_run.changing)
+        )
+    asked, changed = ([{"kind": item.kind, "body": item.body} for item in told] for told in (asking, changing))
+    made = [n for n, each in enumerate(changed) if each["kind"] == "guard-changed"]
     whole = [{"kind": item.kind, "body": item.body} for item in items]
     place = {kind: [n for n, each in enumerate(whole) if each["kind"] == kind] for kind in {e["kind"] for e in whole}}
 
@@ -79,6 +83,9 @@ def told():
             *begun[place["intended"][0] :],
         ],
         short[: place["staked"][0]],
+        changed,
+        changed[: made[0] + 1],
+        changed[: made[1] + 1],
     ]
 
 
@@ -103,6 +110,7 @@ def leaves(value, path=()):
 
 
 CONFIG = [("config", "ledger", "delta"), ("config", "budgets", "promotions"), ("config", "gates"), ("config", "ledger")]
+CONFIG += [("config", "approvers"), ("config", "approvers", "require")]
 
 
 def put(value, path, new):
@@ -140,7 +148,7 @@ def edit(draw, story):
     at = draw(st.integers(0, len(story) - 1))
     item = story[at] = copy.deepcopy(story[at])
     paths = [path for path in leaves(item["body"]) if path]
-    paths += [path for path in CONFIG if item["kind"] == "genesis" and there(item["body"], path)]
+    paths += [path for path in CONFIG if item["kind"] in ("genesis", "guard-proposed") and there(item["body"], path)]
     path = draw(st.sampled_from(paths)) if paths else ()
     if what in ("value", "sibling", "near") and path:
         if what == "value":
@@ -197,7 +205,7 @@ def edit(draw, story):
 def about(kind, body):
     """Say what a body is about (FORMAT §5.8), as well as it can be said of a body that may be anything."""
     named = [("run", digest(ORIGIN.encode()))]
-    for name in ("candidate", "baseline", "document", "evidence", "answers", "hold"):
+    for name in ("candidate", "baseline", "document", "evidence", "answers", "hold", "guard"):
         value = body.get(name) if isinstance(body, dict) else None
         if value is not None:
             named = [(name, value.get("digest") if isinstance(value, dict) else value)]
@@ -298,11 +306,12 @@ def place():
         (run / "keys").mkdir(parents=True)
         (run / "keys" / "log.pub").write_text(f"{OLD.verifier.vkey}\n{NEW.verifier.vkey}\n")
         (Path(folder) / "key").write_text(f"{OLD.verifier.vkey}\n")
-        (Path(folder) / "approvers").write_text("".join(person.line for person in paper_run.ASKED))
+        (Path(folder) / "approvers").write_text("".join(dict.fromkeys(person.line for person in EVERYBODY)))
         yield Path(folder)
 
 
-PEOPLE = {person.name: person for person in paper_run.ASKED}
+EVERYBODY = (*paper_run.ASKED, *paper_run.LISTED)
+PEOPLE = {person.name: person for person in EVERYBODY}
 
 
 def signed_again(story):
@@ -363,7 +372,7 @@ def test_the_changes_reach_every_clause(place):
     del place
     if sum(SEEN.values()) < 5000:
         pytest.skip("only where thousands were tried")
-    wanted = {f"§7.{number}" for number in range(1, 18)} | {"§6", "§5.8", None}
+    wanted = {f"§7.{number}" for number in range(1, 19)} | {"§6", "§5.8", None}
     assert not wanted - set(SEEN), SEEN
 
 
@@ -395,6 +404,6 @@ def test_both_read_a_reader_s_list_of_approvers_alike(tmp_path, defect):
         with pytest.raises(ConfigError):
             read_approvers(tmp_path / "list")
         return
-    people = {f"{ann.name} {ann.key.line}": {"role": ann.role}.get(role, role)} if role else {}
+    people = {f"{ann.name} { ({'role': ann.role}.get(role, role)) } {ann.key.line}"} if role else set()
     assert two.verifier.own_people(str(tmp_path / "list")) == people
-    assert {f"{each.name} {each.key}": each.role for each in read_approvers(tmp_path / "list")} == people
+    assert {f"{each.name} {each.role} {each.key}" for each in read_approvers(tmp_path / "list")} == people

@@ -186,8 +186,8 @@ def resaved(saved, **changes):
     "changes",
     [
         {"size": 26}, {"size": 0}, {"size": "27"}, {"live": 7}, {"keys": []}, {"keys": ["x"]}, {"versions": []},
-        {"genesis": None}, {"time": "soon"}, {"alphas": "left out"}, {"more": 1}, {"open": {"1": {"ended": False, "x": 1}}},
-        {"genesis": "left out"}, {"permits": {"1": None}}, {"keys": [THIEF.verifier.vkey.replace("paper", "other")]},
+        {"terms": None}, {"time": "soon"}, {"alphas": "left out"}, {"more": 1}, {"open": {"1": {"ended": False, "x": 1}}},
+        {"terms": "left out"}, {"guards": [1]}, {"permits": {"1": None}}, {"keys": [THIEF.verifier.vkey.replace("paper", "other")]},
     ],
     ids=str,
 )  # fmt: skip

@@ -42,6 +42,7 @@ proposers: {scripted: 2}
 budgets: {promotions: 2}
 """
 )
+EXPIRES = "2026-01-05T00:00:00Z"
 
 
 @dataclass
@@ -83,77 +84,136 @@ class Paper:
         return made
 
 
-def story(paper: Paper) -> list[Item]:
-    """Tell of a proposal denied, one promoted, one not better, a halt and its end: 28 entries."""
-    base, two, three = (paper.candidate(name) for name in ("base", "two", "three"))
-    blob = paper.blob
-    items: list[Item] = []
+@dataclass
+class Teller:
+    """Tells of a run, entry by entry: what is in force, what is live and which epoch it is follow from what was told."""
 
-    def add(kind: str, **body: Any) -> None:
-        items.append(Item(kind, body))
+    paper: Paper
+    base: Candidate
+    items: list[Item] = field(default_factory=list)
+    guarding: dict[str, Any] = field(default_factory=dict)
+    """What is in force, as genesis or a change of the guard has it."""
+    live: Candidate | None = None
+    versions: int = 1
+    epoch: int = 1
 
-    add(
-        "genesis", origin=ORIGIN, seed=0, config=CONFIG.json_value(), guard=digest(b"guard"),
-        policies=digest(b"policies"), policy_sources=blob("policies"), eval_kinds={"accuracy": "capability", "parity": "alignment"},
-        baseline=base.json_value(), development={"accuracy": 0.5, "parity": 0.5}, answers=blob("answers of base"),
-        data=digest(b"data"), training=digest(b"training"), vault_commitment=digest(b"vault"), vault_items=5000,
-        vault_minimum=200, vault_named=False, approvers=[], harness="0.1.0",
-    )  # fmt: skip
-    add("started", nonce="n", isolation="zygote", device="cpu", ledger_size=1, ledger_root="00" * 32)
+    def add(self, kind: str, **body: Any) -> None:
+        """Add one entry."""
+        self.items.append(Item(kind, body))
 
-    def propose(number: int, outcome: str = "pass") -> None:
-        add("proposed", number=number, generation=1, index=number - 1, proposer="scripted", scripted=True,
+    def begin(self, **changes: Any) -> None:
+        """Lay down what guards the run, and start."""
+        blob, self.live = self.paper.blob, self.base
+        self.guarding = {
+            "origin": ORIGIN, "config": CONFIG.json_value(), "guard": digest(b"guard"), "policies": digest(b"policies"),
+            "policy_sources": blob("policies"), "eval_kinds": {"accuracy": "capability", "parity": "alignment"},
+            "approvers": [], "data": digest(b"data"), "vault_items": 5000, "harness": "0.1.0", **changes,
+        }  # fmt: skip
+        self.add(
+            "genesis", **self.guarding, seed=0, baseline=self.base.json_value(), development={"accuracy": 0.5, "parity": 0.5},
+            answers=blob("answers of base"), training=digest(b"training"), vault_commitment=digest(b"vault"),
+            vault_minimum=200, vault_named=False,
+        )  # fmt: skip
+        self.add("started", nonce="n", isolation="zygote", device="cpu", ledger_size=1, ledger_root="00" * 32)
+
+    def propose(self, number: int, outcome: str = "pass") -> None:
+        """Propose and screen."""
+        blob = self.paper.blob
+        self.add("proposed", number=number, generation=1, index=number - 1, proposer="scripted", scripted=True,
             label=f"no. {number}", document=blob(f"document {number}"))  # fmt: skip
-        add("screened", number=number, base=base.digest, recipe={"rate": 0.5}, source=base.source,
+        self.add("screened", number=number, base=self.base.digest, recipe={"rate": 0.5}, source=self.base.source,
             change=blob(f"change {number}"), document=blob(f"shown {number}"), judgement=blob(f"judged {number}"),
             outcome=outcome, failed=[] if outcome == "pass" else ["pack/rule"])  # fmt: skip
 
-    def test(number: int, made: Candidate, incumbent: Candidate, epoch: int, *verdicts: str) -> None:
-        add("built", number=number, candidate=made.json_value(), steps=3, seconds=1.5, peak_mb=20)
-        add(
-            "developed",
-            number=number,
-            development={"accuracy": 0.6, "parity": 0.5},
-            answers=blob(f"seen {number}"),
-            flops=9,
-        )
-        add("staked", number=number, epoch=epoch, test=1, alpha=0.05 * gamma(epoch) * gamma(1), incumbent=incumbent.digest,
-            offset=300 * (epoch - 1), cap=1000, items=digest(b"items"), ledger_size=epoch + 1, ledger_root=f"{epoch:02}" * 32)  # fmt: skip
-        add("predicted", candidate=made.digest, epoch=epoch, offset=300 * (epoch - 1), cap=1000,
+    def test(self, number: int, made: Candidate, *verdicts: str) -> None:
+        """Build, and measure with the gates in force; the first verdicts are these, and all others `pass`."""
+        blob, epoch = self.paper.blob, self.epoch
+        self.add("built", number=number, candidate=made.json_value(), steps=3, seconds=1.5, peak_mb=20)
+        development = {"accuracy": 0.6, "parity": 0.5}
+        self.add("developed", number=number, development=development, answers=blob(f"seen {number}"), flops=9)
+        self.add("staked", number=number, epoch=epoch, test=1, alpha=0.05 * gamma(epoch) * gamma(1),
+            incumbent=self.live.digest, offset=300 * (epoch - 1), cap=1000, items=digest(b"items"), ledger_size=epoch + 1,
+            ledger_root=f"{epoch:02}" * 32)  # fmt: skip
+        self.add("predicted", candidate=made.digest, epoch=epoch, offset=300 * (epoch - 1), cap=1000,
             answers=blob(f"answers {number}"), number=number)  # fmt: skip
-        gates = [("accuracy", "improve"), ("parity", "parent")]
+        gates = [(gate["eval"], gate["kind"]) for gate in self.guarding["config"]["gates"]]
+        verdicts += ("pass",) * (len(gates) - len(verdicts))
         told = [
             {"name": f"{name}/{kind}", "eval": name, "kind": kind, "verdict": verdict}
             for (name, kind), verdict in zip(gates, verdicts, strict=True)
         ]
-        add(
-            "measured", number=number, passed=set(verdicts) == {"pass"}, gates=told, evidence=blob(f"evidence {number}")
-        )
+        passed = set(verdicts) == {"pass"}
+        self.add("measured", number=number, passed=passed, gates=told, evidence=blob(f"evidence {number}"))
 
-    def decide(number: int, verdict: str, code: str) -> None:
-        add("decided", number=number, decision={"verdict": verdict, "reasons": [{"code": code, "text": "because"}]},
+    def decide(self, number: int, verdict: str, code: str) -> None:
+        """Decide."""
+        self.add("decided", number=number, decision={"verdict": verdict, "reasons": [{"code": code, "text": "because"}]},
             judgement=None, document=None)  # fmt: skip
 
-    propose(1, "deny")
-    decide(1, "reject", "policy")
-    propose(2)
-    test(2, two, base, 1, "pass", "pass")
-    decide(2, "promote", "passed")
-    permit = len(items)
-    add("authorised", number=2, version=1, incumbent=base.digest, candidate=two.digest, weights=two.weights,
-        guard=digest(b"guard"), policies=digest(b"policies"), evidence=blob("evidence 2"), approvals=[], nonce="1" * 32,
-        expires="2030-01-01T00:00:00Z")  # fmt: skip
-    add("intended", action="promote", version=1, candidate=two.digest, authorisation=permit, by="supervisor", reason="")
-    add("promoted", number=2, version=1, candidate=two.digest)
-    add("watched", version=1, candidate=two.digest, expected=blob("seen 2"), answers=blob("seen 2"), ok=True)
-    propose(3)
-    test(3, three, two, 2, "fail", "inconclusive")
-    decide(3, "reject", "gate-objective")
-    add("halted", by="operator", reason="a look")
-    add("resumed", by="operator")
-    for place, item in enumerate(items):
+    def promote(self, number: int, made: Candidate) -> None:
+        """Decide to promote, and make it live."""
+        blob, version = self.paper.blob, self.versions
+        self.decide(number, "promote", "passed")
+        permit = len(self.items)
+        self.add("authorised", number=number, version=version, incumbent=self.live.digest, candidate=made.digest,
+            weights=made.weights, guard=self.guarding["guard"], policies=self.guarding["policies"],
+            evidence=blob(f"evidence {number}"), approvals=[], nonce=str(version) * 32, expires="2030-01-01T00:00:00Z")  # fmt: skip
+        intent = {"action": "promote", "version": version, "candidate": made.digest}
+        self.add("intended", **intent, authorisation=permit, by="supervisor", reason="")
+        self.add("promoted", number=number, version=version, candidate=made.digest)
+        seen = blob(f"seen {number}")
+        self.add("watched", version=version, candidate=made.digest, expected=seen, answers=seen, ok=True)
+        self.live, self.versions, self.epoch = made, version + 1, self.epoch + 1
+
+    def hold(self, number: int, stage: str, made: Candidate | None, *said: tuple[people.Person, str]) -> None:
+        """Let a proposal wait for people, and let them answer; at the screen, right after it has asked for them."""
+        shown = {name: self.paper.blob(f"{name} {number} at the end") for name in ("document", "judgement")}
+        if stage == "screen":
+            shown = {name: self.items[-1].body[name] for name in shown}
+        self.add("held", origin=ORIGIN, number=number, stage=stage, incumbent=self.live.digest,
+            guard=self.guarding["guard"], policies=self.guarding["policies"], **shown,
+            candidate=made and made.digest, rules=["pack/rule"], expires=EXPIRES)  # fmt: skip
+        self.answer(*said, number=number)
+
+    def answer(self, *said: tuple[people.Person, str], **about: int | None) -> None:
+        """Let people answer what waits: a proposal by its number, or a change of the guard."""
+        for person, verdict in said:
+            self.add("approved" if verdict == "approve" else "refused", **about, who=person)
+
+    def propose_guard(self, verdict: str, **changes: Any) -> None:
+        """Propose another guard: what is in force, but for these changes."""
+        new, base = {**self.guarding, **changes}, self.guarding["guard"]
+        compared = self.paper.blob(f"comparison at {len(self.items)}")
+        about = {"comparison": compared, "verdict": verdict, "by": "operator", "reason": "a year has passed"}
+        self.add("guard-proposed", **new, **about, base=base, expires=EXPIRES)
+
+    def change_guard(self) -> None:
+        """Put the guard that was proposed last in force."""
+        new = next(item.body for item in reversed(self.items) if item.kind == "guard-proposed")
+        self.guarding = {name: new[name] for name in self.guarding}
+        metrics = {self.live.digest: {"accuracy": 0.6, "parity": 0.5}}
+        self.add("guard-changed", guard=new["guard"], policies=new["policies"], development=metrics)
+        self.epoch += 1
+
+
+def story(paper: Paper) -> list[Item]:
+    """Tell of a proposal denied, one promoted, one not better, a halt and its end: 28 entries."""
+    base, two, three = (paper.candidate(name) for name in ("base", "two", "three"))
+    tell = Teller(paper, base)
+    tell.begin()
+    tell.propose(1, "deny")
+    tell.decide(1, "reject", "policy")
+    tell.propose(2)
+    tell.test(2, two)
+    tell.promote(2, two)
+    tell.propose(3)
+    tell.test(3, three, "fail", "inconclusive")
+    tell.decide(3, "reject", "gate-objective")
+    tell.add("halted", by="operator", reason="a look")
+    tell.add("resumed", by="operator")
+    for place, item in enumerate(tell.items):
         item.body["time"] = f"2026-01-02T03:{place // 60:02}:{place % 60:02}Z"
-    return copy.deepcopy(items)
+    return copy.deepcopy(tell.items)
 
 
 ASKED = (*people.PEOPLE, *people.OTHERS)
@@ -173,7 +233,7 @@ def asking(paper: Paper) -> list[Item]:
         items.append(Item("held", {
             "origin": ORIGIN, "number": number, "stage": stage, "incumbent": incumbent, "guard": digest(b"guard"),
             "policies": digest(b"policies"), **shown, "candidate": candidate, "rules": ["pack/rule"],
-            "expires": "2026-01-05T00:00:00Z",
+            "expires": EXPIRES,
         }))  # fmt: skip
         for person, verdict in said:
             items.append(Item("approved" if verdict == "approve" else "refused", {"number": number, "who": person}))
@@ -200,23 +260,101 @@ def asking(paper: Paper) -> list[Item]:
     return signed(items)
 
 
+DAN, ANN_LATER = people.Person("dan"), people.Person(people.ANN.name, role="release")
+LISTED = (*people.PEOPLE, DAN, ANN_LATER)
+"""Everybody who ever was an approver of the run below, in every role."""
+
+
+def changing(paper: Paper) -> list[Item]:
+    """Tell of a run whose guard is changed: to a stricter one, to a weaker one by other people, and by more items.
+
+    Each time something is tested, and made live, by what is in force then. One change is refused, one is open at the end.
+    """
+    base, two, three, four, five = (paper.candidate(name) for name in ("base", "two", "three", "four", "five"))
+    tell = Teller(paper, base)
+    ann, ben, cat, dan = ((person, "approve") for person in (people.ANN, people.BEN, people.CAT, DAN))
+    asked, gates = {"require": 2, "file": "approvers", "hours": 72.0}, CONFIG.json_value()["gates"]
+    more = {**gates[1], "kind": "floor", "margin": None, "threshold": 0.4}
+
+    def config(promotions: int, *new: dict[str, Any]) -> dict[str, Any]:
+        told = {**CONFIG.json_value(), "gates": [*gates, *new], "approvers": asked}
+        return {**told, "budgets": {**told["budgets"], "promotions": promotions}}
+
+    tell.begin(config=config(3), approvers=[person.approver.json_value() for person in people.PEOPLE])
+    tell.propose(1)
+    tell.test(1, two)
+    tell.promote(1, two)
+    # A gate more and a promotion fewer: nobody need be asked, though somebody may agree. What is under way goes on
+    # by the old guard.
+    stricter = {
+        "guard": digest(b"stricter"),
+        "policies": digest(b"more policies"),
+        "policy_sources": paper.blob("more"),
+    }
+    tell.propose_guard("at-least-as-strict", config=config(2, more), **stricter)
+    tell.answer(cat)
+    tell.propose(2)
+    tell.test(2, four, "fail")
+    tell.decide(2, "reject", "gate-objective")
+    tell.change_guard()
+    tell.propose(3)
+    tell.test(3, three)
+    tell.hold(3, "decide", three, ann, ben)
+    tell.promote(3, three)
+    # A gate fewer and more promotions: ben leaves, dan is new, ann has another role.
+    others = [person.approver.json_value() for person in (ANN_LATER, people.CAT, DAN)]
+    tell.propose_guard("weaker", config=config(4), guard=digest(b"weaker"), approvers=others)
+    tell.answer(ann, number=None)
+    tell.answer(ben)
+    tell.change_guard()
+    tell.propose(4, "hold")
+    tell.hold(4, "screen", None, (ANN_LATER, "approve"), dan)
+    passed = {**tell.items[-4].body, "outcome": "pass", "failed": []}
+    tell.add("screened", **passed)
+    tell.test(4, five)
+    tell.promote(4, five)
+    tell.propose_guard("weaker", config=config(9), guard=digest(b"weaker still"))
+    tell.answer((people.CAT, "refuse"))
+    tell.add("guard-rejected", reason="cat refused")
+    # Held-out items are added, to the same guard.
+    tell.propose_guard("at-least-as-strict", data=digest(b"more data"), vault_items=6000)
+    tell.answer(dan, cat, (ANN_LATER, "approve"))
+    tell.change_guard()
+    tell.propose(5)
+    tell.test(5, four, "pass", "fail")
+    tell.decide(5, "reject", "gate-alignment")
+    tell.propose_guard("unknown", guard=digest(b"another"))
+    tell.answer(dan)
+    return signed(copy.deepcopy(tell.items))
+
+
 def signed(items: list[Item]) -> list[Item]:
-    """Give entries their times, and what follows from them: what people signed, and where a permission stands."""
-    held, approvals = dict[int, str](), list[str]()
+    """Give entries their times, and what follows from them: what people signed, and where a permission stands.
+
+    What belongs to a change of the guard belongs to no number.
+    """
+    held, approvals = dict[int | None, str](), dict[int | None, list[str]]()
     for place, item in enumerate(items):
         body = item.body
         body["time"] = f"2026-01-02T03:{place // 60:02}:{place % 60:02}Z"
-        if item.kind == "held":
-            held[body["number"]] = digest_json(body)
+        number = body.get("number")
+        if item.kind == "guard-proposed":
+            approvals[None] = []
+        elif item.kind in ("guard-rejected", "guard-changed"):
+            body["hold"] = held[None]
+        if item.kind in ("held", "guard-proposed"):
+            held[number] = digest_json(body)
         elif "who" in body:
             person, verdict = body.pop("who"), "approve" if item.kind == "approved" else "refuse"
-            name, reason = held[body["number"]], f"as {person.name} sees it"
+            name, reason = held[number], f"as {person.name} sees it"
             made = base64.b64encode(person.sign(message(name, verdict, reason))).decode()
             body |= {"hold": name, "by": person.name, "key": person.key.line, "reason": reason, "signature": made}
             if item.kind == "approved":
-                approvals.append(digest_json(body))
+                approvals.setdefault(number, []).append(digest_json({"number": None, **body}))
         elif item.kind == "authorised":
-            body["approvals"] = list(approvals)
+            body["approvals"] = approvals.get(number, [])
+        elif item.kind == "guard-changed":
+            body["approvals"] = approvals[None]
         elif item.kind == "intended":
             body["authorisation"] = place - 1
     return items
@@ -250,7 +388,7 @@ def _records(item: Item) -> dict[str, Any]:
     for name in ("candidate", "baseline"):
         if isinstance(body.get(name), dict):
             body[name] = Candidate.model_construct(**body[name])
-    for name in ("document", "evidence", "answers", "candidate", "baseline", "hold"):
+    for name in ("document", "evidence", "answers", "candidate", "baseline", "hold", "guard"):
         body.setdefault(name, None)
     return body
 

@@ -114,7 +114,12 @@ class Person:
     def answer(self, hold: Hold, verdict: str = "approve", reason: str = "", **changes: Any) -> e.Answered:
         """Answer a hold, as an entry."""
         signature = base64.b64encode(self.sign(message(hold.digest, verdict, reason))).decode()
-        fields = {"number": hold.entry.number, "hold": hold.digest, "by": self.name, "key": self.key.line}
+        fields = {
+            "number": getattr(hold.entry, "number", None),
+            "hold": hold.digest,
+            "by": self.name,
+            "key": self.key.line,
+        }
         kind = e.Approved if verdict == "approve" else e.Refused
         time = "2026-01-02T00:00:00Z"
         return kind(**{**fields, "reason": reason, "signature": signature, "time": time, **changes})

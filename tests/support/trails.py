@@ -9,6 +9,7 @@ import people
 
 from harness import entries as e
 from harness.config import parse_config
+from harness.holds import Hold
 from harness.keys import Signer
 from harness.ledger import gamma
 from harness.records import Candidate, Decision, GateVerdict, Why
@@ -114,6 +115,48 @@ def screened(number: int, outcome: str = "pass") -> e.Screened:
     )
 
 
+def in_force(state: RunState) -> dict[str, str]:
+    """Name what guards the run now."""
+    found = state.guard or GENESIS
+    return {"guard": found.guard, "policies": found.policies}
+
+
+def guard_proposed(state: RunState, **changes: object) -> e.GuardProposed:
+    """Propose another guard, which is what is in force but for its digest, and what else is said."""
+    found = state.guard or GENESIS
+    fields = {name: getattr(found, name) for name in e.Guarding.model_fields}
+    fields |= {
+        "guard": sha("another guard"),
+        "base": found.guard,
+        "comparison": sha("comparison"),
+        "verdict": "at-least-as-strict",
+        "by": "operator",
+        "reason": "a test",
+        "expires": "2999-01-03T00:00:00Z",
+        "time": "2026-01-01T00:00:00Z",
+    }
+    return e.GuardProposed(**{**fields, **changes})
+
+
+def guard_changed(state: RunState, **changes: object) -> e.GuardChanged:
+    """Put the guard that was proposed in force."""
+    found = state.change
+    fields = {
+        "hold": found.hold.digest,
+        "guard": found.terms.guard,
+        "policies": found.terms.policies,
+        "approvals": [name for name, _ in found.hold.approvals],
+        "development": {state.baseline.digest: {"accuracy": 0.5, "parity": 0.5}},
+        "time": "2026-01-02T00:00:00Z",
+    }
+    return e.GuardChanged(**{**fields, **changes})
+
+
+def guard_rejected(state: RunState, reason: str = "a test") -> e.GuardRejected:
+    """Let it come to nothing."""
+    return e.GuardRejected(hold=state.change.hold.digest, reason=reason)
+
+
 def held(number: int, state: RunState, stage: str = "decide", **changes: object) -> e.Held:
     """Let it wait for people."""
     found = state.proposals.get(number)
@@ -123,8 +166,7 @@ def held(number: int, state: RunState, stage: str = "decide", **changes: object)
         "number": number,
         "stage": stage,
         "incumbent": state.incumbent.digest,
-        "guard": GENESIS.guard,
-        "policies": GENESIS.policies,
+        **in_force(state),
         "document": sha("screen document" if stage == "screen" else "decide document"),
         "judgement": sha("screen judgement" if stage == "screen" else "decide judgement"),
         "candidate": made if stage == "decide" else None,
@@ -198,8 +240,7 @@ def authorised(number: int, state: RunState, **changes: object) -> e.Authorised:
         "version": len(state.versions),
         "incumbent": state.incumbent.digest,
         "candidate": name,
-        "guard": GENESIS.guard,
-        "policies": GENESIS.policies,
+        **in_force(state),
         "weights": found.built.candidate.weights if found and found.built else sha("nothing"),
         "evidence": sha(f"evidence {number}"),
         "approvals": found.approvals if found else [],
@@ -230,6 +271,11 @@ def rollback(state: RunState, version: int, **changes: object) -> e.Intended:
     return e.Intended(**{**fields, "by": "operator", "reason": "a test", **changes})
 
 
+def hold_of(state: RunState, number: int | None) -> Hold:
+    """Find the hold of a proposal; without a number, of the change of the guard."""
+    return state.change.hold if number is None else state.proposals[number].hold
+
+
 @dataclass
 class Trail:
     """A trail under construction: what was added, and the state that it folds to."""
@@ -248,11 +294,19 @@ class Trail:
         """Write genesis and a start."""
         return self.add(genesis, started("00"))
 
-    def answer(self, number: int, *people: people.Person, verdict: str = "approve") -> Trail:
-        """Let people answer a hold."""
+    def answer(self, number: int | None, *people: people.Person, verdict: str = "approve") -> Trail:
+        """Let people answer the hold of a proposal; without a number, the change of the guard."""
         for person in people:
-            self.add(person.answer(self.state.proposals[number].hold, verdict))
+            self.add(person.answer(hold_of(self.state, number), verdict))
         return self
+
+    def propose_guard(self, **changes: object) -> Trail:
+        """Propose another guard."""
+        return self.add(guard_proposed(self.state, **changes))
+
+    def change_guard(self, **changes: object) -> Trail:
+        """Put it in force."""
+        return self.add(guard_changed(self.state, **changes))
 
     def develop(self, number: int, generation: int = 1, index: int = 0) -> Trail:
         """Bring a new proposal as far as development."""
@@ -294,7 +348,9 @@ def samples() -> list[e.Entry]:
         candidate=sha("candidate 1"), epoch=3, offset=0, cap=1000, answers=sha("held-out answers"), number=1
     )
     trail.add(answers).develop(2).measure(2).add(decided(2), e.Voided(number=2, reason="a test"))
-    trail.add(proposed(3), screened(3, "hold")).add(held(3, trail.state, "screen"))
+    trail.propose_guard(verdict="weaker").answer(None, PEOPLE[0], verdict="refuse").add(guard_rejected(trail.state))
+    trail.propose_guard(verdict="unknown", reason="another").answer(None, *PEOPLE[:2]).change_guard()
+    trail.add(proposed(3), screened(3, "hold")).add(held(3, trail.state, "screen")).answer(3, PEOPLE[1])
     return trail.answer(3, PEOPLE[2], verdict="refuse").add(decided(3, "reject", "hold-refused")).entries
 
 
@@ -304,7 +360,11 @@ def answered_again(entry: e.Entry, state: RunState) -> e.Entry:
         case e.Approved() | e.Refused():
             person = next(each for each in PEOPLE if each.name == entry.by)
             verdict = "approve" if isinstance(entry, e.Approved) else "refuse"
-            return person.answer(state.proposals[entry.number].hold, verdict)
+            return person.answer(hold_of(state, entry.number), verdict)
+        case e.GuardChanged():
+            return guard_changed(state)
+        case e.GuardRejected():
+            return guard_rejected(state)
         case e.Authorised():
             return entry.model_copy(update={"approvals": state.proposals[entry.number].approvals})
     return entry
