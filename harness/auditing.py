@@ -21,11 +21,11 @@ from harness.approval import parse_allowed_signers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
-from harness.entries import blob_digests, candidate_of, kind_of
 from harness.errors import AuditError, ConfigError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
 from harness.journal import Step, verify
 from harness.keys import Verifier, VerifierChain
+from harness.kinds import blob_digests, candidate_of, kind_of
 from harness.live import FILES, check_version, live_version
 from harness.logreader import LogReader
 from harness.notes import LogProof, TreeHead, open_head

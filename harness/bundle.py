@@ -32,10 +32,11 @@ from pydantic import ValidationError
 from harness.artifacts import tensor_header
 from harness.canonical import canonical_bytes, digest, digest_json, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
-from harness.entries import Authorised, Genesis, kind_of, read_entry, subjects_of
+from harness.entries import Authorised, Genesis
 from harness.envelope import MAX_ENTRY, key_hint, unseal
 from harness.errors import ArtifactError, AuditError, CanonicalError, ConfigError
 from harness.keys import Verifier, VerifierChain
+from harness.kinds import kind_of, read_entry, subjects_of
 from harness.live import FILES, WEIGHTS, candidate_digest
 from harness.notes import LogProof, TreeHead
 from harness.records import Candidate, first_problem

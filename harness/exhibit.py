@@ -13,11 +13,12 @@ import json
 from typing import Any
 
 from harness.artifacts import BlobStore
-from harness.entries import Entry, blob_digests, kind_of, read_entry
+from harness.entries import Entry
 from harness.envelope import key_hint, unseal
 from harness.errors import ArtifactError, AuditError, ConfigError
 from harness.folder import RunFolder
 from harness.keys import Verifier, VerifierChain
+from harness.kinds import blob_digests, kind_of, read_entry
 from harness.logreader import LogReader
 from harness.merkle import leaf_hash, verify_inclusion
 from harness.plain import plain, plain_lines

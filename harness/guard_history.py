@@ -12,9 +12,10 @@ from pydantic import ValidationError
 from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
-from harness.entries import GuardChanged, GuardProposed, GuardRejected, kind_of
+from harness.entries import GuardChanged, GuardProposed, GuardRejected
 from harness.errors import LockgateError
 from harness.guard_change import GuardComparison
+from harness.kinds import kind_of
 from harness.quorum import Approver
 from harness.state import RunState
 from harness.telling import Notebook

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Generic
 
 from harness.auditlog import AuditLog, LogReader
-from harness.entries import Entry, KeyRotated, kind_of, read_entry, subjects_of
+from harness.entries import Entry, KeyRotated
 from harness.envelope import seal, unseal
 from harness.errors import AuditError, StoppingError
 from harness.group_commit import Call, GroupCommit
 from harness.keys import Signer, Verifier
+from harness.kinds import kind_of, read_entry, subjects_of
 from harness.legality import advance
 from harness.notes import open_note
 from harness.order import Order, Some

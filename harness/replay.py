@@ -30,7 +30,6 @@ from harness.entries import (
     ProposedEntry,
     Screened,
     Staked,
-    kind_of,
 )
 from harness.errors import AuditError
 from harness.folder import RunFolder
@@ -42,6 +41,7 @@ from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
 from harness.keys import VerifierChain
+from harness.kinds import kind_of
 from harness.ledger import LedgerState
 from harness.policy import PolicySet
 from harness.records import Decision, first_problem

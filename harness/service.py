@@ -347,7 +347,7 @@ def listen(path: Path) -> socket.socket:
 
 def event_fields(entry: Entry) -> dict[str, Any]:
     """What a log line says of an entry: no scores, no documents."""
-    from harness.entries import kind_of
+    from harness.kinds import kind_of
 
     fields: dict[str, Any] = {"kind": kind_of(entry)}
     for name in ("number", "version", "candidate", "reason"):

@@ -35,10 +35,10 @@ from harness.entries import (
     Started,
     Voided,
     Watched,
-    kind_of,
 )
 from harness.errors import ConfigError, LockgateError
 from harness.journal import Step
+from harness.kinds import kind_of
 from harness.merkle import leaf_hash
 from harness.plain import plain
 from harness.proposal import unified_diff

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.entries import Entry, kind_of
+from harness.entries import Entry
 from harness.folder import RunFolder
 from harness.journal import follow
 from harness.keys import VerifierChain
+from harness.kinds import kind_of
 from harness.plain import plain
 
 

@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
-from harness.entries import Entry, Guarding, kind_of
+from harness.entries import Entry, Guarding
 from harness.errors import CanonicalError, StateError
+from harness.kinds import kind_of
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Digest, Stage, first_problem
 from harness.state import ProposalState, RunState

@@ -24,10 +24,11 @@ from harness.cli import app
 from harness.cosignature import WitnessVerifier, cosignatures
 from harness.cosigning import witness_standing
 from harness.desk import Halt
-from harness.entries import Resumed, kind_of
+from harness.entries import Resumed
 from harness.errors import AuditError
 from harness.folder import RunFolder
 from harness.keys import Signer, VerifierChain
+from harness.kinds import kind_of
 from harness.live import live_version, set_aside
 from harness.notes import LogProof
 from harness.operating import rotate_keys

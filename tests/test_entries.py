@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.canonical import canonical_bytes, parse_json
-from harness.entries import KINDS, Entry, kind_of, read_entry
+from harness.entries import Entry
 from harness.envelope import seal, unseal
 from harness.errors import AuditError
 from harness.keys import Signer
+from harness.kinds import KINDS, kind_of, read_entry
 
 SIGNER = Signer.from_seed("example.org/run", bytes(32))
 SAMPLES = {kind_of(entry): entry for entry in [*trails.samples(), trails.ROTATION]}

@@ -14,11 +14,11 @@ from harness import guarding, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
-from harness.entries import kind_of
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
 from harness.guard_change import GuardComparison
 from harness.keys import VaultKey
+from harness.kinds import kind_of
 from harness.passphrase import PassphraseSource
 from harness.replay import replay_run
 from harness.rescoring import rescore

@@ -31,7 +31,7 @@ from harness.channel import Child
 from harness.cli import app
 from harness.config import load_config
 from harness.desk import Halt
-from harness.entries import Halted, kind_of
+from harness.entries import Halted
 from harness.errors import (
     ConfigError,
     DiskError,
@@ -46,6 +46,7 @@ from harness.evaluator import Evaluator, _generator
 from harness.folder import RunFolder, guard_files
 from harness.journal import Journal
 from harness.keys import Signer, VaultKey
+from harness.kinds import kind_of
 from harness.live import live_version
 from harness.opening import open_run
 from harness.proposers import Ask

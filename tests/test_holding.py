@@ -20,9 +20,9 @@ from harness.approval import NAMESPACE, message
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.decision import reject
-from harness.entries import kind_of
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
+from harness.kinds import kind_of
 from harness.replay import replay_run
 from harness.review.site import write_pages
 from harness.trail import trail

@@ -10,11 +10,12 @@ from trails import Trail
 
 from harness import auditlog
 from harness.auditlog import AuditLog
-from harness.entries import Halted, Resumed, kind_of, subjects_of
+from harness.entries import Halted, Resumed
 from harness.envelope import seal, unseal
 from harness.errors import AuditError, StateError
 from harness.journal import Journal, read_run
 from harness.keys import Signer
+from harness.kinds import kind_of, subjects_of
 
 SIGNER, STRANGER = (
     Signer.from_seed(trails.GENESIS.origin, bytes(32)),

@@ -12,9 +12,10 @@ from rigs import generation, knobs
 from harness import promotion
 from harness.auditing import verify_run
 from harness.desk import Halt
-from harness.entries import Halted, Resumed, kind_of
+from harness.entries import Halted, Resumed
 from harness.errors import AuditError, ConfigError, PromotionError
 from harness.folder import RunFolder
+from harness.kinds import kind_of
 from harness.live import live_version
 from harness.replay import replay_run
 

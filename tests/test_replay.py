@@ -15,11 +15,11 @@ from harness.artifacts import BlobStore
 from harness.auditing import verify_run
 from harness.auditlog import AuditLog
 from harness.canonical import canonical_bytes
-from harness.entries import KINDS, kind_of, subjects_of
 from harness.envelope import seal
 from harness.errors import AuditError, StateError
 from harness.folder import RunFolder
 from harness.keys import Signer
+from harness.kinds import KINDS, kind_of, subjects_of
 from harness.replay import replay_run
 
 

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 from harness import auditing
 from harness.canonical import canonical_bytes
 from harness.cli import app
-from harness.entries import kind_of
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
+from harness.kinds import kind_of
 from harness.plain import plain
 from harness.review.drawing import Node, interval, lineage, process
 from harness.review.site import MARKER, _environment, write_pages

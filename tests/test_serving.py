@@ -16,8 +16,8 @@ import harness
 from harness import serving
 from harness.bundle import Trust
 from harness.canonical import digest
-from harness.entries import kind_of
 from harness.errors import AuditError, KeyFileError, SubjectError
+from harness.kinds import kind_of
 from harness.serving import load_promoted
 
 

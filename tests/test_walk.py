@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import rigs
 
-from harness.entries import kind_of
+from harness.kinds import kind_of
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -20,8 +20,8 @@ import rigs
 
 from harness import live, promotion, vault
 from harness.auditing import verify_run
-from harness.entries import kind_of
 from harness.folder import RunFolder
+from harness.kinds import kind_of
 from harness.live import live_version
 from harness.replay import replay_run
 

@@ -21,10 +21,10 @@ from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
 from harness.canonical import canonical_bytes, digest, digest_json
 from harness.config import parse_config
-from harness.entries import KINDS, subjects_of
 from harness.envelope import seal
 from harness.errors import AuditError
 from harness.keys import Signer, VerifierChain
+from harness.kinds import KINDS, subjects_of
 from harness.ledger import gamma
 from harness.live import candidate_digest, stage, swap
 from harness.records import Candidate

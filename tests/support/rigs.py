@@ -15,9 +15,9 @@ import pytest
 
 from harness import opening, sandbox
 from harness.engines import local
-from harness.entries import kind_of
 from harness.journal import read_run
 from harness.keys import Verifier
+from harness.kinds import kind_of
 from harness.proposers import Ask, propose
 from harness.supervisor import Slot
 from harness.views import ask_view, next_generation
