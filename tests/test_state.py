@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from trails import Trail, sha
 
 from harness import entries as e
+from harness import kinds
 from harness.errors import StateError
-from harness.kinds import KINDS, kind_of
 from harness.legality import advance
 from harness.order import Order
 from harness.state import BASELINE, RunState, fold
@@ -473,7 +473,7 @@ def test_an_entry_out_of_place_is_refused():
 def test_a_trail_of_every_kind_is_legal():
     """A run that goes through every kind of entry folds."""
     trail = Trail().add(*trails.samples(), trails.ROTATION)
-    assert {kind_of(entry) for entry in trail.entries} == set(KINDS)
+    assert {kinds.kind_of(entry) for entry in trail.entries} == set(kinds.KINDS)
 
 
 def test_genesis_makes_the_baseline_live():
@@ -652,7 +652,7 @@ def check(trail):
     )
     decided, permits, holds = {}, {}, {}
     for index, entry in enumerate(entries):
-        match e.kind_of(entry):
+        match kinds.kind_of(entry):
             case "held":
                 assert entry.number not in holds
                 holds[entry.number] = []
