@@ -541,6 +541,10 @@ KINDS = [
     "held",
     "approved",
     "refused",
+    "guard-proposed",
+    "guard-answered",
+    "guard-rejected",
+    "guard-changed",
 ]
 
 
@@ -560,6 +564,20 @@ def entry_of(kind, number, version, state, draw):
             hold = found.hold if found and found.hold else asked().state.proposals[1].hold
             person = draw(st.sampled_from((*trails.PEOPLE, STRANGER)))
             return person.answer(hold, "approve" if kind == "approved" else "refuse")
+        case "guard-proposed":
+            verdict = draw(st.sampled_from(("weaker", "at-least-as-strict", "unknown")))
+            people = [each.approver for each in (*trails.PEOPLE, STRANGER)]
+            changes = {"approvers": people} if draw(st.booleans()) and verdict == "weaker" else {}
+            guard = sha(f"guard {state.size}")
+            return trails.guard_proposed(state, guard=guard, verdict=verdict, **changes)
+        case "guard-answered":
+            hold = state.change.hold if state.change else asked().state.proposals[1].hold
+            person = draw(st.sampled_from((*trails.PEOPLE, STRANGER)))
+            return person.answer(hold, draw(st.sampled_from(("approve", "approve", "approve", "refuse"))), number=None)
+        case "guard-rejected" if state.change:
+            return trails.guard_rejected(state)
+        case "guard-changed" if state.change:
+            return trails.guard_changed(state)
         case "built":
             return trails.built(number, draw(st.sampled_from((number, number, 1, "baseline"))))
         case "developed":
@@ -636,6 +654,10 @@ def natural(state):
             if found.staked.epoch != state.epoch:
                 return "voided", number
             return ("authorised" if found.authorisation is None else "intended"), number
+    if state.change is not None:
+        ready = state.change.free or len(state.change.hold.approvals) >= 2
+        ended = state.change.hold.refused is not None
+        return ("guard-rejected" if ended else "guard-changed" if ready else "guard-answered"), 1
     return "proposed", len(state.proposals) + 1
 
 
@@ -650,10 +672,27 @@ def check(trail):
         False,
         None,
     )
-    decided, permits, holds = {}, {}, {}
+    decided, permits, holds, going_on = {}, {}, {}, set()
+    guard, change, answers, people = entries[0].guard, None, [], {each.name for each in entries[0].approvers}
     for index, entry in enumerate(entries):
         match kinds.kind_of(entry):
+            case "proposed":
+                going_on.add(entry.number)
+            case "guard-proposed":
+                assert change is None
+                change, answers = entry, []
+            case "approved" | "refused" if entry.number is None:
+                assert entry.by in people
+                answers.append(entry)
+            case "guard-rejected":
+                change = None
+            case "guard-changed":
+                assert not going_on
+                assert all(kinds.kind_of(answer) == "approved" for answer in answers)
+                assert change.verdict == "at-least-as-strict" or len({answer.by for answer in answers}) >= 2
+                guard, people, change = change.guard, {each.name for each in change.approvers}, None
             case "held":
+                assert entry.guard == guard
                 assert entry.number not in holds
                 holds[entry.number] = []
             case "approved":
@@ -676,7 +715,9 @@ def check(trail):
                     assert_released(holds[entry.number])
                 holds.pop(entry.number, None)
                 open_stake = None if open_stake == entry.number else open_stake
+                going_on -= {entry.number} if entry.decision.verdict == "reject" else set()
             case "authorised":
+                assert entry.guard == guard
                 assert not halt
                 assert entry.incumbent == versions[live]
                 permits[index] = entry
@@ -692,12 +733,14 @@ def check(trail):
                 assert (intent.action, intent.version, intent.candidate) == ("promote", entry.version, entry.candidate)
                 assert entry.version not in versions
                 used.add(intent.authorisation)
+                going_on.remove(entry.number)
                 versions[entry.version], live, intent = entry.candidate, entry.version, None
             case "rolled-back":
                 assert versions[entry.version] == entry.candidate == intent.candidate
                 live, intent, open_stake = entry.version, None, None
             case "voided":
                 used |= {index for index, permit in permits.items() if permit.number == entry.number}
+                going_on.remove(entry.number)
                 intent = None
             case "halted":
                 halt = True
@@ -713,12 +756,8 @@ def check(trail):
         again, order = fold(again, index, entry), advance(order, index, entry)
     assert again == state
     assert asdict_shallow(state) == asdict_shallow(order)
-    ended = {"promoted", "voided"}
-    going_on = {
-        number for number, found in state.proposals.items()
-        if found.outcome not in ended and (found.decision is None or found.decision.verdict != "reject")
-    }  # fmt: skip
     assert set(order.open) == going_on
+    assert (state.terms.guard, state.guard.guard, state.change is None) == (guard, guard, change is None)
 
 
 def assert_released(answers):
@@ -758,7 +797,7 @@ def test_no_order_of_entries_breaks_the_rules(data):
         before = trail.state
         try:
             # What people sign has its time, and what they are asked has, too.
-            timed = isinstance(entry, (e.Held, e.Answered))
+            timed = isinstance(entry, (e.Held, e.Answered, e.GuardProposed))
             trail.add(entry if timed else at(data.draw(st.sampled_from(TIMES)), entry))
         except StateError:
             assert trail.state is before
