@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from harness import __version__
-from harness.commands import approvals, audit, gates, guard, keys, model, policy, review, runs, witness
+from harness.commands import approvals, audit, gates, guard, keys, model, policy, review, runs, vault, witness
 from harness.commands.common import AUDIT_FAILED, REJECTED
 from harness.errors import LockgateError
 
@@ -29,6 +29,7 @@ app.add_typer(approvals.app)
 app.add_typer(guard.app, name="guard")
 app.add_typer(review.app)
 app.add_typer(gates.app, name="gates")
+app.add_typer(vault.app, name="vault")
 app.add_typer(policy.app, name="policy")
 app.add_typer(audit.app, name="audit")
 app.add_typer(keys.app, name="keys")

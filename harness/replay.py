@@ -8,7 +8,6 @@ It shares the fold, the rules and the statistics with the supervisor on purpose:
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,14 +21,12 @@ from harness.entries import (
     Decided,
     Entry,
     Genesis,
-    GuardChanged,
     Guarding,
     GuardProposed,
     Held,
     Measured,
     ProposedEntry,
     Screened,
-    Staked,
 )
 from harness.errors import AuditError
 from harness.folder import RunFolder
@@ -41,13 +38,11 @@ from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
 from harness.keys import VerifierChain
-from harness.kinds import kind_of
-from harness.ledger import LedgerState
+from harness.ledger_replay import replay_ledger
 from harness.policy import PolicySet
-from harness.records import Decision, first_problem
+from harness.records import first_problem
 from harness.rules import past
 from harness.state import ProposalState, RunState, fold
-from harness.views import items_used
 
 MAX_BLOB = 16 << 20
 COMPARING = 120.0
@@ -67,7 +62,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     blobs = BlobStore(folder.blobs)
     stakes = 0
     if not genesis.vault_named:
-        stakes = _replay_ledger(genesis, entries, state, blobs)
+        stakes = replay_ledger(entries, state, blobs)[1]
     _replay_times(entries, state, blobs)
     decisions = 0
     with Judge() as judge:
@@ -110,50 +105,6 @@ def _replay_guards(entries: list[Entry], blobs: BlobStore, judge: Judge) -> int:
             raise AuditError(f"a guard that too few approved is {again.verdict} when compared again", where=where)
         changed += 1
     return changed
-
-
-def _replay_ledger(genesis: Genesis, entries: list[Entry], state: RunState, blobs: BlobStore) -> int:
-    """The stakes that the ledger's rule gives, against those in the log."""
-    ledger = genesis.config.ledger
-    fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
-    used: dict[int, int] = {}
-    items, stakes = genesis.vault_items, 0
-    for index, entry in enumerate(entries):
-        if isinstance(entry, Staked):
-            fold, stake = fold.stake(str(entry.number), entry.cap)
-            stakes += 1
-            # Not to the last bit: powers differ between maths libraries by an ulp.
-            same = math.isclose(stake.alpha, entry.alpha, rel_tol=1e-12)
-            if not same or (stake.test, stake.offset) != (entry.test, entry.offset):
-                raise AuditError(
-                    f"the ledger gives alpha {stake.alpha!r}, the log says {entry.alpha!r}", where=f"entry {index}"
-                )
-        elif isinstance(entry, Measured):
-            used[entry.number] = items_used(state.proposals[entry.number], blobs) or 0
-        elif isinstance(entry, GuardProposed):
-            items = entry.vault_items  # of the last one before a change is made
-        elif isinstance(entry, GuardChanged):
-            fold = fold.end_epoch(size=items)
-        else:
-            fold = _after(fold, entry, used)
-    return stakes
-
-
-def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState:
-    kind, body = kind_of(entry), entry
-    number = getattr(body, "number", None)
-    pending = fold.pending
-    if kind == "rolled-back":
-        return (fold.abandon(pending.key) if pending else fold).end_epoch()
-    if pending is None or pending.key != str(number):
-        return fold
-    items = used.get(int(pending.key), pending.items)
-    if kind == "promoted":
-        return fold.promote(pending.key, items)
-    decision: Decision | None = getattr(body, "decision", None)
-    if kind == "voided" or (decision is not None and decision.verdict == "reject"):
-        return fold.reject(pending.key, items)
-    return fold
 
 
 def _replay_times(entries: list[Entry], state: RunState, blobs: BlobStore) -> None:

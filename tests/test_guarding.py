@@ -370,3 +370,21 @@ def test_a_comparison_that_says_less_than_there_is_is_found(rig, begun, asking, 
     assert kinds(begun)[-1] == "guard-changed"
     with pytest.raises(AuditError, match="differs from the log"):
         verified(begun)
+
+
+def test_the_ledger_derived_from_the_log_is_the_vaults(rig, begun, asking, tmp_path):
+    """After tests, promotions, and items added, what `vault status` derives from the log is what the vault's ledger says."""
+    grown = rigs.vary(asking, tmp_path / "grown", *GROWN, name="guards.py")
+    propose(begun, grown)
+    for person in (CAT, BEN):
+        answer(begun, person)
+    run = rig.open(begun, grown)
+    try:
+        generation(run, 2, WIDER)
+        kept = run.rooms.vault.state
+    finally:
+        run.close()
+    told = json.loads(CliRunner().invoke(app, ["vault", "status", str(begun), "--json"]).output)
+    names = {"items": "size", "retired": "offset", "seen": "high_water", "left": "remaining", "spent": "spent"}
+    assert {name: told[name] for name in names} == {name: getattr(kept, own) for name, own in names.items()}
+    assert (told["epoch"], told["tests_of_epoch"]) == (kept.epoch, kept.test)
