@@ -1,7 +1,7 @@
 # Everything here works in the environment that scripts/setup.sh makes.
 BIN ?= .venv/bin/
 
-.PHONY: setup check test deep bench lock
+.PHONY: setup check test deep bench lock mutants
 
 setup:
 	sh scripts/setup.sh
@@ -19,6 +19,10 @@ test:
 # The property tests with thousands of random examples each, instead of a derandomised hundred.
 deep:
 	LOCKGATE_HYPOTHESIS=deep $(BIN)python -m pytest --timeout 3600
+
+# Plausible wrong implementations of the statistics and of the ledger, one place changed in each: which property kills it.
+mutants:
+	$(BIN)python -m pytest -n 0 -v -k "mutant_is_killed or unchanged_copy" tests/test_statistics.py tests/test_ledger.py
 
 # Every benchmark prints its own table; none of them is a test.
 bench:

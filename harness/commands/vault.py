@@ -41,8 +41,8 @@ def vault_status(run: Run, json_: Json = False) -> None:
         f"this epoch's tests have seen {ledger.high_water:,} of those left, which its end retires"
     )
     print(
-        f"{ledger.spent:.3g} of {ledger.delta:g} of the error is staked, by {tests} tests; epoch {ledger.epoch} has had "
-        f"{ledger.test}, and the next one would stake {alpha:.3g}"
+        f"{ledger.spent:.3g} of {ledger.delta:g} of the error is staked, by {tests} tests; "
+        f"epoch {ledger.epoch} has had {ledger.test}, and the next one would stake {alpha:.3g}"
     )
     if ledger.exhausted:
         print(f"exhausted: no test begins with fewer than {ledger.minimum:,} items")
