@@ -10,7 +10,7 @@ from people import ANN, BEN, CAT, Person, armoured
 from rigs import generation, knobs
 from typer.testing import CliRunner
 
-from harness import guarding, regime
+from harness import guarding, opening, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
@@ -283,6 +283,37 @@ def test_held_out_items_are_added_by_a_quorum(rig, begun, asking, tmp_path):
     assert rescore(RunFolder(begun), grown, key)["measurements"] >= 1
 
 
+def test_items_join_the_vault_only_once_the_log_has_them(rig, begun, asking, tmp_path, monkeypatch):
+    """A start cut before an approved growth is logged leaves the vault as it was, though an epoch has just ended."""
+    tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
+    propose(begun, tighter)
+    rig.open(begun, tighter).close()  # nothing is staked before the next change
+    grown = rigs.vary(tighter, tmp_path / "grown", *GROWN, name="guards.py")
+    added = propose(begun, grown)["items_added"]
+    for person in (CAT, BEN):
+        answer(begun, person)
+
+    def cut(_rooms):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "put_in_force", cut)
+        with pytest.raises(KeyboardInterrupt):
+            rig.open(begun, grown)
+    run = rig.open(begun, tighter)
+    assert run.rooms.vault.state.size == run.supervisor.state.guarding.vault_items
+    run.close()
+    run = rig.open(begun, grown)
+    try:
+        vault, state = run.rooms.vault.state, run.supervisor.state
+        assert (vault.epoch, vault.size) == (state.epoch, state.guarding.vault_items)
+        assert vault.size == rigs.trail_of(begun)[0].genesis.vault_items + added
+        generation(run, 2, WIDER)
+    finally:
+        run.close()
+    assert verified(begun)["stakes"] == 2
+
+
 def test_pages_and_the_command_show_each_change(rig, begun, asking, tmp_path):
     """Of each proposed change is shown what differs, who said what with which key and role, and what became of it."""
     dan = Person("dan", role="counsel")
@@ -319,7 +350,7 @@ def test_a_crash_before_the_vault_knows_of_the_change_is_made_good(rig, begun, a
     tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
     propose(begun, tighter)
 
-    def cut(_self, _key):
+    def cut(_self, _key, _items):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
