@@ -5,6 +5,7 @@ A proposal is an entry of the run's log, written while no supervisor is at work;
 
 from __future__ import annotations
 
+import json
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,7 +96,7 @@ def propose_guard(
                 remedy=f"answer it: `lockgate approve {folder.root} guard`; or `lockgate guard withdraw {folder.root}`",
             )
         blobs = BlobStore(folder.blobs)
-        data, kinds, items = _data(subject, new.config, state, key)
+        data, kinds, items = _data(subject, new, state, key)
         _check_kept(guard_of(state.guarding, blobs).config, new.config, grows=items > state.guarding.vault_items)
         if (new.digest, data) == (state.guarding.guard, state.guarding.data):
             raise ConfigError("nothing has changed of what guards the run", where=str(subject))
@@ -130,13 +131,18 @@ def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) 
         journal.close()
 
 
-def _data(subject: Path, config: Config, state: RunState, key: VaultKey) -> tuple[str, dict[str, str], int]:
-    """The data's blinded digest, the evals' kinds, and how many held-out items there are; ConfigError, SubjectError."""
-    genesis, named = state.genesis, state.guarding
+def _data(subject: Path, new: Guard, state: RunState, key: VaultKey) -> tuple[str, dict[str, str], int]:
+    """The data's blinded digest, the evals' kinds, and how many held-out items there are; ConfigError, SubjectError.
+
+    They come from the very files that the guard names, or not at all.
+    """
+    genesis, named, config = state.genesis, state.guarding, new.config
+    files = {} if new.parts is None else new.parts["files"]
     if genesis is None or key.commitment() != genesis.vault_commitment:
         raise ConfigError("this is not the vault key that genesis committed to", remedy="give the run's --vault-key")
     with tempfile.TemporaryDirectory(prefix="lockgate-guard-") as place:
-        evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
+        arguments = ["-m", "harness.evaluator", str(subject), json.dumps(files)]
+        evaluator = Child(arguments, name="evaluator", stderr=Path(place) / "stderr")
         try:
             answer = evaluator.ask({"op": "describe"}, seconds=EVALUATOR_SECONDS)
             if "ok" not in answer:

@@ -15,7 +15,7 @@ from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
 from harness.entries import kind_of
-from harness.errors import AuditError, ConfigError
+from harness.errors import AuditError, ConfigError, SubjectError
 from harness.folder import RunFolder
 from harness.guard_change import GuardComparison
 from harness.keys import VaultKey
@@ -175,6 +175,45 @@ def test_who_proposes_does_not_approve(begun, asking, tmp_path):
     propose(begun, rigs.vary(asking, tmp_path / "looser", LOOSER), by=ANN.name)
     with pytest.raises(ConfigError, match="their own proposal"):
         answer(begun, ANN)
+
+
+@pytest.mark.parametrize(
+    ("name", "raced"),
+    [("lockgate.yaml", ("margin: 0.08", "margin: 0.5")), ("approvers", (CAT.key.line, Person("dan").key.line))],
+)
+def test_what_is_written_while_a_guard_is_read_is_not_put_in_force(
+    rig, begun, asking, tmp_path, monkeypatch, name, raced
+):
+    """Files that were changed between the reading and the hashing of a proposed guard are no guard of the run."""
+    place = rigs.vary(asking, tmp_path / "place", TIGHTER)
+    read = guarding.guard_files
+
+    def racing(subject, config):
+        (subject / name).write_text((asking / name).read_text().replace(*raced))
+        return read(subject, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guarding, "guard_files", racing)
+        assert propose(begun, place)["require"] == 0
+    with pytest.raises(ConfigError, match="other settings or approvers"):
+        rig.open(begun, place)
+    assert kinds(begun) == ["guard-proposed"]
+
+
+def test_evals_that_are_written_while_a_guard_is_read_are_not_proposed(begun, asking, tmp_path, monkeypatch):
+    """The data and evals of a proposed guard come from the files that were hashed, or nothing is logged."""
+    place = rigs.vary(asking, tmp_path / "place", TIGHTER)
+    described = guarding._data
+
+    def racing(subject, *rest):
+        text = (subject / "guards.py").read_text()
+        (subject / "guards.py").write_text(text.replace(*EVAL))
+        return described(subject, *rest)
+
+    monkeypatch.setattr(guarding, "_data", racing)
+    with pytest.raises(SubjectError, match="has changed"):
+        propose(begun, place)
+    assert kinds(begun) == []
 
 
 def test_without_approvers_what_is_weaker_is_rejected_at_once_and_logged(rig, digits, tmp_path):
