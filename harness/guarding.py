@@ -88,6 +88,7 @@ def propose_guard(
     key = VaultKey.load(vault_key, passphrase)
     journal = open_journal(folder.root, unlock=lambda: passphrase)
     try:
+        _check_swapped(journal.state, folder)
         settle_change(folder, journal)
         state = journal.state
         if state.change is not None:
@@ -121,6 +122,7 @@ def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) 
     """Take back the change of the guard that is open; ConfigError where there is none."""
     journal = open_journal(folder.root, unlock=lambda: unlock(folder, source))
     try:
+        _check_swapped(journal.state, folder)
         change = journal.state.change
         if change is None:
             raise ConfigError("no change of the guard is open", where=str(folder.root))
@@ -129,6 +131,13 @@ def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) 
         return told
     finally:
         journal.close()
+
+
+def _check_swapped(state: RunState, folder: RunFolder) -> None:
+    """ConfigError while a swap is open, which a crash has cut: its outcome comes first."""
+    if state.intent is not None:
+        remedy = f"`lockgate resume {folder.root}`, with the guard that is in force on the disk, finishes it"
+        raise ConfigError("a swap of the live model was cut", where=str(folder.root), remedy=remedy)
 
 
 def _data(subject: Path, new: Guard, state: RunState, key: VaultKey) -> tuple[str, dict[str, str], int]:

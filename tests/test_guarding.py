@@ -10,7 +10,7 @@ from people import ANN, BEN, CAT, Person, armoured
 from rigs import generation, knobs
 from typer.testing import CliRunner
 
-from harness import guarding, opening, regime
+from harness import guarding, opening, promotion, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
@@ -62,6 +62,11 @@ def propose(out, subject, **told):
     """Propose what stands in a folder."""
     told = {"by": "operator", "reason": "a test", "vault_key": None, "seconds": 20.0, **told}
     return guarding.propose_guard(RunFolder(out), subject, PassphraseSource(None), **told)
+
+
+def withdraw(out):
+    """Take back the change that is open."""
+    return guarding.withdraw_guard(RunFolder(out), PassphraseSource(None), reason="a mistake")
 
 
 def answer(out, person, verdict="approve"):
@@ -265,7 +270,7 @@ def test_a_guard_that_is_the_same_is_not_proposed_and_one_is_open_at_a_time(begu
     propose(begun, looser)
     with pytest.raises(ConfigError, match="a change of the guard is open"):
         propose(begun, looser)
-    guarding.withdraw_guard(RunFolder(begun), PassphraseSource(None), reason="a mistake")
+    withdraw(begun)
     assert kinds(begun) == ["guard-proposed", "guard-rejected"]
     assert propose(begun, looser)["rejected"] is None
 
@@ -404,6 +409,33 @@ def test_a_crash_before_the_vault_knows_of_the_change_is_made_good(rig, begun, a
     finally:
         run.close()
     assert verified(begun)["stakes"] == 2
+
+
+def test_a_swap_that_was_cut_is_finished_before_a_change_comes_to_its_end(rig, begun, asking, tmp_path, monkeypatch):
+    """With a swap open a refused change, or one that expired, does not keep the run from starting; the answer stays."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    run = rig.open(begun, asking)
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "swap", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run.supervisor.rollback(0, by="operator", reason="a test")
+    run.close()
+    answer(begun, ANN, "refuse")
+    for change in (lambda: propose(begun, looser), lambda: withdraw(begun)):
+        with pytest.raises(ConfigError, match="a swap of the live model was cut"):
+            change()
+    with pytest.raises(ConfigError, match="a swap was cut"):
+        rig.open(begun, looser)
+    rig.open(begun, asking).close()
+    assert rigs.trail_of(begun)[0].live == 0
+    rig.open(begun, asking).close()
+    assert kinds(begun) == ["guard-proposed", "refused", "guard-rejected"]
+    verified(begun)
 
 
 def test_an_expired_proposal_is_rejected(rig, begun, asking, tmp_path, monkeypatch):
