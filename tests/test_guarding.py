@@ -301,6 +301,26 @@ def test_other_evals_score_every_version_anew(rig, begun, asking, tmp_path):
     )
 
 
+def test_a_candidate_measured_again_is_known_by_the_evals_in_force(rig, begun, asking, tmp_path):
+    """What was rejected under other evals and proposed once more has the metrics that it was measured with last."""
+    worse = knobs(steps=40)
+    run = rig.open(begun, asking)
+    generation(run, 2, worse)
+    run.close()
+    stricter = rigs.vary(asking, tmp_path / "evals", EVAL, name="guards.py")
+    propose(begun, stricter)
+    for person in (ANN, BEN):
+        answer(begun, person)
+    run = rig.open(begun, stricter)
+    generation(run, 3, worse)
+    run.close()
+    state, _ = rigs.trail_of(begun)
+    before, again = state.proposals[2], state.proposals[3]
+    assert before.built.candidate.digest == again.built.candidate.digest
+    assert before.developed.development != again.developed.development
+    assert state.candidates()[again.built.candidate.digest][1] == again.developed.development
+
+
 def test_held_out_items_are_added_by_a_quorum(rig, begun, asking, tmp_path):
     """Items added at the end join the vault with an epoch of their own; fewer, or others, are refused."""
     grown = rigs.vary(asking, tmp_path / "grown", *GROWN, name="guards.py")
