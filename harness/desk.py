@@ -118,7 +118,7 @@ class Desk:
         self._rooms.vault.close_test(pending.key, used, promoted=promoted)
 
     def _end_epoch(self) -> None:
-        self._rooms.vault.end_epoch(f"{self._origin()}/{self.state.ended}")
+        self._rooms.vault.end_epoch(f"{self._origin()}/{self.state.ended}", self.state.guarding.vault_items)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Ask the evaluator; one that died is started again and asked once more, for it holds no state."""

@@ -141,6 +141,13 @@ def same_run(
             f"what guards the run has changed: {_told(named, guard, blobs)}",
             remedy="restore it, or `lockgate guard propose RUN`: `lockgate guard compare RUN` says what is weaker",
         )
+    # The digest is of files; what was read of them, then or now, may be another where somebody wrote to them meanwhile.
+    if (guard.config, [*guard.approvers]) != (named.config, named.approvers):
+        raise ConfigError(
+            f"the log names other settings or approvers than its guard's files hold: {_told(named, guard, blobs)}",
+            remedy="they were changed while they were read: `lockgate guard withdraw RUN`, and propose them again; "
+            "where it is so from the start, begin a new run",
+        )
     if stands[2] != named.data:
         raise ConfigError(
             "the data's items or labels have changed",

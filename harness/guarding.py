@@ -5,6 +5,7 @@ A proposal is an entry of the run's log, written while no supervisor is at work;
 
 from __future__ import annotations
 
+import json
 import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -87,6 +88,7 @@ def propose_guard(
     key = VaultKey.load(vault_key, passphrase)
     journal = open_journal(folder.root, unlock=lambda: passphrase)
     try:
+        _check_swapped(journal.state, folder)
         settle_change(folder, journal)
         state = journal.state
         if state.change is not None:
@@ -95,7 +97,7 @@ def propose_guard(
                 remedy=f"answer it: `lockgate approve {folder.root} guard`; or `lockgate guard withdraw {folder.root}`",
             )
         blobs = BlobStore(folder.blobs)
-        data, kinds, items = _data(subject, new.config, state, key)
+        data, kinds, items = _data(subject, new, state, key)
         _check_kept(guard_of(state.guarding, blobs).config, new.config, grows=items > state.guarding.vault_items)
         if (new.digest, data) == (state.guarding.guard, state.guarding.data):
             raise ConfigError("nothing has changed of what guards the run", where=str(subject))
@@ -120,6 +122,7 @@ def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) 
     """Take back the change of the guard that is open; ConfigError where there is none."""
     journal = open_journal(folder.root, unlock=lambda: unlock(folder, source))
     try:
+        _check_swapped(journal.state, folder)
         change = journal.state.change
         if change is None:
             raise ConfigError("no change of the guard is open", where=str(folder.root))
@@ -130,13 +133,25 @@ def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) 
         journal.close()
 
 
-def _data(subject: Path, config: Config, state: RunState, key: VaultKey) -> tuple[str, dict[str, str], int]:
-    """The data's blinded digest, the evals' kinds, and how many held-out items there are; ConfigError, SubjectError."""
-    genesis, named = state.genesis, state.guarding
+def _check_swapped(state: RunState, folder: RunFolder) -> None:
+    """ConfigError while a swap is open, which a crash has cut: its outcome comes first."""
+    if state.intent is not None:
+        remedy = f"`lockgate resume {folder.root}`, with the guard that is in force on the disk, finishes it"
+        raise ConfigError("a swap of the live model was cut", where=str(folder.root), remedy=remedy)
+
+
+def _data(subject: Path, new: Guard, state: RunState, key: VaultKey) -> tuple[str, dict[str, str], int]:
+    """The data's blinded digest, the evals' kinds, and how many held-out items there are; ConfigError, SubjectError.
+
+    They come from the very files that the guard names, or not at all.
+    """
+    genesis, named, config = state.genesis, state.guarding, new.config
+    files = {} if new.parts is None else new.parts["files"]
     if genesis is None or key.commitment() != genesis.vault_commitment:
         raise ConfigError("this is not the vault key that genesis committed to", remedy="give the run's --vault-key")
     with tempfile.TemporaryDirectory(prefix="lockgate-guard-") as place:
-        evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
+        arguments = ["-m", "harness.evaluator", str(subject), json.dumps(files)]
+        evaluator = Child(arguments, name="evaluator", stderr=Path(place) / "stderr")
         try:
             answer = evaluator.ask({"op": "describe"}, seconds=EVALUATOR_SECONDS)
             if "ok" not in answer:

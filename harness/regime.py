@@ -24,7 +24,12 @@ from harness.state import RunState
 
 
 def settle_change(folder: RunFolder, journal: Journal) -> None:
-    """Take in what people have answered; end a proposed change that was refused, or that expired."""
+    """Take in what people have answered; end a proposed change that was refused, or that expired.
+
+    Not while a swap is open, which a crash has cut: its outcome comes first, and answers wait where they lie.
+    """
+    if journal.state.intent is not None:
+        return
     take_in(folder, journal)
     change = journal.state.change
     if change is None:
@@ -38,7 +43,7 @@ def check_may_change(state: RunState) -> None:
     """ConfigError where the proposed guard, which stands on the disk, may not be put in force."""
     if state.change is None:
         raise StateError("no change of the guard is open")
-    why = why_not(state, state.change, _now())
+    why = "a swap was cut" if state.intent is not None else why_not(state, state.change, _now())
     if why is not None:
         raise ConfigError(
             f"the guard that stands on the disk is proposed, and not in force: {why}",

@@ -140,25 +140,27 @@ class RunState(Order):
         return self._genesis().baseline
 
     def candidates(self) -> dict[Digest, tuple[Candidate, dict[str, float]]]:
-        """All candidates with development metrics, by digest: the archive that proposals may start from."""
+        """All candidates with development metrics, by digest: the archive that proposals may start from.
+
+        Of one that was measured more than once it is what was measured last: by the evals of then, if they changed.
+        """
         genesis = self._genesis()
         known = {genesis.baseline.digest: (genesis.baseline, genesis.development)}
         for state in self.proposals.values():
             if state.built and state.developed:
-                known.setdefault(state.built.candidate.digest, (state.built.candidate, state.developed.development))
+                known[state.built.candidate.digest] = (state.built.candidate, state.developed.development)
         for name, metrics in self.rescored.items():
             known[name] = (known[name][0], metrics)
         return known
 
     def development_answers(self, candidate: Digest) -> Digest | None:
-        """What a candidate answered to the development items, as a blob; None where it was not asked."""
+        """What a candidate answered to the development items, the last time, as a blob; None where it was not asked."""
         genesis = self._genesis()
-        if candidate == genesis.baseline.digest:
-            return genesis.answers
+        answers = genesis.answers if candidate == genesis.baseline.digest else None
         for found in self.proposals.values():
             if found.built and found.developed and found.built.candidate.digest == candidate:
-                return found.developed.answers
-        return None
+                answers = found.developed.answers
+        return answers
 
     def generation(self, number: int) -> list[ProposalState]:
         """The slots of a generation, in order."""

@@ -45,8 +45,9 @@ class Vault:
         `data` is the digest of the items, `items` their number. `known` is the size and root that a run's log names:
         a ledger that is gone, or older, would give spent error back, and is refused. `own` is that run's origin: a
         test that another run left open is abandoned, and all its items count as used. `first` gives the digest of the
-        items with only so many held-out ones: where items were added to those that the vault knows, `grown` is true,
-        and the end of the epoch takes them in; without it, none may be added. ConfigError where the folder
+        items with only so many held-out ones: where items were added to those that the vault knows, `grown` says how
+        many there are, and the end of an epoch takes them in where the run's log has them; without it, none may be
+        added. ConfigError where the folder
         belongs to other data, another key or another delta; AuditError where the ledger does not verify.
         """
         self._key = key
@@ -167,19 +168,24 @@ class Vault:
         state = self.state.promote(key, used) if promoted else self.state.reject(key, used)
         self._write("vault-promoted" if promoted else "vault-rejected", state, last)
 
-    def end_epoch(self, key: str) -> None:
-        """End the epoch for another cause; an open test is abandoned and its items count as used. Added items join."""
-        if self._ended == key and not self.grown:
+    def end_epoch(self, key: str, items: int = 0) -> None:
+        """End the epoch for another cause; an open test is abandoned and its items count as used.
+
+        `items`: how many the run's log says that there are. Added items join only where it has all of them: not while
+        they are only proposed.
+        """
+        if self._ended == key:
             return
+        size = self.grown if self.grown == items else 0
         state = self.state
         if state.pending is not None:
             state = state.abandon(state.pending.key)
         self._ended = key
-        if self.grown:
-            self._sizes, self._order = [*self._sizes, self.grown], None
+        if size:
+            self._sizes, self._order = [*self._sizes, size], None
             self._fixed = {**self._fixed, "data": self._new}
-        self._write("vault-epoch-ended", state.end_epoch(size=self.grown or None), {"op": "end", "key": key})
-        self.grown = 0
+        self._write("vault-epoch-ended", state.end_epoch(size=size or None), {"op": "end", "key": key})
+        self.grown -= size
 
     def close(self) -> None:
         """Release the ledger's lock."""

@@ -10,11 +10,12 @@ from people import ANN, BEN, CAT, Person, armoured
 from rigs import generation, knobs
 from typer.testing import CliRunner
 
-from harness import guarding, regime
+from harness import guarding, opening, promotion, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
-from harness.errors import AuditError, ConfigError
+from harness.entries import kind_of
+from harness.errors import AuditError, ConfigError, SubjectError
 from harness.folder import RunFolder
 from harness.guard_change import GuardComparison
 from harness.keys import VaultKey
@@ -62,6 +63,11 @@ def propose(out, subject, **told):
     """Propose what stands in a folder."""
     told = {"by": "operator", "reason": "a test", "vault_key": None, "seconds": 20.0, **told}
     return guarding.propose_guard(RunFolder(out), subject, PassphraseSource(None), **told)
+
+
+def withdraw(out):
+    """Take back the change that is open."""
+    return guarding.withdraw_guard(RunFolder(out), PassphraseSource(None), reason="a mistake")
 
 
 def answer(out, person, verdict="approve"):
@@ -177,6 +183,45 @@ def test_who_proposes_does_not_approve(begun, asking, tmp_path):
         answer(begun, ANN)
 
 
+@pytest.mark.parametrize(
+    ("name", "raced"),
+    [("lockgate.yaml", ("margin: 0.08", "margin: 0.5")), ("approvers", (CAT.key.line, Person("dan").key.line))],
+)
+def test_what_is_written_while_a_guard_is_read_is_not_put_in_force(
+    rig, begun, asking, tmp_path, monkeypatch, name, raced
+):
+    """Files that were changed between the reading and the hashing of a proposed guard are no guard of the run."""
+    place = rigs.vary(asking, tmp_path / "place", TIGHTER)
+    read = guarding.guard_files
+
+    def racing(subject, config):
+        (subject / name).write_text((asking / name).read_text().replace(*raced))
+        return read(subject, config)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(guarding, "guard_files", racing)
+        assert propose(begun, place)["require"] == 0
+    with pytest.raises(ConfigError, match="other settings or approvers"):
+        rig.open(begun, place)
+    assert kinds(begun) == ["guard-proposed"]
+
+
+def test_evals_that_are_written_while_a_guard_is_read_are_not_proposed(begun, asking, tmp_path, monkeypatch):
+    """The data and evals of a proposed guard come from the files that were hashed, or nothing is logged."""
+    place = rigs.vary(asking, tmp_path / "place", TIGHTER)
+    described = guarding._data
+
+    def racing(subject, *rest):
+        text = (subject / "guards.py").read_text()
+        (subject / "guards.py").write_text(text.replace(*EVAL))
+        return described(subject, *rest)
+
+    monkeypatch.setattr(guarding, "_data", racing)
+    with pytest.raises(SubjectError, match="has changed"):
+        propose(begun, place)
+    assert kinds(begun) == []
+
+
 def test_without_approvers_what_is_weaker_is_rejected_at_once_and_logged(rig, digits, tmp_path):
     """A run that has nobody to ask takes stricter guards alone; an attempt at another one stays in the log."""
     out = tmp_path / "run"
@@ -226,7 +271,7 @@ def test_a_guard_that_is_the_same_is_not_proposed_and_one_is_open_at_a_time(begu
     propose(begun, looser)
     with pytest.raises(ConfigError, match="a change of the guard is open"):
         propose(begun, looser)
-    guarding.withdraw_guard(RunFolder(begun), PassphraseSource(None), reason="a mistake")
+    withdraw(begun)
     assert kinds(begun) == ["guard-proposed", "guard-rejected"]
     assert propose(begun, looser)["rejected"] is None
 
@@ -257,6 +302,26 @@ def test_other_evals_score_every_version_anew(rig, begun, asking, tmp_path):
     )
 
 
+def test_a_candidate_measured_again_is_known_by_the_evals_in_force(rig, begun, asking, tmp_path):
+    """What was rejected under other evals and proposed once more has the metrics that it was measured with last."""
+    worse = knobs(steps=40)
+    run = rig.open(begun, asking)
+    generation(run, 2, worse)
+    run.close()
+    stricter = rigs.vary(asking, tmp_path / "evals", EVAL, name="guards.py")
+    propose(begun, stricter)
+    for person in (ANN, BEN):
+        answer(begun, person)
+    run = rig.open(begun, stricter)
+    generation(run, 3, worse)
+    run.close()
+    state, _ = rigs.trail_of(begun)
+    before, again = state.proposals[2], state.proposals[3]
+    assert before.built.candidate.digest == again.built.candidate.digest
+    assert before.developed.development != again.developed.development
+    assert state.candidates()[again.built.candidate.digest][1] == again.developed.development
+
+
 def test_held_out_items_are_added_by_a_quorum(rig, begun, asking, tmp_path):
     """Items added at the end join the vault with an epoch of their own; fewer, or others, are refused."""
     grown = rigs.vary(asking, tmp_path / "grown", *GROWN, name="guards.py")
@@ -281,6 +346,37 @@ def test_held_out_items_are_added_by_a_quorum(rig, begun, asking, tmp_path):
     assert verified(begun)["stakes"] == 2
     key = VaultKey.load(RunFolder(begun).vault_key)
     assert rescore(RunFolder(begun), grown, key)["measurements"] >= 1
+
+
+def test_items_join_the_vault_only_once_the_log_has_them(rig, begun, asking, tmp_path, monkeypatch):
+    """A start cut before an approved growth is logged leaves the vault as it was, though an epoch has just ended."""
+    tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
+    propose(begun, tighter)
+    rig.open(begun, tighter).close()  # nothing is staked before the next change
+    grown = rigs.vary(tighter, tmp_path / "grown", *GROWN, name="guards.py")
+    added = propose(begun, grown)["items_added"]
+    for person in (CAT, BEN):
+        answer(begun, person)
+
+    def cut(_rooms):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "put_in_force", cut)
+        with pytest.raises(KeyboardInterrupt):
+            rig.open(begun, grown)
+    run = rig.open(begun, tighter)
+    assert run.rooms.vault.state.size == run.supervisor.state.guarding.vault_items
+    run.close()
+    run = rig.open(begun, grown)
+    try:
+        vault, state = run.rooms.vault.state, run.supervisor.state
+        assert (vault.epoch, vault.size) == (state.epoch, state.guarding.vault_items)
+        assert vault.size == rigs.trail_of(begun)[0].genesis.vault_items + added
+        generation(run, 2, WIDER)
+    finally:
+        run.close()
+    assert verified(begun)["stakes"] == 2
 
 
 def test_pages_and_the_command_show_each_change(rig, begun, asking, tmp_path):
@@ -319,7 +415,7 @@ def test_a_crash_before_the_vault_knows_of_the_change_is_made_good(rig, begun, a
     tighter = rigs.vary(asking, tmp_path / "tighter", TIGHTER)
     propose(begun, tighter)
 
-    def cut(_self, _key):
+    def cut(_self, _key, _items):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -334,6 +430,33 @@ def test_a_crash_before_the_vault_knows_of_the_change_is_made_good(rig, begun, a
     finally:
         run.close()
     assert verified(begun)["stakes"] == 2
+
+
+def test_a_swap_that_was_cut_is_finished_before_a_change_comes_to_its_end(rig, begun, asking, tmp_path, monkeypatch):
+    """With a swap open a refused change, or one that expired, does not keep the run from starting; the answer stays."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+
+    def cut(*_):
+        raise KeyboardInterrupt
+
+    run = rig.open(begun, asking)
+    with monkeypatch.context() as patch:
+        patch.setattr(promotion, "swap", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run.supervisor.rollback(0, by="operator", reason="a test")
+    run.close()
+    answer(begun, ANN, "refuse")
+    for change in (lambda: propose(begun, looser), lambda: withdraw(begun)):
+        with pytest.raises(ConfigError, match="a swap of the live model was cut"):
+            change()
+    with pytest.raises(ConfigError, match="a swap was cut"):
+        rig.open(begun, looser)
+    rig.open(begun, asking).close()
+    assert rigs.trail_of(begun)[0].live == 0
+    rig.open(begun, asking).close()
+    assert kinds(begun) == ["guard-proposed", "refused", "guard-rejected"]
+    verified(begun)
 
 
 def test_an_expired_proposal_is_rejected(rig, begun, asking, tmp_path, monkeypatch):
