@@ -1295,7 +1295,7 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
     need(keys[-1][1] in signers and keys[-1][0] == origin, "§3.2", "the tree head is not signed by the key in force")
     ours = not trusted or {key for _, key in trusted} & {key for _, key in keys}
     need(ours, "§2.3", "your key is none of this log's")
-    for who, index in state["people"].items():
+    for who, index in sorted(state["people"].items(), key=lambda each: each[1]):
         if people is not None and who not in people:
             raise Invalid("§11", f"answered by {who[:80]!a}, whom your list of approvers does not have so", index)
     if not options.log_only:

@@ -104,7 +104,7 @@ def verify_run(
     if trusted is not None and not any(ours.key == theirs.key for ours in trusted for theirs in state.keys):
         raise AuditError("the key given is none of this log's", where=str(key), clause="§2.3")
     listed = people and {(each.name, each.role, each.key) for each in people}
-    for who, index in state.people.items():
+    for who, index in sorted(state.people.items(), key=lambda each: each[1]):
         if listed is not None and who not in listed:
             message = f"answered by {who[0]}, whom your list of approvers does not have with that key and role"
             raise AuditError(message, where=f"entry {index}", clause="§11")

@@ -69,7 +69,7 @@ class Vectors:
         """Begin with the plain run."""
         self.folder = folder
         self.plain = told()
-        self.bases = {"plain": self.plain, "asked": told(paper_run.asking)}
+        self.bases = {"plain": self.plain, "asked": told(paper_run.asking), "changed": told(paper_run.changing)}
         with tempfile.TemporaryDirectory() as place:
             self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
         self.key = {"key": OLD.verifier.vkey.encode() + b"\n"}
@@ -82,13 +82,13 @@ class Vectors:
 
     def valid(
         self, name: str, why: str, files: dict[str, bytes], *, reader: dict[str, bytes] | None = None,
-        arguments: list[str] | None = None, verdict: str | None = None, code: int = 0,
+        arguments: list[str] | None = None, verdict: str | None = None, code: int = 0, live: int = 1,
     ) -> None:  # fmt: skip
         """A run on which a verifier must not say `invalid`."""
         size = int(files["log/checkpoint"].split(b"\n")[1])
         expect = {"exit": code, "verdict": verdict or f"valid at size {size}, freshness unproven"}
         self.write("valid", name, {
-            "why": why, "files": encoded(files), "links": {"current": "models/1"},
+            "why": why, "files": encoded(files), "links": {"current": f"models/{live}"},
             "reader": encoded(reader or self.key), "arguments": arguments or ["--key", "READER/key"], "expect": expect,
         })  # fmt: skip
 
@@ -425,6 +425,361 @@ def answers(v: Vectors) -> None:
         ("authorised-with-an-approval-twice", "the authorisation names one approval twice", [*names, names[0]]),
     ):
         case(name, why, upto(permit), changed(permit, approvals=approvals), "§7.10")
+
+
+BY_LIST = ["--key", "READER/key", "--approvers", "READER/approvers"]
+
+
+def lists(v: Vectors) -> None:
+    """§11: a run whose guard was changed, and the reader's own list of who may have answered, over time."""
+    changed = v.bases["changed"]
+    everybody = {person.line: person for person in paper_run.LISTED}
+    with tempfile.TemporaryDirectory() as place:
+        items = paper_run.changing(paper_run.Paper(paper_run.BlobStore(Path(place))))
+    cat, ann, ben = (next(at for at, item in enumerate(items) if item.body.get("by") == person.name) for person in
+                     (people.CAT, people.ANN, people.BEN))  # fmt: skip
+    again = next(at for at, item in enumerate(items) if item.kind == "approved" and item.body.get("number") == 4)
+
+    def without(*gone: people.Person) -> dict[str, bytes]:
+        return {
+            **v.key,
+            "approvers": "".join(line for line in everybody if line not in {each.line for each in gone}).encode(),
+        }
+
+    v.valid("changed", "a guard that is changed to a stricter one, to a weaker one with other approvers, and to more items",
+            changed, reader=without(), arguments=BY_LIST, live=3)  # fmt: skip
+
+    def by_nobody(paper: paper_run.Paper) -> list[Item]:
+        tell = paper_run.Teller(paper, paper.candidate("base"))
+        tell.begin(config=paper_run.config_of(3), approvers=paper_run.listed(*people.PEOPLE))
+        tell.propose_guard(STRICT, guard=digest(b"stricter"), config=paper_run.config_of(2, paper_run.MORE, require=3),
+                           approvers=paper_run.listed(*people.PEOPLE[::-1]))  # fmt: skip
+        tell.change_guard()
+        tell.propose(1)
+        tell.test(1, paper.candidate("two"))
+        tell.promote(1, paper.candidate("two"))
+        return paper_run.signed(copy.deepcopy(tell.items))
+
+    v.valid("changed-by-nobody", "a stricter guard with the same approvers, in another order: nobody need agree, and nobody did",
+            told(by_nobody))  # fmt: skip
+    v.valid("changed-no-approvers", "who the people are is not shown by the lists that the run had over time", changed,
+            live=3, verdict="identity unproven", code=6)  # fmt: skip
+    for name, why, entry, gone in (
+        ("approver-who-left-not-listed", "ben is on no list any more, and had answered", ben, (people.BEN,)),
+        ("approver-in-an-earlier-role", "ann answered as of safety, and the reader knows her later role alone", ann, (people.ANN,)),
+        ("approver-in-a-later-role", "ann answered in her later role, and the reader knows the earlier one alone", again,
+         (paper_run.ANN_LATER,)),
+        ("approvers-all-unknown", "the reader's list names nobody: the first answer is the first bad entry", cat, paper_run.LISTED),
+    ):  # fmt: skip
+        v.invalid(name, why, {}, "§11", entry, base="changed", reader=without(*gone), arguments=BY_LIST)
+    compared = next(path for path in changed if path.startswith("blobs/") and b'"comparison"' in changed[path])
+    first = next(at for at, item in enumerate(items) if item.kind == "guard-proposed")
+    v.invalid("comparison-missing", "what the comparison of guards came to is gone", {compared: None}, "§8.1", first,
+              base="changed")  # fmt: skip
+
+
+YES, NO = "approve", "refuse"
+STRICT = "at-least-as-strict"
+
+
+def guards(v: Vectors) -> None:
+    """§7.18, and what a change of the guard means for the rest of §7: the last entry may not stand there."""
+    ann, ben, cat, dan = ((person, YES) for person in (*people.PEOPLE, paper_run.DAN))
+    config_of, other, more = paper_run.config_of, digest(b"other"), {"data": digest(b"more data"), "vault_items": 6000}
+
+    def begun(require: int | None = 2, **changes: Any) -> paper_run.Teller:
+        paper = paper_run.Paper(paper_run.BlobStore(Path(place)))
+        tell = paper_run.Teller(paper, paper.candidate("base"))
+        listed = paper_run.listed(*people.PEOPLE) if require else []
+        tell.begin(**{"config": config_of(3, paper_run.MORE, require=require), "approvers": listed, **changes})
+        return tell
+
+    def case(name: str, why: str, tell: paper_run.Teller, clause: str = "§7.18", **last: Any) -> None:
+        items = paper_run.signed(copy.deepcopy(tell.items))
+        items[-1].body |= last
+        v.illegal(name, why, clause, items, base="changed")
+
+    def proposed(verdict: str = "weaker", tell: paper_run.Teller | None = None, **changes: Any) -> paper_run.Teller:
+        tell = tell or begun()
+        tell.propose_guard(verdict, **{"guard": other, **changes})
+        return tell
+
+    def answered(*said: tuple[people.Person, str], verdict: str = "weaker", **changes: Any) -> paper_run.Teller:
+        tell = proposed(verdict, **changes)
+        tell.answer(*said)
+        return tell
+
+    def made(tell: paper_run.Teller) -> paper_run.Teller:
+        tell.change_guard()
+        return tell
+
+    def and_then(tell: paper_run.Teller, kind: str, **body: Any) -> paper_run.Teller:
+        tell.add(kind, **body)
+        return tell
+
+    with tempfile.TemporaryDirectory() as place:
+        same = {"guard": digest(b"guard")}
+        listed = paper_run.listed(*people.PEOPLE)
+        twice = [*listed, {**listed[0], "name": "eve"}]
+        role = [*listed, people.Person(people.ANN.name, people.SK_ECDSA, role="release").approver.json_value()]
+        delta = {**config_of(3), "ledger": {**config_of(3)["ledger"], "delta": 0.04}}
+        bare = {
+            **config_of(3),
+            "ledger": {name: value for name, value in config_of(3)["ledger"].items() if name != "delta"},
+        }
+        witness = {"name": "w", "url": "http://127.0.0.1:1", "key": witness_line(WITNESSES[0]).decode().strip()}
+        seen = {**config_of(3), "witnesses": {"require": 1, "of": [witness]}}
+        for name, why, changes in (
+            ("guard-for-another-log", "the new guard is another log's", {"origin": "lockgate-other"}),
+            ("guard-over-another-base", "the guard that it would replace is not in force", {"base": digest(b"x")}),
+            ("guard-that-changes-nothing", "neither guard nor data are others", same),
+            ("guard-with-too-few-approvers", "fewer approvers than must agree", {"approvers": listed[:1]}),
+            ("guard-with-a-key-twice", "one key under two names", {"approvers": twice}),
+            ("guard-with-an-approver-in-two-roles", "one name in two roles", {"approvers": role}),
+            ("guard-with-approvers-for-nothing", "approvers whom nobody asks", {"config": config_of(3, require=None)}),
+            ("guard-with-another-delta", "the budget of error is the run's, for good", {"config": delta}),
+            ("guard-with-other-witnesses", "whom the run asks to witness it is the run's, for good", {"config": seen}),
+            ("guard-with-fewer-items", "held-out items are taken away", {"vault_items": 4999}),
+            ("guard-with-more-items-of-the-same-data", "more held-out items, of the very data", {"vault_items": 5001}),
+            ("guard-with-other-data-of-as-many-items", "held-out items are exchanged", {"data": digest(b"more data")}),
+            ("guard-with-other-data-of-fewer-items", "other data with fewer items", {**more, "vault_items": 4000}),
+            ("guard-that-has-expired", "nobody could answer in time", {"expires": "2026-01-01T00:00:00Z"}),
+        ):  # fmt: skip
+            case(name, why, proposed(), **{"guard": other, **changes})
+        case("guard-without-a-delta", "a configuration that names no delta", proposed(), "§6", config=bare)
+        case("guard-of-an-unknown-verdict", "a verdict that is none", proposed(), "§6", verdict="stricter")
+        about = paper_run.signed(proposed().items)
+        about[-1].about = {"base": about[-1].body["base"]}
+        v.illegal(
+            "guard-about-the-one-before",
+            "its subject is the guard that it would replace",
+            "§5.8",
+            about,
+            base="changed",
+        )
+        case("guard-proposed-twice", "another change is open", proposed(tell=proposed(), guard=digest(b"third")))
+        # What the entry itself shows is not the writer's word.
+        for name, why, changes in (
+            ("as-strict-with-a-gate-fewer", "said to be as strict, with a gate fewer", {"config": config_of(3)}),
+            ("as-strict-with-another-gate", "said to be as strict, with a gate in place of another",
+             {"config": {**config_of(3), "gates": [*paper_run.GATES, {**paper_run.MORE, "kind": "ceiling"}]}}),
+            ("as-strict-with-more-promotions", "said to be as strict, with a promotion more",
+             {"config": config_of(4, paper_run.MORE)}),
+            ("as-strict-with-fewer-who-must-agree", "said to be as strict, and one must agree where two had to",
+             {"config": config_of(3, paper_run.MORE, require=1)}),
+            ("as-strict-with-an-approver-more", "said to be as strict, with somebody more who may agree",
+             {"approvers": [*listed, paper_run.DAN.approver.json_value()]}),
+            ("as-strict-with-an-approver-fewer", "said to be as strict, without somebody who might have refused",
+             {"approvers": listed[:2]}),
+            ("as-strict-with-an-approver-in-another-role", "said to be as strict, and somebody has another role",
+             {"approvers": [paper_run.ANN_LATER.approver.json_value(), *listed[1:]]}),
+            ("as-strict-with-all-approvers-exchanged", "said to be as strict, and other people are asked",
+             {"approvers": paper_run.listed(paper_run.DAN, people.Person("eve"))}),
+        ):  # fmt: skip
+            case(name, why, proposed(STRICT, **changes))
+        first = {"config": config_of(3, paper_run.MORE), "approvers": listed}
+        case("as-strict-with-the-first-approvers", "said to be as strict, and people may let go on what nobody could",
+             proposed(STRICT, begun(None), **first))  # fmt: skip
+        gone = made(proposed(STRICT, config=config_of(3, paper_run.MORE, require=None), approvers=[]))
+        case("as-strict-to-nobody-and-back-to-others", "all approvers leave, which is stricter, and others come",
+             proposed(STRICT, gone, **{**first, "approvers": paper_run.listed(paper_run.DAN, people.Person("eve"))},
+                      guard=digest(b"third")))  # fmt: skip
+
+        # What people say.
+        tell = begun()
+        tell.propose(1, "hold")
+        tell.hold(1, "screen", None)
+        tell.propose_guard("weaker", guard=other)
+        tell.answer(ann)
+        case(
+            "guard-approved-under-a-number",
+            "an approval of the guard as one of a proposal that is held",
+            tell,
+            "§7.17",
+            number=1,
+        )
+        tell = proposed()
+        tell.answer(ann)
+        unheard = paper_run.signed(copy.deepcopy(tell.items))
+        del unheard[-2]
+        v.illegal("guard-approved-and-not-open", "an answer about nothing", "§7.18", unheard, base="changed")
+        case("guard-approved-another", "an answer about another change", answered(ann), hold=digest(b"x"))
+        others = paper_run.listed(paper_run.DAN, people.CAT)
+        case(
+            "guard-approved-by-who-is-only-proposed",
+            "the list that is proposed is not in force",
+            answered(dan, approvers=others),
+        )
+        case("guard-approved-by-its-proposer", "whoever proposed it answers", answered(cat, by=people.CAT.name))
+        case("guard-approved-twice-by-one", "one person is counted once", answered(ann, ann))
+        case("guard-approved-after-a-refusal", "one has refused, and another approves", answered((people.CAT, NO), ann))
+        case("guard-approved-too-late", "an answer after the change has expired", answered(ann), time=paper_run.EXPIRES)
+        case(
+            "guard-approved-by-a-stranger", "signed by a key that is on no list", answered((people.Person("eve"), YES))
+        )
+        turned = answered((people.CAT, NO))
+        turned = paper_run.signed(copy.deepcopy(turned.items))
+        turned[-1].kind = "approved"
+        v.illegal("guard-approved-from-a-refusal", "a refusal turned into an approval", "§7.18", turned, base="changed")
+        left = answered(ann, ben, approvers=others)
+        left.change_guard()
+        left.propose_guard("weaker", guard=digest(b"third"))
+        left.answer(ben)
+        case("guard-approved-by-who-has-left", "an approver of the guard before", left)
+        asked = made(answered(ann, ben, approvers=others))
+        asked.propose(1, "hold")
+        asked.hold(1, "screen", None, ben)
+        case(
+            "approved-by-who-has-left",
+            "a proposal's hold is answered by an approver of the guard before",
+            asked,
+            "§7.17",
+        )
+
+        # What comes to nothing.
+        case("guard-rejected-another", "another change than the open one", and_then(proposed(), "guard-rejected", reason="x"),
+             hold=digest(b"x"))  # fmt: skip
+        case(
+            "guard-rejected-without-a-reason",
+            "a rejection that says nothing",
+            and_then(proposed(), "guard-rejected", reason=""),
+        )
+        case("guard-rejected-twice", "it has come to nothing already",
+             and_then(and_then(proposed(), "guard-rejected", reason="x"), "guard-rejected", reason="x"))  # fmt: skip
+
+        # What is made.
+        rejected = and_then(answered(ann, ben), "guard-rejected", reason="x")
+        case("changed-after-its-rejection", "it had come to nothing", made(rejected))
+        case("changed-twice", "it was made already", made(made(answered(ann, ben))))
+        case(
+            "changed-to-another-guard",
+            "another guard than the one proposed",
+            made(answered(ann, ben)),
+            guard=digest(b"x"),
+        )
+        case(
+            "changed-to-other-policies",
+            "other policies than those proposed",
+            made(answered(ann, ben)),
+            policies=digest(b"x"),
+        )
+        case("changed-by-another-hold", "another change than the open one", made(answered(ann, ben)), hold=digest(b"x"))
+        case("changed-after-it-expired", "too late", made(answered(ann, ben)), time=paper_run.EXPIRES)
+        case("changed-though-refused", "two approved and one refused", made(answered(ann, ben, (people.CAT, NO))))
+        case("as-strict-though-refused", "nobody need agree, and one has refused",
+             made(answered((people.CAT, NO), verdict=STRICT)))  # fmt: skip
+        case("weaker-by-nobody", "a weaker guard, with no approval", made(proposed()))
+        case("weaker-by-one-of-two", "a weaker guard, with one approval of two", made(answered(ann)))
+        case("unknown-by-nobody", "a guard that may be weaker, with no approval", made(proposed("unknown")))
+        case(
+            "weaker-where-nobody-is-asked",
+            "a weaker guard of a run without approvers",
+            made(proposed("weaker", begun(None))),
+        )
+        case("weaker-by-the-quorum-that-it-proposes", "one approval, of the one that it would ask for from then on",
+             made(answered(ann, config=config_of(3, require=1))))  # fmt: skip
+        case(
+            "more-items-by-nobody",
+            "held-out items are added, and nobody was asked",
+            made(proposed(STRICT, **same, **more)),
+        )
+        case("more-items-where-nobody-is-asked", "held-out items are added to a run without approvers",
+             made(proposed(STRICT, begun(None), **same, **more)))  # fmt: skip
+        signed = paper_run.signed(copy.deepcopy(made(answered(ann, ben)).items))[-1].body["approvals"]
+        for name, why, approvals in (
+            ("changed-without-its-approvals", "no approvals are named", []),
+            ("changed-with-fewer-approvals", "an approval is left out", signed[:1]),
+            ("changed-with-approvals-in-another-order", "approvals in another order", signed[::-1]),
+            ("changed-with-an-approval-twice", "an approval is named twice", [*signed, signed[0]]),
+        ):
+            case(name, why, made(answered(ann, ben)), approvals=approvals)
+        case("changed-with-metrics-of-a-stranger", "development metrics of what was never live", made(answered(ann, ben)),
+             development={digest(b"x"): {"accuracy": 1}})  # fmt: skip
+        working = proposed(STRICT)
+        working.propose(1)
+        case("changed-while-a-proposal-is-open", "a proposal would be judged by two guards", made(working))
+        working = proposed(STRICT)
+        working.propose(1)
+        working.test(1, working.paper.candidate("two"))
+        working.decide(1, "promote", "passed")
+        case(
+            "changed-between-decision-and-promotion",
+            "what one guard has let through would go live under another",
+            made(working),
+        )
+        for cut, name, why, clause in (
+            (1, "changed-before-the-smoke-test", "a promotion waits for its smoke test", "§7.18"),
+            (2, "changed-inside-a-swap", "the outcome of a swap comes first", "§7.2"),
+        ):
+            working = proposed(STRICT)
+            working.propose(1)
+            working.test(1, working.paper.candidate("two"))
+            working.promote(1, working.paper.candidate("two"))
+            del working.items[-cut:]
+            case(name, why, made(working), clause)
+
+        # What was said of one change is said of no other.
+        def repeated(tell: paper_run.Teller, *more: Item) -> list[Item]:
+            items = paper_run.signed(copy.deepcopy([*tell.items, *more]))
+            first = next(at for at, item in enumerate(items) if item.kind == "guard-proposed")
+            return [*items, copy.deepcopy(items[first])]
+
+        refused = and_then(answered(ann, ben, (people.CAT, NO)), "guard-rejected", reason="refused")
+        v.illegal("guard-proposed-again-after-a-refusal", "the very body that was refused, which old approvals would fit", "§7.18",
+                  repeated(refused), base="changed")  # fmt: skip
+        undone = made(answered(ann, ben, config=config_of(3)))
+        undone.propose_guard(STRICT, **same, config=config_of(3, paper_run.MORE))
+        undone.change_guard()
+        v.illegal("guard-proposed-again-after-it-was-undone", "the very body that was made and undone, which old approvals would fit",
+                  "§7.18", repeated(undone), base="changed")  # fmt: skip
+        carried = and_then(answered(ann, ben), "guard-rejected", reason="x")
+        carried.propose_guard("weaker", guard=digest(b"third"))
+        carried.answer(ann)
+        items = paper_run.signed(copy.deepcopy(carried.items))
+        items[-1] = copy.deepcopy(items[3])
+        v.illegal(
+            "guard-approved-by-what-was-said-of-another",
+            "an approval of a change before",
+            "§7.18",
+            items,
+            base="changed",
+        )
+
+        # From then on.
+        changed = made(answered(ann, ben, policies=digest(b"other policies"), config=config_of(1)))
+        tell = begun()
+        tell.test(1, tell.paper.candidate("two"))
+        before = tell.items[-1].body["gates"]
+        for name, why, clause, kind, body in (
+            ("measured-by-the-gates-before", "the gates of the guard before", "§7.8", "measured", {"gates": before}),
+            ("staked-in-the-epoch-before", "the epoch ended with the guard", "§7.6", "staked", {"epoch": 1}),
+            ("predicted-in-the-epoch-before", "items of the epoch before", "§7.7", "predicted", {"epoch": 1}),
+            ("held-under-the-guard-before", "a hold that names the guard before", "§7.17", "held", {"guard": same["guard"]}),
+            ("held-under-the-policies-before", "a hold that names the policies before", "§7.17", "held",
+             {"policies": digest(b"policies")}),
+            ("authorised-under-the-guard-before", "permission by the guard before", "§7.10", "authorised", {"guard": same["guard"]}),
+            ("authorised-under-the-policies-before", "permission by the policies before", "§7.10", "authorised",
+             {"policies": digest(b"policies")}),
+        ):  # fmt: skip
+            tell = copy.deepcopy(changed)
+            tell.propose(1)
+            tell.test(1, tell.paper.candidate("two"))
+            if kind == "held":
+                tell.hold(1, "decide", tell.paper.candidate("two"))
+            if kind == "authorised":
+                tell.promote(1, tell.paper.candidate("two"))
+            last = max(at for at, item in enumerate(tell.items) if item.kind == kind)
+            del tell.items[last + 1 :]
+            case(name, why, tell, clause, **body)
+        tell = copy.deepcopy(changed)
+        for number, name in ((1, "two"), (2, "three")):
+            tell.propose(number)
+            tell.test(number, tell.paper.candidate(name))
+            tell.promote(number, tell.paper.candidate(name))
+        del tell.items[-3:]
+        case(
+            "promotions-beyond-the-budget-in-force", "a second promotion, where the new guard allows one", tell, "§7.10"
+        )
 
 
 def heads(v: Vectors) -> None:
@@ -990,7 +1345,7 @@ def main() -> None:
     for group in ("valid", "invalid"):
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
-    for part in (valid, answers, heads, tiles, envelopes, order, models, links):
+    for part in (valid, answers, lists, guards, heads, tiles, envelopes, order, models, links):
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
     print(f"{counts['valid']} valid, {counts['invalid']} invalid")

@@ -25,7 +25,7 @@ from paper_run import NEW, OLD, ORIGIN, THIEF
 
 from harness.approval import message
 from harness.auditing import read_approvers
-from harness.canonical import digest
+from harness.canonical import digest, digest_json
 from harness.errors import CanonicalError, ConfigError
 
 EXAMPLES = {"ci": 10_000, "dev": 1_000, "deep": 100_000}
@@ -89,7 +89,19 @@ def told():
     ]
 
 
-STORIES = told()
+def named(item):
+    """What others call an entry by its digest, where they do: a hold, or an approval (FORMAT §7.17, §7.18)."""
+    whole = {"held": {"candidate": None}, "approved": {"number": None}, "guard-proposed": {}}.get(item["kind"])
+    if whole is None or not isinstance(item["body"], dict):
+        return None
+    try:
+        return digest_json({**whole, **item["body"]})
+    except CanonicalError:
+        return None
+
+
+STORIES = [[{**item, "named": named(item)} for item in story] for story in told()]
+CHANGED = [story for story in STORIES if any(item["kind"] == "guard-changed" for item in story)]
 POOL = {kind: [each for story in STORIES for each in story if each["kind"] == kind] for kind in two.verifier.BODIES}
 STRANGE = [
     None, True, False, 0, 1, 2, 3, -1, 1.0, 0.5, 0.0, 1e300, 2**53 - 1, 2**53, 10**17, "", "pass", "promote", "hold", "rollback", [], {},
@@ -138,14 +150,14 @@ def there(value, path):
 
 EDITS = [
     "value", "value", "sibling", "sibling", "near", "near", "remove", "add", "drop", "repeat", "swap", "move", "insert", "insert", "kind", "subject",
-    "signer", "statement", "envelope", "time", "cut",
+    "signer", "statement", "envelope", "time", "cut", "turn",
 ]  # fmt: skip
 
 
-def edit(draw, story):
-    """Change one thing; return what was done, in a word."""
-    what = draw(st.sampled_from(EDITS))
-    at = draw(st.integers(0, len(story) - 1))
+def edit(draw, story, edits=EDITS, places=None):
+    """Change one thing, anywhere or at one of these places; return what was done, in a word."""
+    what = draw(st.sampled_from(edits))
+    at = draw(st.integers(0, len(story) - 1) if places is None else st.sampled_from(places))
     item = story[at] = copy.deepcopy(story[at])
     paths = [path for path in leaves(item["body"]) if path]
     paths += [path for path in CONFIG if item["kind"] in ("genesis", "guard-proposed") and there(item["body"], path)]
@@ -197,6 +209,11 @@ def edit(draw, story):
     elif what == "time":
         times = [text for text in STRANGE if isinstance(text, str) and "T" in text and ":" in text]
         item["body"]["time"] = draw(st.sampled_from(times))
+    elif what == "turn":
+        old, new = (draw(st.sampled_from((OLD, NEW, THIEF))) for _ in range(2))
+        body = {**HALT, "old": old.verifier.vkey, "new": new.verifier.vkey}
+        del body["by"]
+        story.insert(at, {"kind": "key-rotated", "body": body, "signers": (OLD, new)})
     elif what == "cut":
         del story[at + 1 :]
     return what
@@ -315,15 +332,31 @@ PEOPLE = {person.name: person for person in EVERYBODY}
 
 
 def signed_again(story):
-    """Let people sign what their answers say now: what is tried then is not their signatures, but all behind them."""
+    """Let people sign what their answers say now: what is tried then is not their signatures, but all behind them.
+
+    What an entry was called by its digest it is called by its new one, wherever it is named.
+    """
+    names = {}
     for item in story:
         body = item["body"]
+        if isinstance(body, dict):
+            for name in {"hold", "approvals"} & body.keys():
+                item["body"] = body = {**body, name: renamed(body[name], names)}
         person = PEOPLE.get(str(body.get("by"))) if isinstance(body, dict) else None
         said = {"approved": "approve", "refused": "refuse"}.get(item["kind"])
         if person and said and isinstance(body.get("hold"), str) and isinstance(body.get("reason"), str):
             with contextlib.suppress(CanonicalError):
                 data = message(body["hold"], said, body["reason"])
                 item["body"] = {**body, "signature": base64.b64encode(person.sign(data)).decode()}
+        if item.get("named") is not None:
+            names[item["named"]] = named(item)
+
+
+def renamed(value, names):
+    """A digest, or each in a list, as what it names is called now."""
+    if isinstance(value, list):
+        return [renamed(each, names) for each in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 def both(place, story):
@@ -364,6 +397,39 @@ def test_both_verifiers_agree_on_any_entries(place, data):
     SEEN[script.clause] += 1
     if len(edits) > 1:  # an entry may break more than one clause then, and a verifier name any of them
         script, harness = (replace(each, clause=None) for each in (script, harness))
+    assert script == harness, f"{edits}\n{script.told}\n{harness.told}"
+
+
+GUARD = {"guard-proposed", "guard-rejected", "guard-changed", "approved", "refused", "watched", "decided"}
+OF_ORDER = [
+    "value",
+    "sibling",
+    "sibling",
+    "near",
+    "near",
+    "near",
+    "drop",
+    "drop",
+    "repeat",
+    "repeat",
+    "swap",
+    "move",
+    "move",
+]
+
+
+@settings(max_examples=EXAMPLES[PROFILE] // 2, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_both_verifiers_agree_on_changes_of_the_guard(place, data):
+    """They agree where what was changed is what is said of a change of the guard, and people signed what it says."""
+    story = [dict(item) for item in CHANGED[data.draw(st.integers(0, len(CHANGED) - 1))]]
+    for _ in range(data.draw(st.integers(1, 2))):
+        places = [at for at, item in enumerate(story) if item["kind"] in GUARD]
+        edits = edit(data.draw, story, OF_ORDER, places)
+    signed_again(story)
+    script, harness = both(place, story)
+    SEEN[script.clause] += 1
+    script, harness = (replace(each, clause=None) for each in (script, harness))
     assert script == harness, f"{edits}\n{script.told}\n{harness.told}"
 
 

@@ -87,19 +87,24 @@ def test_a_file_comes_back_as_it_was(seen, tmp_path, size):
     assert (tmp_path / "again").read_bytes() == (seen / f"seen-{size}").read_bytes()
 
 
-def test_a_run_that_asks_people_is_saved_alike_at_every_size(tmp_path):
-    """Open holds, their answers and what was let go on: both verifiers save the same bytes, and go on to one verdict."""
+@pytest.mark.parametrize(
+    ("tell", "people"),
+    [(paper_run.asking, paper_run.ASKED), (paper_run.changing, paper_run.LISTED)],
+    ids=("asking", "changing"),
+)
+def test_a_run_that_asks_people_is_saved_alike_at_every_size(tmp_path, tell, people):
+    """Open holds and changes of the guard, and their answers: both verifiers save the same bytes, and go on alike."""
     key, listed = tmp_path / "key", tmp_path / "listed"
     VerifierChain.of([paper_run.OLD.verifier]).save(key)
-    listed.write_text("".join(person.line for person in paper_run.ASKED))
-    told = paper_run.asking(paper_run.write(tmp_path / "whole", paper_run.asking))
+    listed.write_text("".join(person.line for person in people))
+    told = tell(paper_run.write(tmp_path / "whole", tell))
     words = ("--key", str(key), "--approvers", str(listed))
     whole = two.by_script(tmp_path / "whole", *words)
     for size in range(1, len(told) + 1):
         if told[size - 1].kind == "authorised":
             continue  # the paper run's link is already moved there
         run, ours, theirs = (tmp_path / f"{name}-{size}" for name in ("run", "ours", "theirs"))
-        paper_run.write(run, lambda paper, size=size: paper_run.asking(paper)[:size])
+        paper_run.write(run, lambda paper, size=size: tell(paper)[:size])
         verify_run(RunFolder(run), key, approvers=listed, save=ours)
         two.by_script(run, *words, "--save", str(theirs))
         assert ours.read_bytes() == theirs.read_bytes(), size

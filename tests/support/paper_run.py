@@ -182,10 +182,9 @@ class Teller:
 
     def propose_guard(self, verdict: str, **changes: Any) -> None:
         """Propose another guard: what is in force, but for these changes."""
-        new, base = {**self.guarding, **changes}, self.guarding["guard"]
-        compared = self.paper.blob(f"comparison at {len(self.items)}")
-        about = {"comparison": compared, "verdict": verdict, "by": "operator", "reason": "a year has passed"}
-        self.add("guard-proposed", **new, **about, base=base, expires=EXPIRES)
+        compared = {"base": self.guarding["guard"], "comparison": self.paper.blob("comparison"), "verdict": verdict}
+        about = {"by": "operator", "reason": "a year has passed", "expires": EXPIRES}
+        self.add("guard-proposed", **{**self.guarding, **compared, **about, **changes})
 
     def change_guard(self) -> None:
         """Put the guard that was proposed last in force."""
@@ -265,6 +264,23 @@ LISTED = (*people.PEOPLE, DAN, ANN_LATER)
 """Everybody who ever was an approver of the run below, in every role."""
 
 
+GATES = CONFIG.json_value()["gates"]
+MORE = {**GATES[1], "kind": "floor", "margin": None, "threshold": 0.4}
+"""A gate more."""
+
+
+def config_of(promotions: int, *more: dict[str, Any], require: int | None = 2) -> dict[str, Any]:
+    """Configure a run with so many promotions and these gates more, of whose approvers so many must agree."""
+    told = {**CONFIG.json_value(), "gates": [*GATES, *more]}
+    told["approvers"] = require and {"require": require, "file": "approvers", "hours": 72.0}
+    return {**told, "budgets": {**told["budgets"], "promotions": promotions}}
+
+
+def listed(*who: people.Person) -> list[dict[str, Any]]:
+    """List approvers as genesis does."""
+    return [person.approver.json_value() for person in who]
+
+
 def changing(paper: Paper) -> list[Item]:
     """Tell of a run whose guard is changed: to a stricter one, to a weaker one by other people, and by more items.
 
@@ -273,14 +289,7 @@ def changing(paper: Paper) -> list[Item]:
     base, two, three, four, five = (paper.candidate(name) for name in ("base", "two", "three", "four", "five"))
     tell = Teller(paper, base)
     ann, ben, cat, dan = ((person, "approve") for person in (people.ANN, people.BEN, people.CAT, DAN))
-    asked, gates = {"require": 2, "file": "approvers", "hours": 72.0}, CONFIG.json_value()["gates"]
-    more = {**gates[1], "kind": "floor", "margin": None, "threshold": 0.4}
-
-    def config(promotions: int, *new: dict[str, Any]) -> dict[str, Any]:
-        told = {**CONFIG.json_value(), "gates": [*gates, *new], "approvers": asked}
-        return {**told, "budgets": {**told["budgets"], "promotions": promotions}}
-
-    tell.begin(config=config(3), approvers=[person.approver.json_value() for person in people.PEOPLE])
+    tell.begin(config=config_of(3), approvers=listed(*people.PEOPLE))
     tell.propose(1)
     tell.test(1, two)
     tell.promote(1, two)
@@ -291,7 +300,7 @@ def changing(paper: Paper) -> list[Item]:
         "policies": digest(b"more policies"),
         "policy_sources": paper.blob("more"),
     }
-    tell.propose_guard("at-least-as-strict", config=config(2, more), **stricter)
+    tell.propose_guard("at-least-as-strict", config=config_of(2, MORE), **stricter)
     tell.answer(cat)
     tell.propose(2)
     tell.test(2, four, "fail")
@@ -302,8 +311,8 @@ def changing(paper: Paper) -> list[Item]:
     tell.hold(3, "decide", three, ann, ben)
     tell.promote(3, three)
     # A gate fewer and more promotions: ben leaves, dan is new, ann has another role.
-    others = [person.approver.json_value() for person in (ANN_LATER, people.CAT, DAN)]
-    tell.propose_guard("weaker", config=config(4), guard=digest(b"weaker"), approvers=others)
+    others = listed(ANN_LATER, people.CAT, DAN)
+    tell.propose_guard("weaker", config=config_of(4), guard=digest(b"weaker"), approvers=others)
     tell.answer(ann, number=None)
     tell.answer(ben)
     tell.change_guard()
@@ -313,7 +322,7 @@ def changing(paper: Paper) -> list[Item]:
     tell.add("screened", **passed)
     tell.test(4, five)
     tell.promote(4, five)
-    tell.propose_guard("weaker", config=config(9), guard=digest(b"weaker still"))
+    tell.propose_guard("weaker", config=config_of(9), guard=digest(b"weaker still"))
     tell.answer((people.CAT, "refuse"))
     tell.add("guard-rejected", reason="cat refused")
     # Held-out items are added, to the same guard.
