@@ -14,7 +14,6 @@ from harness import guarding, opening, promotion, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
-from harness.entries import kind_of
 from harness.errors import AuditError, ConfigError, SubjectError
 from harness.folder import RunFolder
 from harness.guard_change import GuardComparison
