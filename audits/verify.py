@@ -15,7 +15,8 @@ Exit codes (§11): 0 valid · 1 your own files cannot be read · 2 usage · 5 in
 What it reads is hostile until a signature or a hash says otherwise: sizes are bounded before anything is read, no
 link is followed, and whatever does not fit ends as one `Invalid`, which names the entry and the clause. The log is
 streamed, at most 256 entries at a time; of proposals that came to their end nothing is kept. What guards the run is
-what genesis lays down, and after a change of the guard what that did (§7.18): is it as strict? The writer says so.
+what genesis lays down, and after a change of the guard what that did (§7.18). That it is as strict is the writer's
+word, where its own terms do not show otherwise.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A part of `legality`, as `asking` is. A change is made between proposals, so that each is judged by one guard from its
 first stage to its last. It does no I/O and reads no clock. It does not say whether a guard is as strict: the entry
-does, and `audit replay` derives it again.
+does, where its own terms do not show otherwise, and `audit replay` derives it again. What people said of one change is
+good for no other, for no body is proposed twice.
 """
 
 from __future__ import annotations

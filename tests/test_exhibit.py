@@ -63,6 +63,18 @@ def test_an_entry_is_shown_with_its_proof(paper):
     assert page["body"]["version"] == 1
 
 
+def test_every_entry_of_a_run_whose_guard_was_changed_is_shown(tmp_path):
+    """Each has its page, with every blob that it names: of a proposed guard, its policies and how it compares."""
+    paper_run.write(tmp_path / "run", paper_run.changing)
+    pages = [entry_page(RunFolder(tmp_path / "run"), index) for index in range(78)]
+    assert all(blob["state"] == "there" for page in pages for blob in page["blobs"])
+    proposed = [page for page in pages if page["kind"] == "guard-proposed"]
+    assert len(proposed) == 5
+    for page in proposed:
+        assert {name for blob in page["blobs"] for name in blob["names"]} == {"policy_sources", "comparison"}
+        assert set(page["subjects"]) == {"guard"}
+
+
 def test_each_blob_is_looked_for(copy):
     """Blobs are listed by the members that name them, as there, missing or damaged."""
     assert entry_page(RunFolder(copy), 1)["blobs"] == []
