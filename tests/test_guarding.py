@@ -35,6 +35,13 @@ EVAL = (
     '    """Right or not."""\n    return right(labels, answers["plain"])',
     '    """Right or not."""\n    return 0.9 * right(labels, answers["plain"])',
 )
+MORE = """@view("more")
+def more(raw, _rng):
+    \"\"\"The digit, darker.\"\"\"
+    return {"image": scaled(raw) / 2}
+
+
+def right("""
 VAULT = "vault=Items(*draw(12_000, rng)),"
 GROWN = ((VAULT, "vault=Items(*map(np.concatenate, zip(draw(12_000, rng), draw(500, rng)))),"),)
 FEWER = ((VAULT, "vault=Items(*draw(11_000, rng)),"),)
@@ -299,6 +306,29 @@ def test_other_evals_score_every_version_anew(rig, begun, asking, tmp_path):
     assert counts["measurements"] + counts["other_evals"] == sum(
         found.measured is not None for found in rigs.trail_of(begun)[0].proposals.values()
     )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        (("0.15 * rng", "0.9 * rng"),),
+        (("def right(", MORE), ('views=("smudged",)', 'views=("smudged", "more")')),
+    ],
+    ids=["another view", "one view more"],
+)
+def test_other_views_are_answered_anew_by_every_version(rig, begun, asking, tmp_path, edit):
+    """After a change of views a version has the metrics that it has in a run which was begun with them."""
+    other = rigs.vary(asking, tmp_path / "views", *edit, name="guards.py")
+    propose(begun, other)
+    for person in (ANN, BEN):
+        answer(begun, person)
+    rig.open(begun, other).close()
+    state, _ = rigs.trail_of(begun)
+    rig.open(tmp_path / "fresh", other).close()
+    fresh = rigs.trail_of(tmp_path / "fresh")[0].genesis
+    assert fresh.baseline.digest == state.baseline.digest
+    assert state.rescored[state.baseline.digest] == fresh.development
+    verified(begun)
 
 
 def test_a_candidate_measured_again_is_known_by_the_evals_in_force(rig, begun, asking, tmp_path):
