@@ -228,6 +228,16 @@ def test_evals_that_are_written_while_a_guard_is_read_are_not_proposed(begun, as
     assert kinds(begun) == []
 
 
+@pytest.mark.parametrize("by", ["", "two\nlines", "\udcff", "x" * 201])
+def test_who_proposes_is_named_in_one_line(begun, asking, tmp_path, by):
+    """A name that does not fit a line is an error that names the option, and nothing is logged."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    told = CliRunner().invoke(app, ["guard", "propose", str(begun), str(looser), "--by", by])
+    assert isinstance(told.exception, ConfigError)
+    assert told.exception.where == "--by"
+    assert kinds(begun) == []
+
+
 def test_without_approvers_what_is_weaker_is_rejected_at_once_and_logged(rig, digits, tmp_path):
     """A run that has nobody to ask takes stricter guards alone; an attempt at another one stays in the log."""
     out = tmp_path / "run"
