@@ -6,8 +6,9 @@ point, with a verdict as policies have it (`strictness`): **at-least-as-strict**
 decide. A guard's verdict is the worst of its points.
 
 A gate is judged by what it guarantees: its null hypothesis is tested at the whole alpha of the stake, so a smaller
-margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. What an eval in `guards.py` means,
-or another version of a package, is never compared: a file that differs is unknown.
+margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. But a gate with a cap of its own
+moves the batches at which the others are looked at, and is unknown. What an eval in `guards.py` means, or another
+version of a package, is never compared: a file that differs is unknown.
 
 A rule may read what a guard sets, and ask for a *small* budget, or for a gate that only the new guard has: where that
 may be (`reading`), a change is unknown.
@@ -194,6 +195,8 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
                     verdict = _moved(MARGINS[field], was, is_)
                 elif field == "threshold":
                     verdict = _moved("lower" if name[1] == "ceiling" else "higher", was, is_)
+                if verdict == "at-least-as-strict" and now[name].cap:
+                    verdict = "unknown"  # it runs for longer, and so may be the one that moves them
                 yield Point(where=where, what=f"{field} {_arrow(was, is_)}", verdict=verdict)
 
 

@@ -19,8 +19,9 @@ from harness.folder import RunFolder
 from harness.genesis import evaluate
 from harness.holding import take_in
 from harness.journal import Journal
-from harness.records import Digest
+from harness.records import Candidate, Digest
 from harness.state import RunState
+from harness.workshop import Failure
 
 
 def settle_change(folder: RunFolder, journal: Journal) -> None:
@@ -54,8 +55,9 @@ def check_may_change(state: RunState) -> None:
 def put_in_force(rooms: Rooms) -> None:
     """Log that the proposed guard is in force; StateError where that is not legal any more.
 
-    Every version is scored anew on the development items, from the answers that it gave: candidates are compared with
-    the incumbent as the evals have it now.
+    Every version is scored anew on the development items: candidates are compared with the incumbent as the evals have
+    it now. Each answers once more, for views may have changed, and then what it answered was asked of it otherwise.
+    ConfigError where one does not answer.
     """
     state = rooms.journal.state
     change = state.change
@@ -68,7 +70,7 @@ def put_in_force(rooms: Rooms) -> None:
             guard=entry.guard,
             policies=entry.policies,
             approvals=[name for name, _ in change.hold.approvals],
-            development={made.digest: _scored(rooms, made.digest) for made in state.versions.values()},
+            development={made.digest: _scored(rooms, made) for made in state.versions.values()},
         )
     )
 
@@ -82,11 +84,15 @@ def fingerprint_of(evaluator: Child) -> Callable[[int], Digest]:
     return ask
 
 
-def _scored(rooms: Rooms, candidate: Digest) -> dict[str, float]:
-    answers = rooms.journal.state.development_answers(candidate)
-    if answers is None:
-        raise StateError("a version was never measured on the development items", where=candidate)
-    request: dict[str, Any] = {"op": "develop", "answers": str(rooms.blobs.path(answers))}
+def _scored(rooms: Rooms, version: Candidate) -> dict[str, float]:
+    answered = rooms.workshop.predict(version, rooms.development, rooms.development_rows)
+    if isinstance(answered, Failure):
+        raise ConfigError(
+            f"the proposed guard cannot be put in force: {version.digest[7:19]}, which is or was live, does not answer "
+            f"what it asks: {answered.text}",
+            remedy="`lockgate guard withdraw RUN`, and propose one whose views it can answer",
+        )
+    request: dict[str, Any] = {"op": "develop", "answers": str(rooms.blobs.path(answered.answers))}
     scored = evaluate(rooms.evaluator, {**request, "shuffle": rooms.development_shuffle})
     return dict(scored["development"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import people
 import pytest
 import rigs
@@ -19,8 +20,10 @@ from harness.canonical import digest_json, parse_json
 from harness.cli import app
 from harness.config import Config, PolicyRef, load_config, parse_config
 from harness.folder import guard_files
+from harness.gates import compile_gates
 from harness.guard_change import APPROVAL, ELSEWHERE, ORDERED, SEARCH, Guard, compare_guards, points
 from harness.policy import load_subject_policies
+from harness.statistics import run_test
 from harness.strictness import worst
 
 TEXT = """\
@@ -126,6 +129,24 @@ def test_a_new_gate_with_a_cap_of_its_own_is_unknown():
     """A cap moves the batches at which the other gates are looked at, so a gate more with one is not shown as strict."""
     new = guard(TEXT.replace("gates:\n", "gates:\n  - {eval: harm, kind: floor, threshold: 0.1, cap: 12}\n"))
     assert verdict(guard(), new) == "unknown"
+
+
+def test_a_smaller_margin_of_a_gate_with_a_cap_is_unknown():
+    """It runs for longer, up to its cap, and so may move the batches at which another gate is looked at, which passes."""
+    old = TEXT.replace("margin: 0.1}", "margin: 0.2, cap: 70}")
+    assert verdict(guard(old), guard(old.replace("margin: 0.2", "margin: 0.12"))) == "unknown"
+    assert verdict(guard(old), guard(old.replace("margin: 0.2", "margin: 0.3"))) == "weaker"
+    rng, verdicts = np.random.default_rng(342), []
+    x = {
+        "accuracy/improve": rng.choice([-1.0, 0.0, 1.0], p=[0.15, 0.5, 0.35], size=300),
+        "parity/parent": np.zeros(300),
+    }
+    for margin in (0.2, 0.12):
+        text = old.replace("margin: 0.2", f"margin: {margin}")
+        rules = [gate.json_value() for gate in parse_config(text).gates[:2]]
+        gates = compile_gates(rules, {"accuracy": (0.0, 1.0), "parity": (0.0, 1.0)})
+        verdicts.append(run_test(gates, lambda gate, a, b: x[gate][a:b], 0.02, 300, 50).passed)
+    assert verdicts == [False, True]
 
 
 def test_how_much_is_searched_lowers_no_bar():

@@ -35,6 +35,13 @@ EVAL = (
     '    """Right or not."""\n    return right(labels, answers["plain"])',
     '    """Right or not."""\n    return 0.9 * right(labels, answers["plain"])',
 )
+MORE = """@view("more")
+def more(raw, _rng):
+    \"\"\"The digit, darker.\"\"\"
+    return {"image": scaled(raw) / 2}
+
+
+def right("""
 VAULT = "vault=Items(*draw(12_000, rng)),"
 GROWN = ((VAULT, "vault=Items(*map(np.concatenate, zip(draw(12_000, rng), draw(500, rng)))),"),)
 FEWER = ((VAULT, "vault=Items(*draw(11_000, rng)),"),)
@@ -221,6 +228,16 @@ def test_evals_that_are_written_while_a_guard_is_read_are_not_proposed(begun, as
     assert kinds(begun) == []
 
 
+@pytest.mark.parametrize("by", ["", "two\nlines", "\udcff", "x" * 201])
+def test_who_proposes_is_named_in_one_line(begun, asking, tmp_path, by):
+    """A name that does not fit a line is an error that names the option, and nothing is logged."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    told = CliRunner().invoke(app, ["guard", "propose", str(begun), str(looser), "--by", by])
+    assert isinstance(told.exception, ConfigError)
+    assert told.exception.where == "--by"
+    assert kinds(begun) == []
+
+
 def test_without_approvers_what_is_weaker_is_rejected_at_once_and_logged(rig, digits, tmp_path):
     """A run that has nobody to ask takes stricter guards alone; an attempt at another one stays in the log."""
     out = tmp_path / "run"
@@ -299,6 +316,29 @@ def test_other_evals_score_every_version_anew(rig, begun, asking, tmp_path):
     assert counts["measurements"] + counts["other_evals"] == sum(
         found.measured is not None for found in rigs.trail_of(begun)[0].proposals.values()
     )
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        (("0.15 * rng", "0.9 * rng"),),
+        (("def right(", MORE), ('views=("smudged",)', 'views=("smudged", "more")')),
+    ],
+    ids=["another view", "one view more"],
+)
+def test_other_views_are_answered_anew_by_every_version(rig, begun, asking, tmp_path, edit):
+    """After a change of views a version has the metrics that it has in a run which was begun with them."""
+    other = rigs.vary(asking, tmp_path / "views", *edit, name="guards.py")
+    propose(begun, other)
+    for person in (ANN, BEN):
+        answer(begun, person)
+    rig.open(begun, other).close()
+    state, _ = rigs.trail_of(begun)
+    rig.open(tmp_path / "fresh", other).close()
+    fresh = rigs.trail_of(tmp_path / "fresh")[0].genesis
+    assert fresh.baseline.digest == state.baseline.digest
+    assert state.rescored[state.baseline.digest] == fresh.development
+    verified(begun)
 
 
 def test_a_candidate_measured_again_is_known_by_the_evals_in_force(rig, begun, asking, tmp_path):

@@ -99,7 +99,7 @@ def propose(
         folder,
         subject,
         PassphraseSource(passphrase_fd),
-        by=by,
+        by=_name(by),
         reason=_line(reason, "--reason"),
         vault_key=vault_key,
         seconds=seconds,
@@ -155,6 +155,14 @@ def _next(told: dict[str, Any], run: Path, subject: Path | None) -> str:
         f"proposed; waits for {told['require']} of {', '.join(told['approvers'])}, until {told['expires'][:16]}Z: "
         f"`lockgate approve {run} guard --key KEY`; then {start} puts it in force"
     )
+
+
+def _name(by: str) -> str:
+    from harness.errors import ConfigError
+
+    if not by or len(by) > 200 or not by.isprintable():
+        raise ConfigError("a name is one line of 1 to 200 characters", where="--by")
+    return by
 
 
 def _line(reason: str, option: str) -> str:
