@@ -150,8 +150,12 @@ def _compile_gate(raw: dict[str, Any], bounds: Mapping[str, tuple[float, float]]
         raise StatisticsError(f"{parameter} must lie strictly between {least:g} and {most:g}", where=where)
     if parameter == "rate" and (low, high) != (0.0, 1.0):
         raise StatisticsError(f"a rare gate needs a score in [0, 1], not [{low:g}, {high:g}]", where=where)
-    theta = float(value) if kind == "floor" else -float(value)
-    return GateSpec(eval=evaluation, kind=kind, theta=theta, bounds=(low, high), cap=cap)
+    return GateSpec(eval=evaluation, kind=kind, theta=theta_of(kind, value), bounds=(low, high), cap=cap)
+
+
+def theta_of(kind: str, value: float) -> float:
+    """The null of a gate with this margin, threshold or rate; 0 for what has none of them."""
+    return float(value) if kind == "floor" else -float(value)
 
 
 def checked(values: Floats, lo: float, hi: float, *, where: str) -> Floats:

@@ -30,6 +30,7 @@ from harness.entries import (
 )
 from harness.errors import AuditError
 from harness.folder import RunFolder
+from harness.gates import theta_of
 from harness.genesis import guard_of, policies_of
 from harness.guard_change import ITEMS, compare_guards
 from harness.history import History
@@ -167,6 +168,7 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
         [(g.name, g.verdict) for g in result.gates],
         [(g.name, g.verdict) for g in found.measured.gates],
     )
+    _same(where, "the bars of the gates", {g.name: g.theta for g in result.gates}, _bars(found.guard))
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)
     again = _judge_decided(where, "decide", found.document, found.judgement, blobs, policies, judge)
@@ -176,6 +178,14 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
     decision = decide(found.measured.gates, found.guard.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
+
+
+def _bars(guard: Guarding) -> dict[str, float]:
+    """What each gate of a guard is tested against, by its name."""
+    return {
+        f"{gate.eval}/{gate.kind}": theta_of(gate.kind, gate.margin or gate.threshold or gate.rate or 0.0)
+        for gate in guard.config.gates
+    }
 
 
 def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, judge: Judge) -> None:

@@ -14,6 +14,7 @@ from harness import guarding, opening, promotion, regime
 from harness.approving import leave, to_sign
 from harness.auditing import verify_run
 from harness.cli import app
+from harness.config import load_config
 from harness.errors import AuditError, ConfigError, SubjectError
 from harness.folder import RunFolder
 from harness.guard_change import GuardComparison
@@ -236,6 +237,20 @@ def test_who_proposes_is_named_in_one_line(begun, asking, tmp_path, by):
     assert isinstance(told.exception, ConfigError)
     assert told.exception.where == "--by"
     assert kinds(begun) == []
+
+
+def test_a_test_by_other_bars_than_those_of_the_guard_is_found(rig, asking, tmp_path, monkeypatch):
+    """A writer that tests by a looser margin than its guard names is found by a replay, which needs no labels."""
+    out = tmp_path / "run"
+    looser = load_config(rigs.vary(asking, tmp_path / "looser", LOOSER))
+    check = opening.check_gates
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "check_gates", lambda _config, *rest: check(looser, *rest))
+        run = rig.open(out, asking)
+    generation(run, 1, BETTER)
+    run.close()
+    with pytest.raises(AuditError, match="the bars of the gates"):
+        verified(out)
 
 
 def test_without_approvers_what_is_weaker_is_rejected_at_once_and_logged(rig, digits, tmp_path):
