@@ -47,7 +47,7 @@ from harness.state import ProposalState, RunState, fold
 
 MAX_BLOB = 16 << 20
 COMPARING = 120.0
-"""Seconds of the solver for one comparison of guards: more than whoever made it had."""
+"""Seconds of the solver for one comparison of guards: more than whoever made it could have (`guard propose`)."""
 
 
 def replay_run(folder: RunFolder) -> dict[str, Any]:

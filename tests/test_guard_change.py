@@ -186,10 +186,11 @@ def test_files_packages_and_the_harness_are_unknown():
         assert [(point.where, point.verdict) for point in found] == [(where, "unknown")]
 
 
-def test_the_layout_of_what_is_read_is_no_difference():
-    """A comment in lockgate.yaml or in the list of approvers, which were read, changes nothing."""
+def test_the_layout_of_what_is_read_lowers_no_bar():
+    """A comment in lockgate.yaml or in the list of approvers, which were read, is told as one, and is as strict."""
     assert verdict(guard(), guard(TEXT + "# a comment\n")) == "at-least-as-strict"
-    assert list(points(guard(), guard(files={**PARTS["files"], "approvers": sha("a comment")}))) == []
+    (point,) = points(guard(), guard(files={**PARTS["files"], "approvers": sha("a comment")}))
+    assert (point.verdict, point.what.partition(",")[0]) == ("at-least-as-strict", "another layout")
 
 
 def test_a_list_of_approvers_that_becomes_code_is_not_overlooked():

@@ -98,4 +98,7 @@ def _answer(
     if json_:
         print_json(result)
     else:
-        print(f"{verdict}d by {result['by']}; `lockgate resume {run}` takes it in")
+        taken = f"`lockgate resume {run}` takes it in"
+        if number is None:
+            taken = "the next start takes it in, and the first one over the proposed files puts them in force"
+        print(f"{verdict}d by {result['by']}; {taken}")

@@ -25,7 +25,7 @@ app = typer.Typer(help="What guards a run: compare it with the disk, and change 
 Subject = Annotated[
     Path | None, typer.Argument(metavar="SUBJECT", help="Another folder than the one that the run is about.")
 ]
-Seconds = Annotated[float, typer.Option("--seconds", min=1, help="The solver's deadline, for all rules.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=1, max=100, help="The solver's deadline, for all rules.")]
 Reason = Annotated[str, typer.Option("--reason", help="For the log.")]
 
 
