@@ -6,6 +6,7 @@ import os
 import time
 
 import pytest
+import trails
 
 from harness.entries import Promoted, ProposedEntry, RolledBack
 from harness.history import History, instant
@@ -102,7 +103,7 @@ def proposal(number: int, generation: int, verdict: str | None) -> ProposalState
     decision = (
         Decision.parse({"verdict": verdict, "reasons": [why.json_value() for why in reasons]}) if verdict else None
     )
-    return ProposalState(entry, decision=decision)
+    return ProposalState(entry, trails.GENESIS, decision=decision)
 
 
 @pytest.mark.parametrize(
