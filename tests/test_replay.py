@@ -127,7 +127,7 @@ def test_a_decision_that_does_not_follow_is_found(copy, lie):
 
 
 def test_a_policy_that_is_another_is_found(copy):
-    """Where the policies in the blobs are not those of genesis, nothing is derived from them."""
+    """Where the policies in the blobs are not those that the log names, nothing is derived from them."""
 
     def other(body, blobs):
         body["policy_sources"] = edited(blobs, body["policy_sources"], lambda sources: sources.pop())
