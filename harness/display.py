@@ -304,7 +304,7 @@ def change_line(change: dict[str, Any]) -> str:
     why = f" ({change['reason']})" if change["reason"] else ""
     return plain(
         f"the guard, proposed by {change['by']}{why}: {change['verdict'].replace('-', ' ')}; {need}, "
-        f"until {change['expires'][:16]}Z",
+        f"until {change['expires'][:16]}Z; guard {change['guard']}",
         2000,
     )
 

@@ -30,6 +30,7 @@ from harness.keys import VaultKey, VerifierChain
 from harness.opening import open_journal, read_subject
 from harness.passphrase import PassphraseSource
 from harness.policy import load_subject_policies
+from harness.records import Digest
 from harness.regime import fingerprint_of, settle_change
 from harness.state import RunState
 from harness.strictness import worst
@@ -55,14 +56,17 @@ def guard_on_disk(subject: Path) -> Guard:
     return Guard.of(config, policies, approvers, parts)
 
 
-def compare_with_run(folder: RunFolder, subject: Path | None, *, seconds: float) -> GuardComparison:
-    """Compare what guards a run with its subject as it stands, or with another's; AuditError, ConfigError."""
+def compare_with_run(folder: RunFolder, subject: Path | None, *, seconds: float) -> tuple[GuardComparison, Digest]:
+    """Compare what guards a run with its subject as it stands, or with another's; AuditError, ConfigError.
+
+    With it comes the digest of the latter: whoever is asked to approve a guard compares it with the one they sign.
+    """
     if not folder.exists:
         where = str(folder.root)
         raise ConfigError("no run here", where=where, remedy="`lockgate run SUBJECT --out DIR` begins one")
     state, _ = read_run(folder.log, VerifierChain.load(folder.public_key))
     new = guard_on_disk(read_subject(folder)[0] if subject is None else subject)
-    return compare_guards(guard_of(state.guarding, BlobStore(folder.blobs)), new, seconds=seconds)
+    return compare_guards(guard_of(state.guarding, BlobStore(folder.blobs)), new, seconds=seconds), new.digest
 
 
 def propose_guard(

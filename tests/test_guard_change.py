@@ -22,6 +22,7 @@ from harness.config import Config, PolicyRef, load_config, parse_config
 from harness.folder import guard_files
 from harness.gates import compile_gates
 from harness.guard_change import APPROVAL, ELSEWHERE, ORDERED, SEARCH, Guard, compare_guards, points
+from harness.guarding import guard_on_disk
 from harness.policy import load_subject_policies
 from harness.statistics import run_test
 from harness.strictness import worst
@@ -310,7 +311,7 @@ def test_the_command_compares_a_run_with_its_subject(copy, digits, tmp_path):
     """`lockgate guard compare`: 0 for the same and for as strict, 3 for weaker and for unknown, and each difference told."""
     run = CliRunner()
     same = run.invoke(app, ["guard", "compare", str(copy), str(digits)])
-    assert (same.exit_code, same.output) == (0, "the same\n")
+    assert (same.exit_code, same.output.splitlines()[0]) == (0, "the same")
     for number, (name, old, new, code, told) in enumerate(
         (
             ("lockgate.yaml", "margin: 0.08", "margin: 0.05", 0, "ok      lockgate.yaml: gate"),
@@ -324,7 +325,10 @@ def test_the_command_compares_a_run_with_its_subject(copy, digits, tmp_path):
         assert shown.exit_code == code, shown.output
         assert told in shown.output
     as_json = run.invoke(app, ["guard", "compare", str(copy), str(subject), "--json"])
-    assert json.loads(as_json.output)["verdict"] == "unknown"
+    told = json.loads(as_json.output)
+    assert told["verdict"] == "unknown"
+    assert told["guard"] == guard_on_disk(subject).digest
+    assert f"on the disk: guard {told['guard']}" in shown.output
 
 
 def test_a_lock_file_beside_the_configuration_is_guarded(digits, tmp_path):

@@ -92,7 +92,7 @@ def _answer(
         told = view(state, number)
         print(change_line(told) if number is None else held_line(told))
         if number is None:
-            print(f"what differs: `lockgate guard show {run}`")
+            print(f"what differs: `lockgate guard show {run}`, or with a copy `lockgate guard compare {run} COPY`")
     armoured = sign(key, data) if key is not None else signature.read_bytes() if signature is not None else b""
     result = leave(existing(run), state, number, verdict, reason, armoured)
     if json_:

@@ -35,11 +35,12 @@ def compare(run: Run, subject: Subject = None, json_: Json = False, seconds: Sec
     from harness.folder import RunFolder
     from harness.guarding import compare_with_run
 
-    comparison = compare_with_run(RunFolder(run), subject, seconds=seconds)
+    comparison, guard = compare_with_run(RunFolder(run), subject, seconds=seconds)
     if json_:
-        print_json(comparison.json_value())
+        print_json({**comparison.json_value(), "guard": guard})
     else:
         _tell(comparison)
+        print(f"on the disk: guard {guard}")
     if comparison.verdict != "at-least-as-strict":
         raise typer.Exit(REJECTED)
 
