@@ -11,6 +11,7 @@ from people import Person
 from trails import Trail, sha
 
 from harness import entries as e
+from harness import kinds
 from harness.canonical import digest_json
 from harness.errors import StateError
 from harness.state import RunState, fold
@@ -144,7 +145,7 @@ def test_each_hold_is_of_one_kind():
 def test_a_guard_that_was_read_is_the_one_that_was_written():
     """Read back from its body, a proposed guard is equal to what was written, and is signed by the same digest."""
     written = begun().propose_guard().entries[-1]
-    read = e.read_entry("guard-proposed", written.json_value(), 0)
+    read = kinds.read_entry("guard-proposed", written.json_value(), 0)
     assert read == written
     assert read.digest == written.digest
     assert read != written.model_copy(update={"reason": "another"})
@@ -154,7 +155,7 @@ def test_people_sign_the_body_as_it_stands():
     """A configuration that leaves out what a later version means by default is signed, and folded, as it was written."""
     body = begun().propose_guard().entries[-1].json_value()
     del body["config"]["generations"]
-    read = e.read_entry("guard-proposed", body, 0)
+    read = kinds.read_entry("guard-proposed", body, 0)
     assert read.digest == digest_json(body) != digest_json(read.json_value())
     state = fold(begun().state, 2, read)
     assert state.change.hold.digest == state.guards[0] == digest_json(body)
@@ -162,7 +163,7 @@ def test_people_sign_the_body_as_it_stands():
 
 def test_a_changed_copy_has_a_digest_of_its_own():
     """A copy of what was read is signed as what was read, and a changed one as what it says."""
-    read = e.read_entry("guard-proposed", begun().propose_guard().entries[-1].json_value(), 0)
+    read = kinds.read_entry("guard-proposed", begun().propose_guard().entries[-1].json_value(), 0)
     changed = read.model_copy(update={"reason": "another"})
     assert read.model_copy().digest == read.digest
     assert changed.digest == digest_json(changed.json_value()) != read.digest
@@ -173,5 +174,7 @@ def test_the_state_is_folded_from_the_entries_alone():
     trail = weakened(begun().develop(1).measure(1).promote(1)).propose_guard(guard=sha("a third"))
     state = RunState()
     for index, entry in enumerate(trail.entries):
-        state = fold(state, index, e.read_entry(e.kind_of(entry), {**entry.json_value(), "time": entry.time}, index))
+        state = fold(
+            state, index, kinds.read_entry(kinds.kind_of(entry), {**entry.json_value(), "time": entry.time}, index)
+        )
     assert state == trail.state

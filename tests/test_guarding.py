@@ -20,6 +20,7 @@ from harness.folder import RunFolder
 from harness.guard_change import GuardComparison
 from harness.keys import VaultKey
 from harness.kinds import kind_of
+from harness.operating import rotate_keys
 from harness.passphrase import PassphraseSource
 from harness.replay import replay_run
 from harness.rescoring import rescore
@@ -565,3 +566,15 @@ def test_the_ledger_derived_from_the_log_is_the_vaults(rig, begun, asking, tmp_p
     names = {"items": "size", "retired": "offset", "seen": "high_water", "left": "remaining", "spent": "spent"}
     assert {name: told[name] for name in names} == {name: getattr(kept, own) for name, own in names.items()}
     assert (told["epoch"], told["tests_of_epoch"]) == (kept.epoch, kept.test)
+
+
+def test_another_key_between_a_proposal_and_its_start_changes_nothing(rig, begun, asking, tmp_path):
+    """What people signed holds under the log's next key, too: they sign the change, and not the log."""
+    looser = rigs.vary(asking, tmp_path / "looser", LOOSER)
+    propose(begun, looser)
+    answer(begun, ANN)
+    rotate_keys(RunFolder(begun), "a test", PassphraseSource(None))
+    answer(begun, BEN)
+    rig.open(begun, looser).close()
+    assert kinds(begun)[-1] == "guard-changed"
+    assert verified(begun)["guards"] == 1

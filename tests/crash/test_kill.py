@@ -223,7 +223,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {support!r})
 import rigs
-from harness.entries import kind_of
+from harness.kinds import kind_of
 from harness.opening import open_run
 
 def listener(_, entry):

@@ -16,7 +16,7 @@ import pytest
 from harness import opening, sandbox
 from harness.engines import local
 from harness.journal import read_run
-from harness.keys import Verifier
+from harness.keys import VerifierChain
 from harness.kinds import kind_of
 from harness.proposers import Ask, propose
 from harness.supervisor import Slot
@@ -141,7 +141,7 @@ def drive(opened, last: int = 3) -> None:
 
 def trail_of(run: Path):
     """Read a run's log as an outsider: the state, and the entries."""
-    return read_run(run / "log", Verifier.load(run / "keys" / "log.pub"))
+    return read_run(run / "log", VerifierChain.load(run / "keys" / "log.pub"))
 
 
 def essence(run: Path) -> list[tuple]:
