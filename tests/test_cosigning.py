@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -25,8 +26,9 @@ from harness.cosignature import WitnessVerifier, cosignatures
 from harness.cosigning import witness_standing
 from harness.desk import Halt
 from harness.entries import Resumed
-from harness.errors import AuditError
+from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
+from harness.guarding import propose_guard
 from harness.keys import Signer, VerifierChain
 from harness.kinds import kind_of
 from harness.live import live_version, set_aside
@@ -427,3 +429,30 @@ def test_a_run_begins_under_its_quorum_or_not_at_all(rig, scene, tmp_path):
         scene.signer = old
     assert live_version(fresh) == 0
     assert kinds(fresh) == ["genesis", "started", "started"]
+
+
+def test_a_guard_changes_without_witnesses_and_nothing_goes_live_without_them(rig, scene, copy, tmp_path):
+    """A change of the guard waits for no witness, cannot drop them, and what is promoted under it has its quorum."""
+    stricter = rigs.vary(scene.subject, tmp_path / "stricter", ("margin: 0.08", "margin: 0.07"))
+    text = (scene.subject / "lockgate.yaml").read_text()
+    alone = rigs.vary(scene.subject, tmp_path / "alone")
+    (alone / "lockgate.yaml").write_text(re.sub(r"witnesses:\n(  .*\n)+", "", text))
+    arguments = {"by": "operator", "reason": "", "vault_key": None, "seconds": 20.0}
+    with pytest.raises(ConfigError, match="witnesses is the run's for good"):
+        propose_guard(RunFolder(copy), alone, PassphraseSource(None), **arguments)
+    assert propose_guard(RunFolder(copy), stricter, PassphraseSource(None), **arguments)["require"] == 0
+    opened = rig.open(copy, stricter)
+    try:
+        assert opened.supervisor.state.change is None
+        with pytest.raises(Halt):
+            generation(opened, 2, BETTER_YET)
+        assert opened.supervisor.state.live == 1
+        with scene.witnesses("ab"):
+            opened.rooms.journal.commit(Resumed(by="operator"))
+            opened.supervisor.settle(2)
+        assert opened.supervisor.state.live == 2
+    finally:
+        opened.close()
+    folder = RunFolder(copy)
+    assert verify_run(folder, folder.public_key)["verdict"].startswith("valid")
+    assert replay_run(folder)["guards"] == 1
