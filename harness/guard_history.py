@@ -9,16 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.entries import GuardChanged, GuardProposed, GuardRejected
 from harness.errors import LockgateError
 from harness.guard_change import GuardComparison
-from harness.kinds import kind_of
 from harness.quorum import Approver
 from harness.state import RunState
-from harness.telling import Notebook
+from harness.telling import Notebook, answers_to
 
 MAX_BLOB = 16 << 20
 
@@ -31,7 +29,6 @@ def guard_history(blobs: BlobStore, state: RunState, notebook: Notebook) -> list
     for line, entry in notebook.events:
         if isinstance(entry, GuardProposed):
             comparison, problem = _comparison(blobs, entry.comparison)
-            roles = {(each.name, each.key): each.role for each in approvers}
             listed[entry.digest] = entry.approvers
             found[entry.digest] = {
                 "entry": line.index,
@@ -45,17 +42,7 @@ def guard_history(blobs: BlobStore, state: RunState, notebook: Notebook) -> list
                 "expires": entry.expires,
                 "comparison": None if comparison is None else comparison.json_value(),
                 "problem": problem,
-                "answers": [
-                    {
-                        "by": each.by,
-                        "role": roles.get((each.by, each.key), ""),
-                        "key": f"{each.key.split(' ')[0]} {fingerprint(each.key)}",
-                        "verdict": kind_of(each),
-                        "reason": each.reason,
-                        "time": each.time,
-                    }
-                    for each in notebook.answers.get(entry.digest, [])
-                ],
+                "answers": answers_to(entry.digest, notebook, approvers),
                 "outcome": "open",
                 "why": "",
                 "ended": None,

@@ -15,7 +15,6 @@ from harness import __version__
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes
-from harness.changing import why_not
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS
@@ -115,7 +114,7 @@ def propose_guard(
         rule = state.guarding.config.approvers
         told["rejected"] = None
         if change is not None and not change.free and rule is None:
-            told["rejected"] = why_not(state, change, entry.time) or "the run has no approvers"
+            told["rejected"] = "it is not at least as strict, and the run has no approvers"
             journal.commit(GuardRejected(hold=change.hold.digest, reason=told["rejected"]))
         return told
     finally:

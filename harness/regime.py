@@ -19,6 +19,7 @@ from harness.folder import RunFolder
 from harness.genesis import evaluate
 from harness.holding import take_in
 from harness.journal import Journal
+from harness.order import terms_of
 from harness.records import Candidate, Digest
 from harness.state import RunState
 from harness.workshop import Failure
@@ -35,7 +36,8 @@ def settle_change(folder: RunFolder, journal: Journal) -> None:
     change = journal.state.change
     if change is None:
         return
-    why = change.hold.ended(_require(journal.state), _now(), journal.state.guarding.guard)
+    terms = terms_of(journal.state)
+    why = change.hold.ended(0 if change.free else terms.agree, _now(), terms.guard)
     if why is not None:
         journal.commit(GuardRejected(hold=change.hold.digest, reason=why.reasons[0].text))
 
@@ -95,14 +97,6 @@ def _scored(rooms: Rooms, version: Candidate) -> dict[str, float]:
     request: dict[str, Any] = {"op": "develop", "answers": str(rooms.blobs.path(answered.answers))}
     scored = evaluate(rooms.evaluator, {**request, "shuffle": rooms.development_shuffle})
     return dict(scored["development"])
-
-
-def _require(state: RunState) -> int:
-    """How many must agree; as many as can never be, where nobody may."""
-    rule = state.guarding.config.approvers
-    if state.change is not None and state.change.free:
-        return 0
-    return rule.require if rule else 1
 
 
 def _now() -> str:

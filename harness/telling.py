@@ -10,6 +10,7 @@ With `confidential=False` everything that held-out items say is left out: the ev
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +43,8 @@ from harness.kinds import kind_of
 from harness.merkle import leaf_hash
 from harness.plain import plain
 from harness.proposal import unified_diff
-from harness.records import Candidate, Record
+from harness.quorum import Approver
+from harness.records import Candidate, Digest, Record
 from harness.state import ProposalState, RunState
 from harness.trail import told
 from harness.views import evidence_view, proposal_view
@@ -190,21 +192,9 @@ def proposal_page(
 def _people(notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:
     """What people were asked about a proposal, and what they said: each hold with its answers."""
     rule = found.guard.config.approvers
-    roles = {(each.name, each.key): each.role for each in found.guard.approvers}
     asked = []
     for hold in (*found.released, *([found.hold] if found.hold else [])):
         ended = "let go on" if hold in found.released else "rejected" if found.decision else "waiting"
-        answers = [
-            {
-                "by": each.by,
-                "role": roles.get((each.by, each.key), ""),
-                "key": f"{each.key.split(' ')[0]} {fingerprint(each.key)}",
-                "verdict": kind_of(each),
-                "reason": each.reason,
-                "time": each.time,
-            }
-            for each in notebook.answers.get(hold.digest, [])
-        ]
         said = hold.said
         asked.append(
             {
@@ -214,10 +204,26 @@ def _people(notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:
                 "expires": hold.expires,
                 "require": rule.require if rule else 0,
                 "outcome": ended,
-                "answers": answers,
+                "answers": answers_to(hold.digest, notebook, found.guard.approvers),
             }
         )
     return asked
+
+
+def answers_to(hold: Digest, notebook: Notebook, approvers: Iterable[Approver]) -> list[dict[str, Any]]:
+    """What people have said to a hold, each with the role of those who were listed then."""
+    roles = {(each.name, each.key): each.role for each in approvers}
+    return [
+        {
+            "by": each.by,
+            "role": roles.get((each.by, each.key), ""),
+            "key": f"{each.key.split(' ')[0]} {fingerprint(each.key)}",
+            "verdict": kind_of(each),
+            "reason": each.reason,
+            "time": each.time,
+        }
+        for each in notebook.answers.get(hold, [])
+    ]
 
 
 def claims(config: Config) -> dict[str, str]:

@@ -47,8 +47,8 @@ class Vault:
         test that another run left open is abandoned, and all its items count as used. `first` gives the digest of the
         items with only so many held-out ones: where items were added to those that the vault knows, `grown` says how
         many there are, and the end of an epoch takes them in where the run's log has them; without it, none may be
-        added. ConfigError where the folder
-        belongs to other data, another key or another delta; AuditError where the ledger does not verify.
+        added. ConfigError where the folder belongs to other data, another key or another delta; AuditError where the
+        ledger does not verify.
         """
         self._key = key
         self._signer = Signer.from_seed("lockgate-vault", key.derive(b"ledger signing key v1"))
