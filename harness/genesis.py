@@ -17,6 +17,7 @@ from harness.canonical import canonical_bytes, parse_json
 from harness.channel import Child
 from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
+from harness.developing import develop
 from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
@@ -80,16 +81,10 @@ def make_genesis(
     if not isinstance(made, Made):
         remedy = "the subject as it stands must train: mend it and run again"
         raise SubjectError(made.text, where="model.py", remedy=remedy)
-    answered = workshop.predict(made.candidate, rooms.development, rooms.development_rows)
-    if isinstance(answered, Failure):
+    found = develop(lambda request: evaluate(rooms.evaluator, request), workshop, made.candidate, rooms.development)
+    if isinstance(found, Failure):
         remedy = "the subject as it stands must answer: mend it and run again"
-        raise SubjectError(answered.text, where="model.py", remedy=remedy)
-    request = {
-        "op": "develop",
-        "answers": str(workshop.blob(answered.answers)),
-        "shuffle": rooms.development_shuffle,
-    }
-    scored = evaluate(rooms.evaluator, request)
+        raise SubjectError(found.text, where="model.py", remedy=remedy)
     return Genesis(
         origin=signer.name,
         seed=seed,
@@ -98,9 +93,10 @@ def make_genesis(
         policies=rooms.policies.digest,
         policy_sources=workshop.keep(canonical_bytes(rooms.policies.json_value())),
         eval_kinds=rooms.eval_kinds,
-        baseline=made.candidate.model_copy(update={"flops": answered.flops}),
-        development=scored["development"],
-        answers=answered.answers,
+        baseline=made.candidate.model_copy(update={"flops": found.flops}),
+        development=found.means,
+        answers=found.answers,
+        asked=found.asked,
         data=rooms.vault.blind("data", data["data"]),
         training=data["training"],
         vault_commitment=rooms.vault.commitment,

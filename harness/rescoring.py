@@ -100,8 +100,10 @@ class _Scorer:
             "incumbent": stake.incumbent,
             "baseline": self.genesis.baseline.digest,
         }
-        answers = {role: state.answers[name, stake.epoch, stake.offset, stake.cap] for role, name in roles.items()}
-        for name in answers.values():
+        keys = {role: (name, stake.epoch, stake.offset, stake.cap) for role, name in roles.items()}
+        answers = {role: state.answers[key] for role, key in keys.items()}
+        tables = {role: state.asked.get(key) for role, key in keys.items()}
+        for name in (*answers.values(), *filter(None, tables.values())):
             blobs.check(name)
         asked = self.order[stake.offset : stake.offset + stake.cap]
         if blinded(self.key, "items", item_list(asked)) != stake.items:
@@ -114,6 +116,7 @@ class _Scorer:
                 "ids": asked,
                 "shuffle": shuffle_of(self.key, stake.offset, stake.cap),
                 **{role: str(blobs.path(name)) for role, name in answers.items()},
+                "asked": {role: name and str(blobs.path(name)) for role, name in tables.items()},
                 "gates": [gate.json_value() for gate in gates],
                 "batch": config.ledger.batch,
                 "alpha": stake.alpha,

@@ -23,21 +23,37 @@ independent draws from the population that the subject has in mind.
 
 from __future__ import annotations
 
-from harness.evals.data import Array, Data, Inputs, Items, Raw, item_key
-from harness.evals.suite import Evaluation, Scores, Suite, View, collect, evaluation, load_guards, view
+from harness.evals.data import Array, Data, Inputs, Items, Population, Raw, item_key
+from harness.evals.inquiry import Ask
+from harness.evals.suite import (
+    Evaluation,
+    Inquiry,
+    Scores,
+    Suite,
+    View,
+    collect,
+    evaluation,
+    inquiry,
+    load_guards,
+    view,
+)
 
 __all__ = [
     "Array",
+    "Ask",
     "Data",
     "Evaluation",
     "Inputs",
+    "Inquiry",
     "Items",
+    "Population",
     "Raw",
     "Scores",
     "Suite",
     "View",
     "collect",
     "evaluation",
+    "inquiry",
     "item_key",
     "load_guards",
     "view",
