@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.canonical import canonical_bytes, digest, digest_file, parse_json
-from harness.channel import MAX_LINE, serve_lines
+from harness.canonical import canonical_bytes, digest, digest_file
+from harness.channel import serve
 from harness.errors import EvaluatorError, LockgateError, SubjectError
 
 if TYPE_CHECKING:
@@ -356,32 +356,23 @@ def _generator(shuffle: str, label: str) -> np.random.Generator:
 
 def main() -> None:
     """Serve requests until the supervisor goes away."""
-    requests, answers = serve_lines()
-    evaluator: Evaluator | None = None
-    while line := requests.readline(MAX_LINE):
+    made: list[Evaluator] = []
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
         try:
-            request = parse_json(line, max_bytes=MAX_LINE)
-            if not isinstance(request, dict):
-                raise EvaluatorError("a request is an object")  # noqa: TRY301 - one way out for all of them
-            if evaluator is None:
-                evaluator = Evaluator(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else None)
-            answer: dict[str, Any] = {"ok": evaluator.operate(request)}
+            if not made:
+                made.append(Evaluator(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else None))
+            answer = {"ok": made[0].operate(request)}
+            canonical_bytes(answer)  # what cannot be written is an answer of its own, too
         except LockgateError as error:
-            answer = {
-                "error": type(error).__name__,
-                "message": error.message,
-                "where": error.where,
-                "remedy": error.remedy,
-            }
+            said = {"message": error.message, "where": error.where, "remedy": error.remedy}
+            return {"error": type(error).__name__, **said}
         except Exception as error:  # noqa: BLE001 - guards.py may raise anything: it is reported, and denies
-            answer = {
-                "error": "SubjectError",
-                "message": f"{type(error).__name__}: {error}",
-                "where": None,
-                "remedy": None,
-            }
-        answers.write(canonical_bytes(answer) + b"\n")
-        answers.flush()
+            message = f"{type(error).__name__}: {error}"
+            return {"error": "SubjectError", "message": message, "where": None, "remedy": None}
+        return answer
+
+    serve(handle)
 
 
 if __name__ == "__main__":
