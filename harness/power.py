@@ -31,7 +31,7 @@ from harness.ledger import gamma
 from harness.records import Record
 from harness.statistics import log_bets, log_prior, out_of_hope
 
-__all__ = ["GatePower", "PowerTable", "power", "require_power", "typical_alpha"]
+__all__ = ["GatePower", "PowerTable", "looks", "power", "require_power", "typical_alpha"]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -107,7 +107,6 @@ def power(
         own = cap if gate.cap is None else gate.cap
         base = own if available is None else min(own, available)
         items, step = max(math.floor(base * share), 1), max(round(batch * share), 1)
-        # Each gate has a stream of its own, so adding one leaves the others' figures alone.
         passed, median = _simulate(
             gate, points, chances, goal=-math.log(alpha), items=items, step=step, times=replications, seed=seed
         )
@@ -163,22 +162,42 @@ def _simulate(
     gate: GateSpec, points: Floats, chances: Floats, *, goal: float, items: int, step: int, times: int, seed: int
 ) -> tuple[float, float]:
     """Return the share of runs that pass, and the median number of items after which they are decided."""
-    step = max(step, math.ceil(items / MAX_LOOKS))
-    sizes = np.diff(np.append(np.arange(0, items, step), items))
-    rng = np.random.Generator(np.random.PCG64([seed, *gate.name.encode()]))
-    counts: NDArray[np.int64] = rng.multinomial(sizes, chances, size=(times, sizes.size)).cumsum(axis=1)
-    log_e: Any = -np.inf
-    for start, growth in zip(log_prior(gate), log_bets(gate, points), strict=True):
-        log_e = np.logaddexp(log_e, start + counts @ growth)
-    n = sizes.cumsum()
-    mean = counts @ points / n
-    variance = np.maximum(counts @ points**2 / n - mean**2, 0.0)
-    left = items - n
-    passes = log_e >= goal
-    dies = out_of_hope(gate, goal, log_e=log_e, n=n, mean=mean, variance=variance, left=left)
+    n, counts = _draws(gate, chances, items=items, step=step, times=times, seed=seed)
+    passes, dies = looks(gate, points, counts, goal=goal, left=items - n)
     dies[:, -1] = True
     ends = (passes | dies).argmax(axis=1)
     return float(passes[np.arange(times), ends].mean()), float(np.median(n[ends]))
+
+
+def _draws(
+    gate: GateSpec, chances: Floats, *, items: int, step: int, times: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the items at each look [looks], and how often each value was seen until then [times, looks, values]."""
+    step = max(step, math.ceil(items / MAX_LOOKS))
+    sizes = np.diff(np.append(np.arange(0, items, step), items))
+    # Each gate has a stream of its own, so adding one leaves the others' figures alone.
+    rng = np.random.Generator(np.random.PCG64([seed, *gate.name.encode()]))
+    return sizes.cumsum(), rng.multinomial(sizes, chances, size=(times, sizes.size)).cumsum(axis=1)
+
+
+def looks(
+    gate: GateSpec, points: Floats, counts: NDArray[np.int64], *, goal: Any, left: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether the gate passes, and whether it is out of hope, at each look of many tests at once.
+
+    `counts` [tests, looks, values]: how often each value of `points` was seen up to that look. `goal`, log(1/alpha),
+    and `left`, the items still to come, broadcast to [tests, looks]. A test ends at its first look of either kind, as
+    a SequentialTest that is fed the same counts does; out of items is for the caller to see.
+    """
+    wealth = counts @ log_bets(gate, points).T + log_prior(gate)
+    top = wealth.max(axis=-1)
+    log_e = top + np.log(np.exp(wealth - top[..., None]).sum(axis=-1))
+    n = counts.sum(axis=-1)
+    mean = counts @ points / np.maximum(n, 1)
+    variance = np.maximum(counts @ points**2 / np.maximum(n, 1) - mean**2, 0.0)
+    passes = (n > 0) & (log_e >= goal)
+    dies = out_of_hope(gate, goal, log_e=log_e, n=n, mean=mean, variance=variance, left=left)
+    return passes, dies
 
 
 def require_power(gates: Sequence[GateSpec], floor: float = 0.5, **assumed: Any) -> PowerTable:
