@@ -125,21 +125,25 @@ def lead(
     cap: int,
     means: Means | None = None,
     delta: float = 0.05,
+    minimum: int = 200,
+    unsafe_alpha: float | None = None,
 ) -> Lives:
     """Let every life [lives, proposals] of effects run under the gates, on a vault of so many items.
 
-    `means` gives the truth for each gate; without it every gate is about the effect itself.
+    With fewer than `minimum` items left no test begins, as in a run.
+    `means` gives the truth for each gate; without it every gate is about the effect itself. `unsafe_alpha` replaces
+    every stake of the ledger: what gates do without one.
     """
     lives, proposals = effects.shape
     widest = max(cap, *(gate.cap or cap for gate in gates))
     batches = math.ceil(widest / BATCH)
-    ledgers = [LedgerState(delta=delta, size=vault) for _ in range(lives)]
+    ledgers = [LedgerState(delta=delta, size=vault, minimum=minimum) for _ in range(lives)]
     right = rng.binomial(BATCH, RIGHT, (len(gates), lives, batches))
     drift = np.zeros(lives)
     promoted = np.zeros((lives, proposals), np.bool_)
     wrong, scored = promoted.copy(), np.zeros((lives, proposals), np.int64)
     for number in range(proposals):
-        truth = effects[:, [number]] if means is None else means(number, drift)
+        truth = np.tile(effects[:, [number]], len(gates)) if means is None else means(number, drift)
         rows = np.array([row for row, ledger in enumerate(ledgers) if not ledger.exhausted], np.int64)
         if rows.size == 0:
             break
@@ -152,7 +156,8 @@ def lead(
             known = right[index, rows[tests][:, None], np.minimum(at, batches - 1)]
             return counted(rng, truth[rows[tests], index], sizes, known)
 
-        alphas, items = np.array([s.alpha for s in stakes]), np.array([s.items for s in stakes], np.int64)
+        alphas = np.array([stake.alpha if unsafe_alpha is None else unsafe_alpha for stake in stakes])
+        items = np.array([stake.items for stake in stakes], np.int64)
         passed, used = many_tests(gates, draw, alphas, cap, items)
         for row, good, count in zip(rows, passed, used, strict=True):
             ledger = ledgers[row]

@@ -1,8 +1,8 @@
 """What the error budget buys: lives of 1,000 proposals under our gate and under other rules, and what single tests need.
 
-Run as `python tests/simulations/simulate.py`, or `make simulate`; `--quick` takes some 20 s, `--json` prints one
-document, `--lives N` and `--seed N` as they say. Ends with 1 where one of the claims at its end does not hold. The same
-seed and version of numpy print the same figures. Ours are the real bets, rule of hopelessness and ledger of `harness`:
+Run as `python tests/simulations/simulate.py`, or `make simulate`: some five minutes on one core. `--quick` takes 20 s,
+`--json` prints one document. Ends with 1 where a claim at its end does not hold, or, unless quick, where the simulation
+was too small to tell. The same seed and version of numpy print the same figures. Ours are the real bets, rule of hopelessness and ledger of `harness`:
 see lives.py; the others are in rivals.py.
 
 The world. A score is right or wrong on each item. A proposal differs from the incumbent on a tenth of the items, and its
@@ -14,8 +14,8 @@ true effect on the mean score is drawn beforehand, whatever was kept before it:
 
 Every rule faces the same proposals. Ours has one `improve` gate (theta 0, delta .05, batches of 50, a cap of 10,000) and
 a vault that all tests share; greedy, the z-test, SGM and LORD++ get fresh items for every test, and never run out. A
-promotion is false where the truth of the proposal is no gain. The page of figures that these stand beside (PAGE) was
-measured before this code was written, in a world that it does not state in full: compare the order of size.
+promotion is false where the truth of the proposal is no gain. The column `page` has figures that were measured before
+this code was written, in a world that was not written down in full: compare the order of size.
 """
 
 from __future__ import annotations
@@ -24,16 +24,18 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import rivals
+from claims import claims, show
 from lives import BATCH, DISCORDANCE, POINTS, Bools, Floats, Ints, Lives, counted, lead, many_tests
 
 from harness.gates import GateSpec, compile_gates
@@ -58,7 +60,7 @@ PAGE = {
     "null or harmful": {"greedy": "-44", "lockgate": "0"},
     "1 % improvements": {"greedy": "-28", "lockgate": "+8 to +10"},
     "20 % improvements": {"greedy": "+55 to +97", "lockgate": "+32"},
-    "frog": {"parent": "-90", "parent and anchor": "-2.2"},
+    "frog": {"parent, alpha .001 each": "-90", "parent and anchor": "-2.2"},
     "type I": {0.05: ".017 to .027; peeking .31 to .43", 0.001: ".0002 to .0005; peeking .014 to .11"},
     "items": {0.05: "681", 0.02: "4,328, power .99", 0.005: "not detectable", 0.0: "1,668, else 9,994", -0.01: "716",
               -0.05: "142"},
@@ -72,13 +74,13 @@ class Size:
 
     lives: int = 1000
     frogs: int = 200
-    errors: int = 20_000
-    items: int = 4000
+    errors: int = 40_000
+    items: int = 10_000
     banks: int = 100
     proposals: int = PROPOSALS
 
 
-QUICK = Size(lives=60, frogs=10, errors=2000, items=500, banks=10)
+QUICK = Size(lives=50, frogs=10, errors=2000, items=500, banks=10)
 
 
 def say(text: str) -> None:
@@ -158,7 +160,12 @@ def frog(size: Size, seed: int) -> list[dict[str, Any]]:
     )
     effects = np.full((size.frogs, 200), -0.005)
     rows = []
-    for gates, name in (([improve, parent], "parent"), ([improve, parent, anchor], "parent and anchor")):
+    cases: list[tuple[str, list[GateSpec], float | None]] = [
+        ("parent, alpha .001 each", [improve, parent], 1e-3),
+        ("parent", [improve, parent], None),
+        ("parent and anchor", [improve, parent, anchor], None),
+    ]
+    for name, gates, alpha in cases:
         say(f"boiled frog: {name}")
         known = len(gates)
 
@@ -166,9 +173,9 @@ def frog(size: Size, seed: int) -> list[dict[str, Any]]:
             cost = effects[:, number]
             return np.stack([np.full(drift.size, 0.05), cost, drift + cost], axis=1)[:, :known]
 
-        found = lead(rng_of(seed, name), gates, effects, vault=ENDLESS, cap=CAP, means=means)
+        found = lead(rng_of(seed, name), gates, effects, vault=ENDLESS, cap=CAP, means=means, unsafe_alpha=alpha)
         row = row_of(name, found, effects)
-        rows.append({**row, "least_drift": float(found.drift.min()), "page": PAGE["frog"][name]})
+        rows.append({**row, "least_drift": float(found.drift.min()), "page": PAGE["frog"].get(name)})
     return rows
 
 
@@ -231,12 +238,13 @@ def needs(size: Size, seed: int) -> list[dict[str, Any]]:
     cases += [(typical_alpha(DELTA), effect) for effect in (0.05, 0.02)]
     for alpha, effect in cases:
         say(f"items at {100 * effect:+g} points, alpha {alpha:.2g}")
-        passed, items, bare = [], [], []
+        passed, items, bare_passed, bare = [], [], [], []
         for counts in full_draws(rng_of(seed, f"needs {effect}"), effect, DISCORDANCE, size.items):
             good, used = ours(counts, alpha)
             passes, _ = looks(IMPROVE[0], POINTS, counts.cumsum(axis=1), goal=-np.log(alpha), left=0)
             passed.append(good)
             items.append(used)
+            bare_passed.append(passes.any(axis=1))
             bare.append(np.where(passes.any(axis=1), (passes.argmax(axis=1) + 1) * BATCH, CAP))
         hits, times = int(np.concatenate(passed).sum()), size.items
         row: dict[str, Any] = {
@@ -247,7 +255,8 @@ def needs(size: Size, seed: int) -> list[dict[str, Any]]:
             "power_interval": rivals.clopper_pearson(hits, times),
             "items": float(np.concatenate(items).mean()),
             "items_error": float(np.concatenate(items).std() / np.sqrt(times)),
-            "without_futility": float(np.concatenate(bare).mean()),
+            "power_without_futility": float(np.concatenate(bare_passed).mean()),
+            "items_without_futility": float(np.concatenate(bare).mean()),
             "page": PAGE["items"].get(effect) if alpha == 1e-3 else None,
         }
         if effect > 0:
@@ -276,11 +285,11 @@ def bank(size: Size, seed: int, items: int = 2000, queries: int = 1000) -> list[
         stakes.append(stake.alpha)
     say("reuse of one bank")
     for _ in range(size.banks):
-        gain = np.where(rng.random(items) < 0.5, 1.0, -1.0)  # what a flip is worth: the incumbent is wrong there, or right
+        gain = np.where(
+            rng.random(items) < 0.5, 1.0, -1.0
+        )  # what a flip is worth: the incumbent is wrong there, or right
         flips = rng.random((queries, items)) < DISCORDANCE
-        wins, losses = (
-            (flips & (gain == sign)).reshape(queries, -1, BATCH).sum(axis=2) for sign in (1.0, -1.0)
-        )
+        wins, losses = ((flips & (gain == sign)).reshape(queries, -1, BATCH).sum(axis=2) for sign in (1.0, -1.0))
         counts = np.stack([losses, BATCH - wins - losses, wins], axis=2)
 
         def draw(_index: int, rows: Ints, at: Ints, sizes: Ints, counts: Ints = counts) -> Ints:
@@ -298,58 +307,12 @@ def bank(size: Size, seed: int, items: int = 2000, queries: int = 1000) -> list[
     ]
 
 
-def claims(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """What must hold, with the figures that say so."""
-    rows = {(row["world"], row["rule"].split(",")[0] + (" endless" * ("endless" in row["rule"]))): row
-            for row in found["worlds"]}  # fmt: skip
-    of = {(row["alpha"], row["effect"]): row for row in found["items"]}
-    frogs = {row["rule"]: row for row in found["frog"]}
-    banks = {row["revealed"]: row["passes"] for row in found["bank"]}
-    said: list[tuple[str, bool, str]] = []
-    for (world, rule), row in rows.items():
-        if rule.startswith("lockgate"):
-            low, high = row["any_false_interval"]
-            said.append((f"{world}: P(any false promotion) <= {DELTA} ({row['rule']})", high <= DELTA,
-                         f"{row['any_false']:.4f} [{low:.4f}, {high:.4f}] in {row['lives']} lives"))  # fmt: skip
-    two = of[1e-3, 0.02]
-    low, high = two["power_interval"]
-    said.append(("power >= .9 at +2 points, discordance .1, alpha .001, cap 10,000", low >= 0.9,
-                 f"{two['power']:.3f} [{low:.3f}, {high:.3f}]"))  # fmt: skip
-    for (alpha, effect), row in of.items():
-        if effect >= 0.02:
-            said.append((f"{100 * effect:+g} points at alpha {alpha:.2g}: mean items <= the fixed z-test's of equal power",
-                         row["items"] <= row["oracle"], f"{row['items']:,.0f} against {row['oracle']:,}"))  # fmt: skip
-    for row in found["errors"]:
-        low, high = row["lockgate_interval"]
-        said.append((f"type I at {row['alpha']:g} with peeking, discordance {row['discordance']:g}", high <= row["alpha"],
-                     f"{row['lockgate']:.5f} [{low:.5f}, {high:.5f}]"))  # fmt: skip
-    null = "null or harmful"
-    said += [
-        ("nothing but noise and harm: greedy falls, ours does not",
-         rows[null, "greedy"]["drift"] < -20 and rows[null, "lockgate"]["drift"] >= 0,
-         f"{rows[null, 'greedy']['drift']:+.1f} against {rows[null, 'lockgate']['drift']:+.1f} points"),
-        ("with 1 % improvements ours rises, greedy falls",
-         rows["1 % improvements", "lockgate"]["drift"] > 0 > rows["1 % improvements", "greedy"]["drift"],
-         f"{rows['1 % improvements', 'lockgate']['drift']:+.1f} against "
-         f"{rows['1 % improvements', 'greedy']['drift']:+.1f} points"),
-        ("with 20 % improvements greedy gains more than ours: error control pays when they are rare",
-         rows["20 % improvements", "greedy"]["drift"] > rows["20 % improvements", "lockgate endless"]["drift"],
-         f"{rows['20 % improvements', 'greedy']['drift']:+.1f} against "
-         f"{rows['20 % improvements', 'lockgate endless']['drift']:+.1f} points"),
-        ("boiled frog: the anchor holds at 3 points, the parent gate alone does not",
-         frogs["parent and anchor"]["least_drift"] > -3.0 and frogs["parent"]["drift"] < -20.0,
-         f"{frogs['parent and anchor']['drift']:+.1f} against {frogs['parent']['drift']:+.1f} points"),
-        ("one bank: scores let a null candidate through, one bit does not",
-         banks["scores"] >= 0.95 and banks["one bit"] <= 0.05, f"{banks['scores']:.2f} against {banks['one bit']:.2f}"),
-    ]  # fmt: skip
-    return [{"claim": text, "holds": bool(holds), "figures": figures} for text, holds, figures in said]
-
-
 def simulate(size: Size, seed: int = 0) -> dict[str, Any]:
     """Everything, as one document."""
     found: dict[str, Any] = {
         "seed": seed,
-        "size": {name: getattr(size, name) for name in size.__dataclass_fields__},
+        "delta": DELTA,
+        "size": asdict(size),
         "worlds": worlds(size, seed),
         "frog": frog(size, seed),
         "errors": errors(size, seed),
@@ -359,77 +322,21 @@ def simulate(size: Size, seed: int = 0) -> dict[str, Any]:
     return {**found, "claims": claims(found)}
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that is Markdown, too."""
-    widths = [max(len(row[at]) for row in [columns, *rows]) for at in range(len(columns))]
-    print(f"\n{title}\n")
-    for row in [columns, ["-" * width for width in widths], *rows]:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
-
-
-def show(found: dict[str, Any]) -> None:
-    """Print the document as tables."""
-    print(__doc__.split("The world. ")[1].strip())
-    head = ["world", "rule", "false promotions", "P(any false), 95 %", "drift, points", "improvements kept",
-            "items a decision", "items in all", "page, points"]  # fmt: skip
-    rows = [
-        [row["world"], row["rule"], f"{row['false']:.2f}",
-         f"{row['any_false']:.3f} [{row['any_false_interval'][0]:.3f}, {row['any_false_interval'][1]:.3f}]",
-         f"{row['drift']:+.1f} ± {row['drift_error']:.1f}", f"{row['kept']:.1f} of {row['improvements']:.1f}",
-         f"{row['items_per_decision']:,.0f}", f"{row['items']:,.0f}", row["page"] or ""]
-        for row in found["worlds"]
-    ]  # fmt: skip
-    table(f"{found['size']['lives']} lives of {found['size']['proposals']} proposals, means of a life:", head, rows)
-    rows = [
-        [row["rule"], f"{row['promotions']:.1f}", f"{row['drift']:+.2f}", f"{row['least_drift']:+.1f}",
-         f"{row['items_per_decision']:,.0f}", f"{row['items']:,.0f}", row["page"]]
-        for row in found["frog"]
-    ]  # fmt: skip
-    head = ["gates", "promotions", "drift, points", "the worst life's", "items a decision", "items in all", "page"]
-    table(f"Boiled frog, {found['size']['frogs']} lives: 200 proposals, each +5 points of the objective and -0.5 of what "
-          "must not regress (parent margin 2, anchor 3), endless vault:", head, rows)  # fmt: skip
-    rows = [
-        [f"{row['discordance']:g}", f"{row['alpha']:g}", f"{row['lockgate']:.5f}", f"{row['without_futility']:.5f}",
-         f"{row['z_peeking']:.4f}", row["page"]]
-        for row in found["errors"]
-    ]  # fmt: skip
-    head = ["discordance", "alpha", "lockgate", "without futility", "z-test, peeking", "page"]
-    table(f"A null candidate passes, 200 looks, {found['size']['errors']:,} tests each:", head, rows)
-    rows = [
-        [f"{100 * row['effect']:+g}", f"{row['alpha']:.2g}", f"{row['power']:.3f}", f"{row['items']:,.0f}",
-         f"{row['without_futility']:,.0f}", *(f"{row[name]:,}" if name in row else ""
-         for name in ("oracle", "oracle_90", "hoeffding")), row["page"] or ""]
-        for row in found["items"]
-    ]  # fmt: skip
-    head = ["points", "alpha", "power", "mean items", "without futility", "z-test of equal power", "z-test, power .9",
-            "Hoeffding, power .5", "page"]  # fmt: skip
-    table(f"Items to a decision at discordance .1, cap 10,000, {found['size']['items']:,} tests each:", head, rows)
-    rows = [[row["revealed"], f"{row['passes']:.2f}", row["page"]] for row in found["bank"]]
-    table(f"One bank of 2,000 items after 1,000 null candidates: a null vote of them passes alpha 1e-5, in "
-          f"{found['size']['banks']} banks:", ["revealed", "passes", "page"], rows)  # fmt: skip
-    table("Claims:", ["holds", "claim", "figures"],
-          [["yes" if row["holds"] else "NO", row["claim"], row["figures"]] for row in found["claims"]])  # fmt: skip
-
-
 def main() -> int:
     """Simulate, print, and say whether all claims hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="some 20 s: intervals are wide, so claims may fail")
+    parser.add_argument("--quick", action="store_true", help="some 20 s: too little to tell some of the claims")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--lives", type=int, help="lives of each world")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    size = QUICK if given.quick else Size()
-    if given.lives is not None:
-        if given.lives < 1:
-            parser.error("--lives must be at least 1")
-        size = Size(**{**{name: getattr(size, name) for name in size.__dataclass_fields__}, "lives": given.lives})
-    found = simulate(size, given.seed)
+    found = simulate(QUICK if given.quick else Size(), given.seed)
     if given.json:
         print(json.dumps(found, indent=2))
     else:
+        print(__doc__.split("The world. ")[1].strip())
         show(found)
-    return 0 if all(row["holds"] for row in found["claims"]) else 1
+    good = {True, None} if given.quick else {True}
+    return 0 if {row["holds"] for row in found["claims"]} <= good else 1
 
 
 if __name__ == "__main__":
