@@ -1,4 +1,4 @@
-"""Facts about tests/simulations: what it simulates is the real test and the real ledger, and its rivals are what they are said to be."""
+"""Facts about tests/simulations: it simulates the real test and the real ledger; its rivals are what they are said to be."""
 
 from __future__ import annotations
 
