@@ -56,18 +56,20 @@ def gates_power(
 ) -> PowerTable:
     """How likely these gates pass a candidate that deserves it; StatisticsError below the floor."""
     ledger = config.ledger
-    return require_power(
-        gates,
-        ledger.min_power if floor is None else floor,
-        alpha=typical_alpha(ledger.delta),
-        cap=min(ledger.cap, data["vault"]),
-        batch=ledger.batch,
-        discordance=ledger.discordance,
-        gain=ledger.gain,
-        levels=ledger.levels,
-        applies={e["name"]: e["applies"] for e in data["evals"]},
-        available=data["vault"],
-    )
+    alpha, least = typical_alpha(ledger.delta), ledger.min_power if floor is None else floor
+    return require_power(gates, least, alpha=alpha, gain=ledger.gain, levels=ledger.levels, **assumed(config, data))
+
+
+def assumed(config: Config, data: dict[str, Any], available: int | None = None) -> dict[str, Any]:
+    """What the power calculation takes for granted of scores, and of items: so many available, or the whole vault."""
+    ledger, items = config.ledger, data["vault"] if available is None else available
+    return {
+        "cap": min(ledger.cap, items),
+        "batch": ledger.batch,
+        "discordance": ledger.discordance,
+        "applies": {e["name"]: e["applies"] for e in data["evals"]},
+        "available": items,
+    }
 
 
 def make_genesis(
