@@ -179,5 +179,6 @@ def power_of(subject: Path) -> tuple[PowerTable, float]:
             evaluator.close()
     if "ok" not in answer:
         raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
+    config = config.with_slices([each["name"] for each in answer["ok"]["evals"]], str(subject / "lockgate.yaml"))
     gates = check_gates(config, answer["ok"], subject)
     return gates_power(gates, config, answer["ok"], floor=0.0), config.ledger.min_power

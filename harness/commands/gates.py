@@ -19,6 +19,7 @@ def gates_power_(subject: SubjectArg, json_: Json = False) -> None:
         print_json({**table.json_value(), "floor": floor, "ok": table.joint >= floor})
     else:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         shown = Table(title=f"alpha {table.alpha:.2g}", title_justify="left")
@@ -27,7 +28,7 @@ def gates_power_(subject: SubjectArg, json_: Json = False) -> None:
         for row in table.rows:
             differ = "" if row.discordance is None else f"{row.discordance:.2f}"
             shown.add_row(
-                row.gate,
+                escape(row.gate),
                 f"{row.theta:+.3f}",
                 f"{row.true_mean:+.3f}",
                 differ,

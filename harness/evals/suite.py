@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
@@ -77,24 +77,37 @@ class Evaluation:
     applies: Callable[[Array], Array] | None
     measure: Callable[[Array, dict[str, Array]], Array]
     where: str
+    slices: tuple[tuple[str, Callable[[Array], Array]], ...] = ()
+    """Groups of items by name; each makes an evaluation of its own, see `sliced`."""
+    within: Callable[[Array], Array] | None = None
+    """The group that this evaluation is restricted to, where it is that of a slice."""
 
     def mask(self, labels: Array) -> npt.NDArray[np.bool_]:
         """Mark the items that this evaluation is about, [n] bool. Raises SubjectError for anything else."""
-        if self.applies is None:
+        return self._marked("applies", self.applies, labels) & self._marked("slice", self.within, labels)
+
+    def _marked(self, what: str, marks: Callable[[Array], Array] | None, labels: Array) -> npt.NDArray[np.bool_]:
+        if marks is None:
             return np.ones(len(labels), dtype=np.bool_)
         try:
-            mask = np.asarray(self.applies(labels))
+            mask = np.asarray(marks(labels))
         except Exception as error:
             raise SubjectError(
-                f"evaluation {self.name!r}: applies() raised {type(error).__name__}: {error}", where=self.where
+                f"evaluation {self.name!r}: {what}() raised {type(error).__name__}: {error}", where=self.where
             ) from error
         if mask.dtype != np.bool_ or mask.shape != (len(labels),):
             raise SubjectError(
-                f"evaluation {self.name!r}: applies() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
+                f"evaluation {self.name!r}: {what}() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
                 "one boolean an item is wanted",
                 where=self.where,
             )
         return mask
+
+    def sliced(self) -> Iterator[Evaluation]:
+        """This evaluation, then the same on each of its slices alone, called `name[slice]`."""
+        yield self
+        for group, within in self.slices:
+            yield replace(self, name=f"{self.name}[{group}]", slices=(), within=within)
 
     def score(self, labels: Array, answers: Mapping[str, Array]) -> Scores:
         """Score a batch: labels [n, …] and, for each view, answers [n, *output].
@@ -194,6 +207,13 @@ class Suite:
         # Eight items alone, and the rest together: a score that leans on its neighbours changes in one of them.
         alone = [slice(place, place + 1) for place in range(min(8, len(few)))]
         for each in self.evaluations.values():
+            for items_of, what in ((data.development, "development"), (data.vault, "held-out")):
+                if not each.mask(items_of.labels).any():
+                    raise SubjectError(
+                        f"evaluation {each.name!r} applies to no {what} item",
+                        where=each.where,
+                        remedy="mend what it applies to, or its slice, or add such items",
+                    )
             whole = each.score(few.labels, answers)
             parts = [
                 each.score(few.labels[part], {k: a[part] for k, a in answers.items()})
@@ -209,12 +229,17 @@ class Suite:
                 )
 
 
+def declare(function: _F, *tags: View | Evaluation) -> _F:
+    """Tag a function with views and evaluations, beside those that it has: `collect` finds them by it."""
+    setattr(function, _TAG, (*getattr(function, _TAG, ()), *tags))
+    return function
+
+
 def view(name: str) -> Callable[[_F], _F]:
     """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name."""
 
     def tag(make: _F) -> _F:
-        setattr(make, _TAG, View(_name(name, make), make, _where(make)))
-        return make
+        return declare(make, View(_name(name, make), make, _where(make)))
 
     return tag
 
@@ -226,15 +251,20 @@ def evaluation(
     views: Sequence[str],
     bounds: tuple[float, float] = (0.0, 1.0),
     applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
 ) -> Callable[[_F], _F]:
     """Tag `def measure(labels, answers) -> [n] floats` as the evaluation of this name.
 
     `answers` maps each of `views` to [n, *output] float32. `applies(labels) -> [n] bool` restricts it to some items;
-    its mean is then over those. Raises SubjectError for an unknown kind, no views, or bounds that are none.
+    its mean is then over those. `slices` names groups among them, each by such a function: beside `name` there is then
+    one evaluation `name[slice]` for each, and a gate on `name[*]` asks the same of every one, so of the worst.
+    Raises SubjectError for an unknown kind, no views, no slice, or bounds that are none.
     """
 
     def tag(measure: _F) -> _F:
-        where = _where(measure)
+        return declare(measure, specified(measure, _where(measure)))
+
+    def specified(measure: _F, where: str) -> Evaluation:
         if kind not in get_args(EvaluationKind):
             raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
         if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
@@ -242,9 +272,13 @@ def evaluation(
         lo, hi = float(bounds[0]), float(bounds[1])
         if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
             raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
-        spec = Evaluation(_name(name, measure), kind, tuple(views), (lo, hi), applies, measure, where)
-        setattr(measure, _TAG, spec)
-        return measure
+        groups = {} if slices is None else dict(slices)
+        if slices is not None and not groups:
+            raise SubjectError(f"evaluation {name!r} has slices, and none is named", where=where)
+        if bad := [group for group, marks in groups.items() if not callable(marks)]:
+            raise SubjectError(f"evaluation {name!r}: the slices {bad} are no functions of the labels", where=where)
+        kept = tuple((_name(group, measure), marks) for group, marks in groups.items())
+        return Evaluation(_name(name, measure), kind, tuple(views), (lo, hi), applies, measure, where, kept)
 
     return tag
 
@@ -263,17 +297,17 @@ def collect(module: ModuleType) -> Suite:
     evaluations: dict[str, Evaluation] = {}
     seen: set[int] = set()
     for value in list(vars(module).values()):
-        tagged = getattr(value, _TAG, None) if callable(value) else None
-        if id(value) in seen or not isinstance(tagged, (View, Evaluation)):
+        tags = getattr(value, _TAG, ()) if callable(value) else ()
+        if id(value) in seen or not isinstance(tags, tuple):
             continue
         seen.add(id(value))
-        taken = views.get(tagged.name) if isinstance(tagged, View) else evaluations.get(tagged.name)
-        if taken is not None:
-            raise SubjectError(f"the name {tagged.name!r} is used twice, first at {taken.where}", where=tagged.where)
-        if isinstance(tagged, View):
-            views[tagged.name] = tagged
-        else:
-            evaluations[tagged.name] = tagged
+        for tagged in tags:
+            known: dict[str, Any] = views if isinstance(tagged, View) else evaluations
+            for each in [tagged] if isinstance(tagged, View) else tagged.sliced():
+                if each.name in known:
+                    first = known[each.name].where
+                    raise SubjectError(f"the name {each.name!r} is used twice, first at {first}", where=each.where)
+                known[each.name] = each
     if not views or not evaluations:
         raise SubjectError("at least one @view and one @evaluation are wanted", where=place)
     for each in evaluations.values():
