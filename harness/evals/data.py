@@ -22,6 +22,9 @@ Raw = Sequence[Any] | Array
 Inputs = Mapping[str, Array]
 """Model inputs by name; the first axis of each counts rows."""
 
+TOLD = 3
+"""So many places of repeated items are told."""
+
 _PLAIN = "biuf"
 """The dtype kinds that become tensors: booleans, integers, floats."""
 
@@ -134,11 +137,30 @@ class Data:
         if not isinstance(self.output, tuple) or not all(isinstance(n, int) and n > 0 for n in self.output):
             raise SubjectError(f"output must be a tuple of positive integers, not {self.output!r}")
         development, vault = _keys(self.development.raw), _keys(self.vault.raw)
+        if len(vault) < len(self.vault):
+            refuse_repeated(self.vault.raw, "vault")
         refuse_shared(development, vault, "development", "vault")
         if self.train_raw is not None:
             train = _keys(self.train_raw)
             refuse_shared(train, vault, "training", "vault")
             refuse_shared(train, development, "training", "development")
+
+
+def refuse_repeated(raw: Iterable[Any], name: str) -> None:
+    """SubjectError where an item stands twice: the tests count items as independent, and a copy is no evidence."""
+    first: dict[bytes, int] = {}
+    copies = []
+    for place, item in enumerate(raw):
+        before = first.setdefault(item_key(item), place)
+        if before != place:
+            copies.append((before, place))
+    if copies:
+        told = ", ".join(f"{place} is {before}" for before, place in copies[:TOLD])
+        raise SubjectError(
+            f"{len(copies)} of the {name} items stand there before: item {told}{', …' if copies[TOLD:] else ''}",
+            where="guards.py: load()",
+            remedy="drop duplicates in load(): each copy would count as one more independent item",
+        )
 
 
 def refuse_shared(a: set[bytes], b: set[bytes], a_name: str, b_name: str) -> None:

@@ -239,7 +239,8 @@ def view(name: str) -> Callable[[_F], _F]:
     """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name."""
 
     def tag(make: _F) -> _F:
-        return declare(make, View(_name(name, make), make, _where(make)))
+        where = where_of(make)
+        return declare(make, View(checked_name(name, where), make, where))
 
     return tag
 
@@ -262,25 +263,37 @@ def evaluation(
     """
 
     def tag(measure: _F) -> _F:
-        return declare(measure, specified(measure, _where(measure)))
-
-    def specified(measure: _F, where: str) -> Evaluation:
-        if kind not in get_args(EvaluationKind):
-            raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
-        if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
-            raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
-        lo, hi = float(bounds[0]), float(bounds[1])
-        if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
-            raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
-        groups = {} if slices is None else dict(slices)
-        if slices is not None and not groups:
-            raise SubjectError(f"evaluation {name!r} has slices, and none is named", where=where)
-        if bad := [group for group, marks in groups.items() if not callable(marks)]:
-            raise SubjectError(f"evaluation {name!r}: the slices {bad} are no functions of the labels", where=where)
-        kept = tuple((_name(group, measure), marks) for group, marks in groups.items())
-        return Evaluation(_name(name, measure), kind, tuple(views), (lo, hi), applies, measure, where, kept)
+        where = where_of(measure)
+        return declare(measure, specify(name, measure, where, kind, views, bounds, applies, slices))
 
     return tag
+
+
+def specify(
+    name: str,
+    measure: Callable[[Array, dict[str, Array]], Array],
+    where: str,
+    kind: EvaluationKind,
+    views: Sequence[str],
+    bounds: tuple[float, float] = (0.0, 1.0),
+    applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
+) -> Evaluation:
+    """What `evaluation` tags a function with, for decorators that make several; `where` is told in errors."""
+    if kind not in get_args(EvaluationKind):
+        raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
+    if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
+        raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
+    lo, hi = float(bounds[0]), float(bounds[1])
+    if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
+        raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
+    groups = {} if slices is None else dict(slices)
+    if slices is not None and not groups:
+        raise SubjectError(f"evaluation {name!r} has slices, and none is named", where=where)
+    if bad := [group for group, marks in groups.items() if not callable(marks)]:
+        raise SubjectError(f"evaluation {name!r}: the slices {bad} are no functions of the labels", where=where)
+    kept = tuple((checked_name(group, where), marks) for group, marks in groups.items())
+    return Evaluation(checked_name(name, where), kind, tuple(views), (lo, hi), applies, measure, where, kept)
 
 
 def collect(module: ModuleType) -> Suite:
@@ -397,15 +410,16 @@ def _line_of(error: BaseException, path: Path) -> str:
     return f"{path.name}:{line}" if line else path.name
 
 
-def _where(function: Callable[..., Any]) -> str:
+def where_of(function: Callable[..., Any]) -> str:
+    """The file and line of a function, by which errors name what it was tagged with."""
     code = getattr(function, "__code__", None)
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else "guards.py"
 
 
-def _name(name: object, function: Callable[..., Any]) -> str:
-    """Check a view's or evaluation's name: what policies and gates can write."""
+def checked_name(name: object, where: str) -> str:
+    """Check the name of a view, an evaluation or a slice: what policies and gates can write. SubjectError."""
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or len(name) > 64:
         raise SubjectError(
-            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=_where(function)
+            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=where
         )
     return name
