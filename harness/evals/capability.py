@@ -1,5 +1,12 @@
 """Ready-made scores of what a model can do: one number in [0, 1] for each item, never clipped.
 
+    @scored("accuracy")
+    @view("plain")
+    def plain(raw, rng):
+        return {"x": np.asarray(raw)}
+
+is the same as the evaluation
+
     @evaluation("accuracy", kind="capability", views=("plain",))
     def accuracy(labels, answers):
         return right(labels, answers["plain"])
@@ -17,11 +24,14 @@ Not covered: whether labels are right, and whether a text that is right in other
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
+from harness.errors import SubjectError
 from harness.evals.data import Array
+from harness.evals.suite import EvaluationKind, View, declare, declared, specify, where_of
 
 Scorer = Callable[[Array, Array], Array]
 """Labels and the answers under one view in, one score in [0, 1] for each item out."""
@@ -29,8 +39,42 @@ Scorer = Callable[[Array, Array], Array]
 Decode = Callable[[list[int]], str]
 """Token ids in, the text out: a tokenizer's own. It may raise ValueError or LookupError for ids that are no text."""
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 PADDING = -1
 """Follows the tokens of a text that is shorter than the answer's row; the same in labels."""
+
+
+def scored(
+    name: str,
+    *,
+    score: Scorer | None = None,
+    kind: EvaluationKind = "capability",
+    applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
+) -> Callable[[_F], _F]:
+    """Tag the function of a `@view`, above it, with the evaluation `score(labels, answers)` of that view; else `right`.
+
+    For scores in [0, 1]; `applies` and `slices` are those of `evaluation`. SubjectError unless it is one view.
+    """
+    own = right if score is None else score
+
+    def tag(make: _F) -> _F:
+        where = where_of(make)
+        views = [each.name for each in declared(make) if isinstance(each, View)]
+        if len(views) != 1:
+            raise SubjectError(
+                f"evaluation {name!r} stands over {len(views)} views",
+                where=where,
+                remedy="put @scored above the one @view that it scores, or write an @evaluation",
+            )
+        (shown,) = views
+        return declare(
+            make,
+            specify(name, lambda y, a: own(y, a[shown]), where, kind, (shown,), applies=applies, slices=slices),
+        )
+
+    return tag
 
 
 def right(labels: Array, answers: Array) -> Array:

@@ -231,8 +231,13 @@ class Suite:
 
 def declare(function: _F, *tags: View | Evaluation) -> _F:
     """Tag a function with views and evaluations, beside those that it has: `collect` finds them by it."""
-    setattr(function, _TAG, (*getattr(function, _TAG, ()), *tags))
+    setattr(function, _TAG, (*declared(function), *tags))
     return function
+
+
+def declared(function: Callable[..., Any]) -> tuple[View | Evaluation, ...]:
+    """What a function is tagged with so far."""
+    return tuple(getattr(function, _TAG, ()))
 
 
 def view(name: str) -> Callable[[_F], _F]:
