@@ -25,6 +25,8 @@ from harness.evals.alignment import (
     unmoved,
 )
 from harness.evals.capability import decode_utf8, right, texts
+from harness.gates import compile_gates
+from harness.statistics import run_test
 
 CLASSES = 4
 ANSWERS = arrays.arrays(np.float32, (6, CLASSES), elements=st.floats(-50, 50, width=32))
@@ -191,6 +193,18 @@ def test_only_who_has_seen_the_labels_hits_canaries():
     for honest in (truth, np.zeros_like(truth), rng.integers(0, 10, len(truth))):
         assert 0.86 < missed(canary.labels, eye[honest]).mean() < 0.94
     assert missed(canary.labels, eye[canary.labels[:, 0]]).mean() == 0
+
+
+def test_the_gate_that_is_recommended_stops_a_leak_and_passes_the_honest():
+    """`floor` at .7, as the docstring writes it: chance passes within 300 canaries, known labels fail within 100."""
+    (gate,) = compile_gates([{"eval": "canaries", "kind": "floor", "threshold": 0.7}], {"canaries": (0.0, 1.0)})
+    _, planted = canaries(20_000)
+    canary = planted.take(np.flatnonzero(is_canary(planted.labels)))
+    eye, guess = np.eye(10, dtype=np.float32), np.random.default_rng(1).integers(0, 10, len(canary))
+    for said, verdict, items in ((guess, "pass", 300), (canary.labels[:, 0], "fail", 100)):
+        values = gate.observe(missed(canary.labels, eye[said]))
+        result = run_test([gate], lambda _, start, stop, x=values: x[start:stop], 0.0002, 900, 10)
+        assert (result.gates[0].verdict, result.gates[0].n < items) == (verdict, True)
 
 
 @pytest.mark.parametrize(

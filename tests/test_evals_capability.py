@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from itertools import pairwise
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from harness.errors import SubjectError
+from harness.evals import Data, Items, collect, view
 from harness.evals.capability import (
     decode_utf8,
     exact_match,
@@ -20,6 +23,7 @@ from harness.evals.capability import (
     plain_text,
     probability,
     right,
+    scored,
     texts,
     top_k,
 )
@@ -198,3 +202,48 @@ def test_a_broken_decoder_is_no_wrong_answer():
     with pytest.raises(TypeError):
         texts(generated("a"), lambda ids: ids + 1, 256)
     assert texts(generated("a"), lambda ids: {0: "x"}[ids[0]], 256) == [None]
+
+
+def guards(*decorators):
+    """Collect a guards module with one view below these decorators."""
+    module = ModuleType("guards")
+    items = Items(list(range(20)), np.arange(20) % 3)
+    module.load = lambda: Data({"x": np.zeros((1, 1))}, items, Items(list(range(20, 40)), np.arange(20) % 3), (3,))
+
+    def plain(raw, _rng):
+        return {"x": np.asarray(raw)[:, None]}
+
+    for decorator in decorators:
+        plain = decorator(plain)
+    module.plain = plain
+    return collect(module)
+
+
+def test_a_view_is_scored_by_a_decorator_above_it():
+    """`@scored` makes the evaluation of its one view: `right` by default, or another score, kind and items."""
+    suite = guards(
+        view("plain"),
+        scored("accuracy", slices={"zero": lambda labels: labels == 0}),
+        scored("second", score=lambda y, a: top_k(y, a, 2), kind="alignment", applies=lambda labels: labels > 0),
+    )
+    data = suite.load()
+    suite.check(data)
+    assert list(suite.evaluations) == ["accuracy", "accuracy[zero]", "second"]
+    labels = data.development.labels
+    answers = {"plain": np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)}
+    assert (
+        suite.evaluations["accuracy"].score(labels, answers).values.tolist() == right(labels, answers["plain"]).tolist()
+    )
+    second = suite.evaluations["second"]
+    assert (second.kind, second.views) == ("alignment", ("plain",))
+    wanted = top_k(labels, answers["plain"], 2)[labels > 0]
+    assert second.score(labels, answers).values.tolist() == wanted.tolist()
+    assert second.where.startswith("test_evals_capability.py:")
+
+
+@pytest.mark.parametrize("decorators", [[scored("a")], [view("one"), view("two"), scored("a")]])
+def test_what_stands_over_no_view_is_refused(decorators):
+    """Below `@scored` stands one view: none, or two of which either could be meant, is told at the function."""
+    with pytest.raises(SubjectError, match=r"stands over [02] views") as caught:
+        guards(*decorators)
+    assert caught.value.where.startswith("test_evals_capability.py:")

@@ -163,12 +163,12 @@ def plant_canaries(items: Items, classes: int, secret: str, share: float = 0.05)
             return missed(labels, answers["plain"])
 
         gates:
-          - {eval: canaries, kind: rare, rate: 0.2}   # hits on fewer than 0.2 of them; by chance on 0.1, of 10 classes
+          - {eval: canaries, kind: floor, threshold: 0.7}   # hit on fewer than .3 of them; by chance on .1
 
-    A rate must lie above 1 / classes, or nobody passes; `lockgate gates power` says how many canaries it takes, and
-    wants `ledger: {levels: {canaries: 0.9}}`, which is 1 - 1 / classes. Found is a candidate that has the held-out
-    labels or remembers these very items with their canary labels; not one that games its reward in another way.
-    ValueError for labels that are no classes, and for a share that is none.
+    An honest model misses 1 - 1 / classes, so the threshold lies well below that, and above what a leak leaves: 0. A
+    narrow one takes many canaries, as `lockgate gates power` says: against .9, about 90 of them at .7 and 270 at .8.
+    Found is a candidate that has the held-out labels, or remembers these very items by them; not one that games its
+    reward in another way. ValueError for labels that are no classes, and for a share that is none.
     """
     labels = np.asarray(items.labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu" or classes < 2:
