@@ -117,6 +117,8 @@ class Evaluator:
 
     def _items(self, split: str, ids: list[int] | None) -> Items:
         whole = {"development": self._data.development, "vault": self._data.vault}[split]
+        if ids is not None and len(set(ids)) < len(ids):
+            raise EvaluatorError(f"{len(ids) - len(set(ids))} of the {split} items are asked for twice")
         return whole if ids is None else whole.take(ids)
 
     def inputs(self, split: str, ids: list[int] | None, shuffle: str, dest: str) -> dict[str, Any]:

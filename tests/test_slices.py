@@ -21,9 +21,10 @@ from harness.evals import load_guards
 from harness.evaluator import Evaluator, _generator
 from harness.folder import RunFolder
 from harness.gates import compile_gates
-from harness.guarding import guard_on_disk
+from harness.guarding import guard_on_disk, propose_guard
 from harness.keys import VaultKey
 from harness.operating import power_of
+from harness.passphrase import PassphraseSource
 from harness.replay import replay_run
 from harness.rescoring import rescore
 
@@ -227,3 +228,28 @@ def test_a_run_over_slices_verifies_replays_and_is_scored_again(rig, subject, tm
     assert "WEAKER  lockgate.yaml: gate smudges[high] (parent): is gone" in weaker.output
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["show", str(out), "1"])
     assert "smudges[low]/parent" in shown.output
+
+
+def test_a_tighter_gate_on_all_slices_is_in_force_at_the_next_start(rig, subject, tmp_path):
+    """Its proposal compares slice with slice: nobody is asked, and each slice is tested at the new margin."""
+    out = tmp_path / "run"
+    run = rig.open(out, subject)
+    generation(run, 1, knobs(steps=150))
+    run.close()
+    tighter = rigs.vary(subject, tmp_path / "tighter", ("margin: 0.15}\nledger", "margin: 0.14}\nledger"))
+    told = propose_guard(
+        RunFolder(out), tighter, PassphraseSource(None), by="operator", reason="", vault_key=None, seconds=20.0
+    )
+    assert (told["verdict"], told["rejected"]) == ("at-least-as-strict", None)
+    assert [point["where"] for point in told["comparison"]["points"]] == [
+        "lockgate.yaml: gate smudges[high] (parent)",
+        "lockgate.yaml: gate smudges[low] (parent)",
+    ]
+    run = rig.open(out, tighter)
+    try:
+        margins = {gate.eval: gate.margin for gate in run.supervisor.state.guard.config.gates if "[" in gate.eval}
+        assert margins == {"smudges[low]": 0.14, "smudges[high]": 0.14}
+        assert {gate.name: gate.theta for gate in run.rooms.gates}["smudges[low]/parent"] == -0.14
+    finally:
+        run.close()
+    assert replay_run(RunFolder(out))["guards"] == 1
