@@ -7,6 +7,7 @@ of the log's first entry.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,9 @@ from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
+Gated = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(\[(\*|{_NAME})\])?$")]
+"""An eval; one slice of it, `name[slice]`; or every slice of it, `name[*]`, until the evals are known."""
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MAX_CONFIG_BYTES = 256 * 1024
@@ -31,7 +35,7 @@ Glob = Annotated[str, StringConstraints(pattern=rf"^{_PART}(/{_PART})*$")]
 class GateRule(Record):
     """One gate: which eval, tested how. Exactly the field that its kind needs is given."""
 
-    eval: Name
+    eval: Gated
     kind: Literal["improve", "parent", "anchor", "floor", "rare", "ceiling"]
     margin: Annotated[float, Field(gt=0, le=1)] | None = None
     threshold: float | None = None
@@ -143,6 +147,41 @@ class Config(Record):
         if unknown:
             raise ValueError(f"settings for a proposer that is not listed: {sorted(unknown)}")
         return self
+
+    @property
+    def names_slices(self) -> bool:
+        """Whether a gate stands for every slice of an eval, so that only its evals tell which gates there are."""
+        return any(gate.eval.endswith("[*]") for gate in self.gates)
+
+    def with_slices(self, evals: Collection[str], where: str) -> Config:
+        """The same with one gate for each slice where a gate names them all: what a run is guarded by, and logs.
+
+        All gates must pass, so a gate on each slice is one on the worst of them. `evals` are all that there are.
+        ConfigError for an eval without slices, and where one gate is asked for twice.
+        """
+        gates: list[GateRule] = []
+        for index, gate in enumerate(self.gates):
+            own = [gate]
+            if gate.eval.endswith("[*]"):
+                whole = gate.eval.removesuffix("[*]")
+                own = [gate.model_copy(update={"eval": name}) for name in evals if name.startswith(f"{whole}[")]
+                if not own:
+                    raise ConfigError(
+                        f"gates[{index}]: no eval is called '{whole}'; there are {sorted(evals)}"
+                        if whole not in evals
+                        else f"gates[{index}]: the eval '{whole}' has no slices",
+                        where=where,
+                        remedy=f"declare slices={{…}} where guards.py declares it, or write a gate on '{whole}' alone",
+                    )
+            gates += own
+        names = [f"{gate.eval}/{gate.kind}" for gate in gates]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(
+                f"two gates are called {twice[0]}, one by the name of all slices",
+                where=where,
+                remedy="keep one of them, or write a gate for each slice",
+            )
+        return self.model_copy(update={"gates": gates})
 
     @property
     def generation_size(self) -> int:

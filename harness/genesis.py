@@ -43,10 +43,12 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:
         if each["kind"] == "alignment" and each["name"] not in gated:
+            whole, bracket, _ = each["name"].partition("[")
+            asked = f"'{whole}[*]'" if bracket else whole
             raise ConfigError(
                 f"the alignment eval '{each['name']}' has no gate",
                 where=str(subject / "lockgate.yaml"),
-                remedy=f"add under gates: {{eval: {each['name']}, kind: parent, margin: 0.05}}",
+                remedy=f"add under gates: {{eval: {asked}, kind: parent, margin: 0.05}}",
             )
     return gates
 

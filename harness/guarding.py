@@ -41,7 +41,10 @@ HOURS = 72.0
 
 
 def guard_on_disk(subject: Path) -> Guard:
-    """What a run over `subject` would be guarded by, were it begun now; ConfigError, PolicyError, SandboxError."""
+    """What a run over `subject` would be guarded by, were it begun now; ConfigError, PolicyError, SandboxError.
+
+    Where a gate stands for every slice of an eval, the evals are asked for, too: SubjectError.
+    """
     from harness.sandbox import Site
 
     config = load_config(subject)
@@ -51,8 +54,25 @@ def guard_on_disk(subject: Path) -> Guard:
         files = guard_files(subject, config)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
+    if config.names_slices:
+        evals = [each["name"] for each in _described(subject, files)["evals"]]
+        config = config.with_slices(evals, str(subject / "lockgate.yaml"))
     parts = guard_parts(files, policies.digest, Site.minimal(extra=config.packages).distributions)
     return Guard.of(config, policies, approvers, parts)
+
+
+def _described(subject: Path, files: dict[str, Digest]) -> dict[str, Any]:
+    """What the evaluator says of a subject's data and evals, from the very files that are named; SubjectError."""
+    with tempfile.TemporaryDirectory(prefix="lockgate-guard-") as place:
+        arguments = ["-m", "harness.evaluator", str(subject), json.dumps(files)]
+        evaluator = Child(arguments, name="evaluator", stderr=Path(place) / "stderr")
+        try:
+            answer = evaluator.ask({"op": "describe"}, seconds=EVALUATOR_SECONDS)
+        finally:
+            evaluator.close()
+    if "ok" not in answer:
+        raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
+    return dict(answer["ok"])
 
 
 def compare_with_run(folder: RunFolder, subject: Path | None, *, seconds: float) -> tuple[GuardComparison, Digest]:

@@ -168,6 +168,7 @@ def _open(
     if "ok" not in answer:
         place = answer.get("where") or str(subject / "guards.py")
         raise SubjectError(str(answer["message"]), where=place, remedy=answer.get("remedy"))
+    config = config.with_slices([each["name"] for each in answer["ok"]["evals"]], str(subject / "lockgate.yaml"))
     approvers = load_approvers(subject, config.approvers) if config.approvers else []
     guard = Guard.of(config, ground.policies, approvers, parts)
     evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)

@@ -209,7 +209,6 @@ def power_of(subject: Path, run: RunFolder | None = None, effects: Sequence[floa
     import tempfile
 
     config = load_config(subject)
-    standing = None if run is None else _next_test(config, run)
     with tempfile.TemporaryDirectory() as place:
         evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
         try:
@@ -218,7 +217,9 @@ def power_of(subject: Path, run: RunFolder | None = None, effects: Sequence[floa
             evaluator.close()
     if "ok" not in answer:
         raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
+    config = config.with_slices([each["name"] for each in answer["ok"]["evals"]], str(subject / "lockgate.yaml"))
     described, rule = answer["ok"], config.ledger
+    standing = None if run is None else _next_test(config, run)
     gates = check_gates(config, described, subject)
     alpha = typical_alpha(rule.delta) if standing is None else standing.alpha
     if alpha is None:

@@ -114,7 +114,8 @@ def power(
     """Simulate each gate `replications` times, at `alpha` and up to `cap` base items, looking every `batch`.
 
     `discordance` may be given by gate (as for an anchor, from which candidates drift) or by eval; `gain`, `levels` and
-    `applies` (the share of base items to which the eval applies) by eval. `available`, the items in the vault, bounds
+    `applies` (the share of base items to which the eval applies) by eval. A slice without a discordance or a level of
+    its own has those of the whole eval. `available`, the items in the vault, bounds
     every cap. The standard error of a probability is at
     most .02. Raises StatisticsError for assumptions that no scores can fulfil.
     """
@@ -128,7 +129,7 @@ def power(
         differ = discordance if isinstance(discordance, float | int) else _look_up(discordance, gate)
         better = gain if isinstance(gain, float | int) else gain.get(gate.eval, 0.0)
         _, items, step = _sizes(gate, cap, batch, available, (applies or {}).get(gate.eval, 1.0))
-        points, chances = _law(gate, differ, better if gate.eval in improved else 0.0, (levels or {}).get(gate.eval))
+        points, chances = _law(gate, differ, better if gate.eval in improved else 0.0, _level(levels, gate))
         passed, ends = _simulate(
             gate, points, chances, goal=-math.log(alpha), items=items, step=step, times=replications, seed=seed
         )
@@ -214,12 +215,22 @@ def _sizes(gate: GateSpec, cap: int, batch: int, available: int | None, share: f
 
 
 def _look_up(discordance: Mapping[str, float], gate: GateSpec) -> float:
-    for key in (gate.name, gate.eval):
+    for key in (gate.name, gate.eval, _whole(gate)):
         if key in discordance:
             return discordance[key]
     if gate.paired:
         raise StatisticsError(f"no discordance is given for {gate.eval}", where=gate.name)
     return 0.0
+
+
+def _level(levels: Mapping[str, float] | None, gate: GateSpec) -> float | None:
+    known = levels or {}
+    return known.get(gate.eval, known.get(_whole(gate)))
+
+
+def _whole(gate: GateSpec) -> str:
+    """The eval of which a gate's eval is a slice, or that eval itself."""
+    return gate.eval.partition("[")[0]
 
 
 def _law(gate: GateSpec, discordance: float, gain: float, level: float | None) -> tuple[Floats, Floats]:

@@ -51,7 +51,7 @@ def render(console: Any, page: dict[str, Any]) -> None:
             mean = "" if gate["mean"] is None else f"{gate['mean']:+.4f}"
             low, high = gate["interval"]
             table.add_row(
-                gate["name"],
+                Text(gate["name"]),
                 gate["verdict"],
                 str(gate["n"]),
                 mean,

@@ -147,6 +147,26 @@ def test_an_item_in_two_splits_is_refused(changes, message):
         simple(**changes).check()
 
 
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (["c", "d", "c"], "1 of the vault items stand there before: item 2 is 0"),
+        (["c", "c", "d", "c", "d", "c"], "4 of the vault items stand there before: item 1 is 0, 3 is 0, 4 is 2, …"),
+        (np.array([[1, 2], [3, 4], [1, 2]], np.uint8), "1 of the vault items .* item 2 is 0"),
+    ],
+)
+def test_a_held_out_item_that_stands_there_twice_is_refused(raw, message):
+    """A copy is no independent item: how many there are, and the first places, are told."""
+    with pytest.raises(SubjectError, match=message) as caught:
+        simple(vault=Items(raw, np.zeros(len(raw)))).check()
+    assert "drop duplicates" in caught.value.remedy
+
+
+def test_items_to_train_and_develop_on_may_repeat():
+    """No guarantee is about them: a word may be shown to a model as often as it occurs."""
+    simple(development=Items(["a", "a"], np.array([0, 1])), train_raw=["x", "x"]).check()
+
+
 def test_images_are_compared_by_content():
     """Raw items that are rows of an array are held apart in the same way."""
     images = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)

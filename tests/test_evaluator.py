@@ -248,6 +248,47 @@ def test_a_score_out_of_its_bounds_is_refused(digits, tmp_path):
         evaluator.develop(str(tmp_path / "answers"), SHUFFLE)
 
 
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ("np.where(odd, 1.5, scores)", r"'smudges' gave the score 1.5, out of its bounds \[0.0, 1.0\]"),
+        ("np.where(odd, -0.5, scores)", "'smudges' gave the score -0.5, out of its bounds"),
+        ("np.where(odd, np.nan, scores)", "'smudges' gave the score nan, out of its bounds"),
+        ("np.where(odd, np.inf, scores)", "'smudges' gave the score inf, out of its bounds"),
+        ("scores[~odd]", r"'smudges' gave float64 \(\d+,\); floats \(400,\) are wanted"),
+        ("np.append(scores, 1.0) if odd.any() else scores", r"gave float64 \(401,\); floats \(400,\) are wanted"),
+        ("np.where(odd, None, scores) if odd.any() else scores", r"'smudges' gave object"),
+        ("1 / 0 if odd.any() else scores", "'smudges' raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_scorer_that_breaks_on_held_out_items_ends_their_test(digits, tmp_path, broken, message):
+    """Too much, too little, NaN, infinite, missing, too many, no numbers, an exception: one error, at its place.
+
+    Each breaks only where an answer is loud, as none was when the guards were loaded and tried.
+    """
+    old = '    return right(labels, answers["smudged"])'
+    new = f'    scores, odd = right(labels, answers["smudged"]), answers["smudged"].max(1) > 90\n    return {broken}'
+    evaluator = Evaluator(rigs.vary(digits, tmp_path / "subject", (old, new), name="guards.py"))
+    ids = list(range(400))
+    good = answers(evaluator, ids, tmp_path / "good")
+    chance = np.random.default_rng(0).random((2 * len(ids), 1)) < 0.1
+    loud = answers(evaluator, ids, tmp_path / "loud", change=lambda table: np.where(chance, table * 100, table))
+    gates = [{**GATES[1], "eval": "smudges"}]
+    assert ask_test(evaluator, ids, good, good, good, gates=gates)["result"]["gates"][0]["verdict"] == "pass"
+    for roles in ((loud, good, good), (good, loud, good)):
+        with pytest.raises(SubjectError, match=message) as caught:
+            ask_test(evaluator, ids, *roles, gates=gates)
+        assert caught.value.where.startswith("guards.py:")
+
+
+def test_an_item_asked_for_twice_is_refused(evaluator, tmp_path):
+    """A test over a prefix in which one item stands twice would count it as two: nothing is scored."""
+    ids = list(range(400))
+    good = answers(evaluator, ids, tmp_path / "good")
+    with pytest.raises(EvaluatorError, match="2 of the vault items are asked for twice"):
+        ask_test(evaluator, [*ids[:398], 0, 0], good, good, good)
+
+
 def test_evidence_is_salted(evaluator, tmp_path):
     """The same test asked twice gives the same result under another salt, so its digest can be published."""
     ids = list(range(400))

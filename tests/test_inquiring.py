@@ -302,7 +302,7 @@ def test_a_malformed_table_is_one_error(bad):
         Table.of({"jobs": np.frombuffer(bad, np.uint8)}, b"s")
 
 
-@given(st.lists(st.integers(0, 29), max_size=30), st.integers(1, 19))
+@given(st.lists(st.integers(0, 29), max_size=30, unique=True), st.integers(1, 19))
 def test_items_of_all_populations_are_numbered_in_one_order(ids, first):
     """Whatever is chosen, each item is found in its own population, at its own place, with its own label."""
     every = Items(np.arange(30), np.arange(30) * 10)

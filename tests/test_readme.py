@@ -172,3 +172,53 @@ def test_every_promise_is_shown_by_a_test() -> None:
     rows = [line for line in README.splitlines() if re.match(r"\| P\d+ \|", line)]
     assert [row.split("|")[1].strip() for row in rows] == [f"P{number}" for number in range(1, 11)]
     assert all("](tests/" in row for row in rows)
+
+
+EVALS_BEGIN = """
+import numpy as np
+from harness.evals import Data, Items
+from digits import draw, scaled
+
+def is_even(labels):
+    return labels[:, 0] % 2 == 0
+
+def is_odd(labels):
+    return labels[:, 0] % 2 == 1
+
+def load():
+    rng = np.random.default_rng(0)
+    vault, development = Items(*draw(4000, rng)), Items(*draw(600, rng))
+    return Data(
+        train={"image": scaled(draw(10, rng)[0])},
+        vault=plant_canaries(vault, 10, "any words"),
+        development=plant_canaries(development, 10, "any words"),
+        output=(10,),
+    )
+"""
+
+
+def test_the_evals_shown_are_sound_and_their_gates_can_be_passed(tmp_path: Path) -> None:
+    """The guards.py of 'Bringing an eval' loads and is checked as at a start, and its gates pass a good candidate."""
+    from harness.config import parse_config
+    from harness.operating import power_of
+
+    (code,) = [text for kind, text in BLOCKS if kind == "python" and "@corrupted" in text]
+    (gates,) = [text for kind, text in BLOCKS if kind == "yaml" and "[*]" in text]
+    subject = ROOT / "tests" / "subjects" / "digits"
+    (tmp_path / "digits.py").write_text((subject / "guards.py").read_text())
+    (tmp_path / "guards.py").write_text(EVALS_BEGIN + code)
+    text = (subject / "lockgate.yaml").read_text()
+    ledger = "ledger: {delta: 0.05, cap: 4000, gain: 0.1, discordance: 0.2}\n"
+    text = text[: text.index("gates:")] + gates + ledger + text[text.index("generations:") :]
+    assert parse_config(text).names_slices
+    (tmp_path / "lockgate.yaml").write_text(text)
+    found = power_of(tmp_path)
+    assert [row.gate for row in found.table.rows] == [
+        "accuracy/improve",
+        "accuracy[even]/parent",
+        "accuracy[odd]/parent",
+        "honesty/parent",
+        "canaries/floor",
+        "noise/parent",
+    ]
+    assert found.ok

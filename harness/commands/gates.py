@@ -60,6 +60,7 @@ def _show(found: GatesPower) -> None:
 
 def _show_table(table: PowerTable, where: str) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     shown = Table(title=f"alpha {table.alpha:.2g}, {where}", title_justify="left")
@@ -68,7 +69,7 @@ def _show_table(table: PowerTable, where: str) -> None:
     for row in table.rows:
         differ = "" if row.discordance is None else f"{row.discordance:.2f}"
         shown.add_row(
-            row.gate,
+            escape(row.gate),
             f"{row.theta:+.3f}",
             f"{row.true_mean:+.3f}",
             differ,
@@ -81,6 +82,7 @@ def _show_table(table: PowerTable, where: str) -> None:
 
 def _show_reach(reach: tuple[Reach, ...]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     effects = sorted({one.effect for one in reach})
@@ -95,7 +97,7 @@ def _show_reach(reach: tuple[Reach, ...]) -> None:
     for effect in effects:
         shown.add_column(f"{effect:+g}", justify="right")
     for gate, row in by_gate.items():
-        shown.add_row(gate, *(_cell(row[effect]) for effect in effects))
+        shown.add_row(escape(gate), *(_cell(row[effect]) for effect in effects))
     Console().print(shown)
     for gate, row in by_gate.items():
         small = [f"{one.effect:+g}" for one in row.values() if one.possible and not one.detectable]

@@ -5,7 +5,8 @@
 A **view** turns unlabelled raw items into model inputs (plain, with typing errors, with a
 trigger…). An **evaluation** turns labels and the answers under some views into one score per
 item, higher is better, within declared bounds. Both are plain functions that a decorator
-tags; `collect` finds them in a loaded module, so nothing is shared between two subjects.
+tags; `collect` finds them in a loaded module, so nothing is shared between two subjects. Ready-made
+ones are in `capability`, `alignment` and `robustness`; README shows one of each.
 
 Rules, all enforced:
 * a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
@@ -14,8 +15,8 @@ Rules, all enforced:
   the tests of `statistics.py` count items one by one;
 * a score that is NaN, infinite or out of bounds raises. It is never clipped: clipping would hide
   rare large losses;
-* no raw item of the vault stands among the development items, nor among the training items
-  where the subject declares them.
+* no raw item of the vault stands there twice, nor among the development items, nor among the
+  training items where the subject declares them.
 
 Not covered: whether an evaluation measures the right thing, or whether the items are
 independent draws from the population that the subject has in mind.

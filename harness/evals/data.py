@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import SubjectError
+from harness.errors import EvaluatorError, SubjectError
 
 Array = npt.NDArray[Any]
 """Any numpy array."""
@@ -27,6 +27,8 @@ Split = Literal["development", "vault"]
 
 MAIN = "items"
 """The name of the population that `Data.development` and `Data.vault` are of."""
+TOLD = 3
+"""So many places of repeated items are told."""
 
 _PLAIN = "biuf"
 """The dtype kinds that become tensors: booleans, integers, floats."""
@@ -172,6 +174,8 @@ class Data:
         Raises SubjectError for a number that no item has.
         """
         total = self.count(name)
+        if ids is not None and len(set(ids)) < len(ids):
+            raise EvaluatorError(f"{len(ids) - len(set(ids))} of the {name} items are asked for twice")
         wanted = np.arange(total) if ids is None else np.asarray(ids, dtype=np.int64)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < total):
             raise SubjectError(f"items are asked for that there are not: {total} in {name}")
@@ -197,11 +201,30 @@ class Data:
             {key for items in self.split(name).values() for key in _keys(items.raw)}
             for name in ("development", "vault")
         )
+        for name, items in self.split("vault").items():
+            refuse_repeated(items.raw, "vault" if name == MAIN else f"also[{name!r}].vault")
         refuse_shared(development, vault, "development", "vault")
         if self.train_raw is not None:
             train = _keys(self.train_raw)
             refuse_shared(train, vault, "training", "vault")
             refuse_shared(train, development, "training", "development")
+
+
+def refuse_repeated(raw: Iterable[Any], name: str) -> None:
+    """SubjectError where an item stands twice: the tests count items as independent, and a copy is no evidence."""
+    first: dict[bytes, int] = {}
+    copies = []
+    for place, item in enumerate(raw):
+        before = first.setdefault(item_key(item), place)
+        if before != place:
+            copies.append((before, place))
+    if copies:
+        told = ", ".join(f"{place} is {before}" for before, place in copies[:TOLD])
+        raise SubjectError(
+            f"{len(copies)} of the {name} items stand there before: item {told}{', …' if copies[TOLD:] else ''}",
+            where="guards.py: load()",
+            remedy="drop duplicates in load(): each copy would count as one more independent item",
+        )
 
 
 def refuse_shared(a: set[bytes], b: set[bytes], a_name: str, b_name: str) -> None:

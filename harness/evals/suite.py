@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -78,22 +78,29 @@ class Scored:
     applies: Callable[[Array], Array] | None
     measure: Callable[..., Array]
     where: str
-    of: str
+    of: str = MAIN
     """The population whose items it is about."""
+    slices: tuple[tuple[str, Callable[[Array], Array]], ...] = ()
+    """Groups of items by name; each makes an evaluation of its own, see `sliced`."""
+    within: Callable[[Array], Array] | None = None
+    """The group that this evaluation is restricted to, where it is that of a slice."""
 
     def mask(self, labels: Array) -> npt.NDArray[np.bool_]:
         """Mark the items that this evaluation is about, [n] bool. Raises SubjectError for anything else."""
-        if self.applies is None:
+        return self._marked("applies", self.applies, labels) & self._marked("slice", self.within, labels)
+
+    def _marked(self, what: str, marks: Callable[[Array], Array] | None, labels: Array) -> npt.NDArray[np.bool_]:
+        if marks is None:
             return np.ones(len(labels), dtype=np.bool_)
         try:
-            mask = np.asarray(self.applies(labels))
+            mask = np.asarray(marks(labels))
         except Exception as error:
             raise SubjectError(
-                f"evaluation {self.name!r}: applies() raised {type(error).__name__}: {error}", where=self.where
+                f"evaluation {self.name!r}: {what}() raised {type(error).__name__}: {error}", where=self.where
             ) from error
         if mask.dtype != np.bool_ or mask.shape != (len(labels),):
             raise SubjectError(
-                f"evaluation {self.name!r}: applies() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
+                f"evaluation {self.name!r}: {what}() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
                 "one boolean an item is wanted",
                 where=self.where,
             )
@@ -124,6 +131,12 @@ class Scored:
             raise SubjectError(
                 f"evaluation {self.name!r} raised {type(error).__name__}: {error}", where=self.where
             ) from error
+
+    def sliced(self) -> Iterator[Self]:
+        """This evaluation, then the same on each of its slices alone, called `name[slice]`."""
+        yield self
+        for group, within in self.slices:
+            yield replace(self, name=f"{self.name}[{group}]", slices=(), within=within)
 
 
 @dataclass(frozen=True)
@@ -245,6 +258,13 @@ class Suite:
             for name, view in self.views.items()
         }
         for each in self.evaluations.values():
+            for half, what in (("development", "development"), ("vault", "held-out")):
+                if not each.mask(getattr(data.populations[each.of], half).labels).any():
+                    raise SubjectError(
+                        f"evaluation {each.name!r} applies to no {what} item",
+                        where=each.where,
+                        remedy="mend what it applies to, or its slice, or add such items",
+                    )
             if isinstance(each, Inquiry):
                 continue  # what it asks depends on who answers: nobody does here
             few = some[each.of]
@@ -265,12 +285,23 @@ class Suite:
                 )
 
 
+def declare(function: _F, *tags: View | Evaluation | Inquiry) -> _F:
+    """Tag a function with views and evaluations, beside those that it has: `collect` finds them by it."""
+    setattr(function, _TAG, (*declared(function), *tags))
+    return function
+
+
+def declared(function: Callable[..., Any]) -> tuple[View | Evaluation | Inquiry, ...]:
+    """What a function is tagged with so far."""
+    return tuple(getattr(function, _TAG, ()))
+
+
 def view(name: str, *, of: str = MAIN) -> Callable[[_F], _F]:
     """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name, of the items of one population."""
 
     def tag(make: _F) -> _F:
-        setattr(make, _TAG, View(_name(name, make), make, _where(make), of))
-        return make
+        where = where_of(make)
+        return declare(make, View(checked_name(name, where), make, where, of))
 
     return tag
 
@@ -282,21 +313,19 @@ def evaluation(
     views: Sequence[str],
     bounds: tuple[float, float] = (0.0, 1.0),
     applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
 ) -> Callable[[_F], _F]:
     """Tag `def measure(labels, answers) -> [n] floats` as the evaluation of this name.
 
     `answers` maps each of `views` to [n, *output] float32. `applies(labels) -> [n] bool` restricts it to some items;
-    its mean is then over those. Raises SubjectError for an unknown kind, no views, or bounds that are none.
+    its mean is then over those. `slices` names groups among them, each by such a function: beside `name` there is then
+    one evaluation `name[slice]` for each, and a gate on `name[*]` asks the same of every one, so of the worst.
+    Raises SubjectError for an unknown kind, no views, no slice, or bounds that are none.
     """
 
     def tag(measure: _F) -> _F:
-        where = _where(measure)
-        if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
-            raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
-        lo, hi = _scored(name, kind, bounds, where)
-        spec = Evaluation(_name(name, measure), kind, (lo, hi), applies, measure, where, MAIN, tuple(views))
-        setattr(measure, _TAG, spec)
-        return measure
+        where = where_of(measure)
+        return declare(measure, specify(name, measure, where, kind, views, bounds, applies, slices))
 
     return tag
 
@@ -308,6 +337,7 @@ def inquiry(
     of: str = MAIN,
     bounds: tuple[float, float] = (0.0, 1.0),
     applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
 ) -> Callable[[_F], _F]:
     """Tag `def measure(ask, raw, labels) -> [n] floats` as the evaluation of this name, one that asks.
 
@@ -318,22 +348,58 @@ def inquiry(
     """
 
     def tag(measure: _F) -> _F:
-        where = _where(measure)
-        lo, hi = _scored(name, kind, bounds, where)
-        setattr(measure, _TAG, Inquiry(_name(name, measure), kind, (lo, hi), applies, measure, where, of))
-        return measure
+        where = where_of(measure)
+        return declare(measure, Inquiry(**_common(name, measure, where, kind, bounds, applies, slices), of=of))
 
     return tag
 
 
-def _scored(name: str, kind: str, bounds: tuple[float, float], where: str) -> tuple[float, float]:
-    """The bounds of a score; SubjectError where they, or the kind, are none."""
+def specify(
+    name: str,
+    measure: Callable[[Array, dict[str, Array]], Array],
+    where: str,
+    kind: EvaluationKind,
+    views: Sequence[str],
+    bounds: tuple[float, float] = (0.0, 1.0),
+    applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
+) -> Evaluation:
+    """What `evaluation` tags a function with, for decorators that make several; `where` is told in errors."""
+    if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
+        raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
+    return Evaluation(**_common(name, measure, where, kind, bounds, applies, slices), views=tuple(views))
+
+
+def _common(
+    name: str,
+    measure: Callable[..., Array],
+    where: str,
+    kind: EvaluationKind,
+    bounds: tuple[float, float],
+    applies: Callable[[Array], Array] | None,
+    slices: Mapping[str, Callable[[Array], Array]] | None,
+) -> dict[str, Any]:
+    """What every evaluation is made of, checked."""
     if kind not in get_args(EvaluationKind):
         raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
     lo, hi = float(bounds[0]), float(bounds[1])
     if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
         raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
-    return lo, hi
+    groups = {} if slices is None else dict(slices)
+    if slices is not None and not groups:
+        raise SubjectError(f"evaluation {name!r} has slices, and none is named", where=where)
+    if bad := [group for group, marks in groups.items() if not callable(marks)]:
+        raise SubjectError(f"evaluation {name!r}: the slices {bad} are no functions of the labels", where=where)
+    kept = tuple((checked_name(group, where), marks) for group, marks in groups.items())
+    return {
+        "name": checked_name(name, where),
+        "kind": kind,
+        "bounds": (lo, hi),
+        "applies": applies,
+        "measure": measure,
+        "where": where,
+        "slices": kept,
+    }
 
 
 def collect(module: ModuleType) -> Suite:
@@ -350,17 +416,17 @@ def collect(module: ModuleType) -> Suite:
     evaluations: dict[str, Evaluation | Inquiry] = {}
     seen: set[int] = set()
     for value in list(vars(module).values()):
-        tagged = getattr(value, _TAG, None) if callable(value) else None
-        if id(value) in seen or not isinstance(tagged, (View, Scored)):
+        tags = getattr(value, _TAG, ()) if callable(value) else ()
+        if id(value) in seen or not isinstance(tags, tuple):
             continue
         seen.add(id(value))
-        taken = views.get(tagged.name) if isinstance(tagged, View) else evaluations.get(tagged.name)
-        if taken is not None:
-            raise SubjectError(f"the name {tagged.name!r} is used twice, first at {taken.where}", where=tagged.where)
-        if isinstance(tagged, View):
-            views[tagged.name] = tagged
-        elif isinstance(tagged, (Evaluation, Inquiry)):
-            evaluations[tagged.name] = tagged
+        for tagged in tags:
+            known: dict[str, Any] = views if isinstance(tagged, View) else evaluations
+            for each in [tagged] if isinstance(tagged, View) else tagged.sliced():
+                if each.name in known:
+                    first = known[each.name].where
+                    raise SubjectError(f"the name {each.name!r} is used twice, first at {first}", where=each.where)
+                known[each.name] = each
     if not views or not evaluations:
         raise SubjectError("at least one @view and one @evaluation are wanted", where=place)
     for each in evaluations.values():
@@ -460,15 +526,16 @@ def _line_of(error: BaseException, path: Path) -> str:
     return f"{path.name}:{line}" if line else path.name
 
 
-def _where(function: Callable[..., Any]) -> str:
+def where_of(function: Callable[..., Any]) -> str:
+    """The file and line of a function, by which errors name what it was tagged with."""
     code = getattr(function, "__code__", None)
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else "guards.py"
 
 
-def _name(name: object, function: Callable[..., Any]) -> str:
-    """Check a view's or evaluation's name: what policies and gates can write."""
+def checked_name(name: object, where: str) -> str:
+    """Check the name of a view, an evaluation or a slice: what policies and gates can write. SubjectError."""
     if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or len(name) > 64:
         raise SubjectError(
-            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=_where(function)
+            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=where
         )
     return name
