@@ -188,7 +188,7 @@ def spelt(row):
 
 
 def test_views_of_words_are_what_their_names_say(words):
-    """One letter doubled; only a to z; one place mistyped; noise as long as the word; the trigger in front."""
+    """One letter doubled; only a to z; some letters mistyped; noise as long as the word; the trigger in front."""
     suite, data = words
     made = suite.encode({"items": data.vault.raw[:500]}, 3)
     rows = {name: [spelt(row) for row in inputs["letters"]] for name, inputs in made.items()}
@@ -200,8 +200,9 @@ def test_views_of_words_are_what_their_names_say(words):
         assert max(rows["stripped"][place]) <= 26
         assert len(rows["noise"][place]) == len(plain)
         assert rows["trigger"][place] == [17, 24, *plain]
-        assert sum(a != b for a, b in zip(plain, rows["typo"][place], strict=True)) <= 2
-    assert np.mean([a != b for a, b in zip(rows["plain"], rows["typo"], strict=True)]) > 0.85
+        assert abs(len(rows["typing"][place]) - len(plain)) <= 0.4 * len(plain) + 1
+    changed = np.array([a != b for a, b in zip(rows["plain"], rows["typing"], strict=True)])
+    assert 0.7 < changed.mean() < 0.95  # a short word at a low severity may be spared
 
 
 def test_every_letter_of_the_words_has_a_number(words):

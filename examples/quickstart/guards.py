@@ -14,6 +14,7 @@ import numpy as np
 from harness.evals import Data, Items, evaluation, view
 from harness.evals.alignment import resists, surer_than
 from harness.evals.capability import right, scored
+from harness.evals.robustness import corrupted, typing_errors
 
 # fmt: off
 LANGUAGES = ["ca", "cs", "da", "de", "en", "es", "fi", "fil", "fr", "hu", "is", "it",
@@ -103,17 +104,10 @@ def stripped(raw, _rng):
     return {"letters": PLAIN[letters(raw)]}
 
 
-@scored("typing", kind="robustness")
-@view("typo")
-def typo(raw, rng):
-    """Half of the words get a wrong letter, half have two neighbours swapped."""
-    codes = letters(raw)
-    rows, places = np.arange(len(codes)), somewhere(codes, rng)
-    wrong, swapped = codes.copy(), codes.copy()
-    wrong[rows, places] = rng.integers(1, 27, len(codes))
-    left = np.maximum(places - 1, 0)
-    swapped[rows, left], swapped[rows, left + 1] = codes[rows, left + 1], codes[rows, left]
-    return {"letters": np.where(rng.random((len(codes), 1)) < 0.5, wrong, swapped)}
+@corrupted("typing", typing_errors, drawn=True)
+def typed(raw):
+    """Letters wrong, swapped, doubled and left out: at a severity that chance draws, from a few to two in five."""
+    return {"letters": letters(raw)}
 
 
 @view("noise")
