@@ -15,7 +15,7 @@ Rules, all enforced:
 * a score that is NaN, infinite or out of bounds raises. It is never clipped: clipping would hide
   rare large losses;
 * no raw item of the vault stands among the development items, nor among the training items
-  where the subject declares them.
+  where the subject declares them; and no text that is nearly the same (`contamination`).
 
 Not covered: whether an evaluation measures the right thing, or whether the items are
 independent draws from the population that the subject has in mind.
@@ -23,19 +23,23 @@ independent draws from the population that the subject has in mind.
 
 from __future__ import annotations
 
+from harness.evals.contamination import Alike, NearDuplicates, alike
 from harness.evals.data import Array, Data, Inputs, Items, Raw, item_key
 from harness.evals.suite import Evaluation, Scores, Suite, View, collect, evaluation, load_guards, view
 
 __all__ = [
+    "Alike",
     "Array",
     "Data",
     "Evaluation",
     "Inputs",
     "Items",
+    "NearDuplicates",
     "Raw",
     "Scores",
     "Suite",
     "View",
+    "alike",
     "collect",
     "evaluation",
     "item_key",

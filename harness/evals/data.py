@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import SubjectError
+from harness.evals.contamination import NearDuplicates, refuse_alike
 
 Array = npt.NDArray[Any]
 """Any numpy array."""
@@ -118,6 +119,7 @@ class Data:
     vault        held-out items; their labels never leave the evaluator
     output       the shape of one row of answers, say (24,): `predict` returns [rows, *output] float32
     train_raw    the raw items behind `train`, where there are such; then they too are checked against both others
+    near_duplicates   when texts of two of the three are too much alike; None compares content exactly, and no more
     """
 
     train: Mapping[str, Array]
@@ -125,6 +127,7 @@ class Data:
     vault: Items
     output: tuple[int, ...]
     train_raw: Raw | None = None
+    near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
 
     def check(self) -> None:
         """SubjectError unless shapes agree and nothing held out is seen elsewhere."""
@@ -139,6 +142,10 @@ class Data:
             train = _keys(self.train_raw)
             refuse_shared(train, vault, "training", "vault")
             refuse_shared(train, development, "training", "development")
+        if self.near_duplicates is not None:
+            seen = {} if self.train_raw is None else {"training": self.train_raw}
+            held_out = {"development": self.development.raw, "vault": self.vault.raw}
+            refuse_alike({**seen, **held_out}, self.near_duplicates)
 
 
 def refuse_shared(a: set[bytes], b: set[bytes], a_name: str, b_name: str) -> None:
