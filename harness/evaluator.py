@@ -54,6 +54,8 @@ class Evaluator:
         operations: dict[str, Callable[..., dict[str, Any]]] = {
             "describe": self.describe,
             "fingerprint": self.fingerprint,
+            "added": self.added,
+            "digests": self.digests,
             "training": self.training,
             "inputs": self.inputs,
             "develop": self.develop,
@@ -107,6 +109,17 @@ class Evaluator:
                 whole.update(len(key).to_bytes(8, "big") + key)
             whole.update(_plain(items.labels).tobytes())
         return {"digest": f"sha256:{whole.hexdigest()}"}
+
+    def added(self, before: int) -> dict[str, Any]:
+        """Check the held-out items that stand after the first `before` ones: none of them was held out before."""
+        self._data.check_added(before)
+        return {"added": len(self._data.vault) - before}
+
+    def digests(self, ids: list[int]) -> dict[str, Any]:
+        """Name some held-out items by the digests of their contents, labels left out."""
+        from harness.evals import item_key
+
+        return {"digests": [f"sha256:{item_key(raw).hex()}" for raw in self._data.vault.take(ids).raw]}
 
     def training(self, dest: str) -> dict[str, Any]:
         """Write the training tensors, labels and all, to `dest` for build jobs."""

@@ -63,7 +63,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     blobs = BlobStore(folder.blobs)
     stakes = 0
     if not genesis.vault_named:
-        stakes = replay_ledger(entries, state, blobs)[1]
+        stakes = replay_ledger(entries, state, blobs).stakes
     _replay_times(entries, state, blobs)
     decisions = 0
     with Judge() as judge:

@@ -147,6 +147,23 @@ class Data:
             held_out = {"development": self.development.raw, "vault": self.vault.raw}
             refuse_alike({**seen, **held_out}, self.near_duplicates)
 
+    def check_added(self, before: int) -> None:
+        """SubjectError where a held-out item from place `before` on repeats another one, or its text nearly does.
+
+        An item that was retired and comes back would be asked again, after its answer was revealed.
+        """
+        first: dict[bytes, int] = {}
+        for place, item in enumerate(self.vault.raw):
+            other = first.setdefault(item_key(item), place)
+            if place >= before and other != place:
+                raise SubjectError(
+                    f"the added vault item {place} is vault item {other} again",
+                    where="guards.py: load()",
+                    remedy="add items that were not held out before",
+                )
+        if self.near_duplicates is not None:
+            refuse_alike({"vault": self.vault.raw[:before], "added": self.vault.raw[before:]}, self.near_duplicates)
+
 
 def refuse_shared(a: set[bytes], b: set[bytes], a_name: str, b_name: str) -> None:
     """SubjectError where two sets of item keys meet."""
