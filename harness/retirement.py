@@ -1,8 +1,8 @@
 """The held-out items that are retired: which they are, and the digests of what they hold.
 
 What held-out items say is confidential until they are retired (FORMAT §8.3): nothing is asked of them again, so they
-may be published, with the answers to them. Which they are, only the vault key can tell. In `load()` they stay where they
-stand.
+may be published, with the answers to them. Which they are, only the vault key can tell. In `load()` they stay
+where they stand.
 
 It covers the vault of a run's own: that of one which `lockgate.yaml` names is used by others, whose logs are elsewhere.
 """
