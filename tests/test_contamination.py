@@ -76,7 +76,7 @@ def test_a_text_that_is_less_alike_is_let_be(seed, length, edits):
 def test_hashes_alone_refuse_nothing(monkeypatch):
     """Where every pair has all its bands in common, as if hashes told nothing apart, only what is alike is refused."""
     monkeypatch.setattr(
-        contamination, "_band_keys", lambda texts, rule: np.zeros((len(texts), rule.bands[0]), np.uint64)
+        contamination, "_band_keys", lambda texts, rule: np.zeros((rule.bands[0], len(texts)), np.uint64)
     )
     rng = dice(5)
     seen, other = [text(rng, 100) for _ in range(30)], [text(rng, 100) for _ in range(30)]
