@@ -56,6 +56,8 @@ class Evaluator:
         operations: dict[str, Callable[..., dict[str, Any]]] = {
             "describe": self.describe,
             "fingerprint": self.fingerprint,
+            "added": self.added,
+            "digests": self.digests,
             "training": self.training,
             "inputs": self.inputs,
             "inquire": self.inquire,
@@ -117,6 +119,20 @@ class Evaluator:
                     whole.update(len(key).to_bytes(8, "big") + key)
                 whole.update(_plain(items.labels).tobytes())
         return {"digest": f"sha256:{whole.hexdigest()}"}
+
+    def added(self, before: int) -> dict[str, Any]:
+        """Check the held-out items that stand after the first `before` ones: none of them was held out before."""
+        self._data.check_added(before)
+        return {"added": self._data.count("vault") - before}
+
+    def digests(self, ids: list[int]) -> dict[str, Any]:
+        """Name some held-out items by the digests of their contents, labels left out."""
+        from harness.evals import item_key
+
+        named = {}
+        for each in self._data.choose("vault", ids).values():
+            named |= dict(zip(each.places.tolist(), map(item_key, each.items.raw), strict=True))
+        return {"digests": [f"sha256:{named[place].hex()}" for place in range(len(ids))]}
 
     def training(self, dest: str) -> dict[str, Any]:
         """Write the training tensors, labels and all, to `dest` for build jobs."""

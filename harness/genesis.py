@@ -40,6 +40,7 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
     gates = compile_gates(
         [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
     )
+    _check_screen(config, {each["name"] for each in data["evals"]}, subject)
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:
         if each["kind"] == "alignment" and each["name"] not in gated:
@@ -51,6 +52,17 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
                 remedy=f"add under gates: {{eval: {asked}, kind: parent, margin: 0.05}}",
             )
     return gates
+
+
+def _check_screen(config: Config, evals: set[str], subject: Path) -> None:
+    """ConfigError where the development screen names an eval that there is none of: it would stop everything."""
+    unknown = sorted(config.development.max_loss.keys() - evals)
+    if unknown:
+        raise ConfigError(
+            f"development.max_loss names '{unknown[0]}', and guards.py has no such eval",
+            where=str(subject / "lockgate.yaml"),
+            remedy=f"there are {', '.join(sorted(evals))}",
+        )
 
 
 def gates_power(

@@ -246,7 +246,7 @@ def _next_test(config: Config, run: RunFolder) -> NextTest:
             where=str(run.root),
             remedy="leave --run out: power is then told at a typical stake",
         )
-    ledger, _ = replay_ledger(entries, state, BlobStore(run.blobs))
+    ledger = replay_ledger(entries, state, BlobStore(run.blobs)).ledger
     if ledger.pending is not None:
         ledger = ledger.reject(ledger.pending.key, 0)
     # The ledger itself is asked what it would stake: what it answers is kept nowhere.

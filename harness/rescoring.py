@@ -45,7 +45,7 @@ def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
         evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
         try:
             data = evaluate(evaluator, {"op": "describe"})
-            sizes = _sizes(entries, blinded(key, "data", data["data"]))
+            sizes = sizes_of(entries, blinded(key, "data", data["data"]))
             if not sizes:
                 raise AuditError("the subject's items or labels are not those of the log", where=str(subject))
             bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
@@ -59,7 +59,7 @@ def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
     return {"measurements": len(ours), "other_evals": len(measured) - len(ours)}
 
 
-def _sizes(entries: list[Entry], data: str) -> list[int]:
+def sizes_of(entries: list[Entry], data: str) -> list[int]:
     """How many held-out items there were, at first and after each time that some were added, up to these data."""
     sizes: list[int] = []
     for _, guard, _ in guards(entries):

@@ -11,6 +11,7 @@ from pathlib import Path
 from harness.canonical import canonical_bytes, digest_file
 from harness.decision import reject
 from harness.desk import Desk, Rooms
+from harness.development import falls_short
 from harness.entries import Measured, Predicted
 from harness.inquiring import inquire
 from harness.records import Candidate, Decision, Digest, GateVerdict
@@ -51,10 +52,10 @@ class Trial(Desk):
             return reject("budget", f"the run may promote {rooms.config.budgets.promotions} times")
         if self._out_of_time():
             return reject("budget", "the run's wall-clock budget is spent")
-        objective = rooms.config.objective
-        mine, theirs = found.developed.development[objective], known[state.incumbent.digest][1][objective]
-        if not mine - theirs > rooms.config.development.min_gain:
-            return reject("development", f"{objective} {mine:.4f} on the development items, the incumbent {theirs:.4f}")
+        config, theirs = rooms.config, known[state.incumbent.digest][1]
+        short = falls_short(config.development, config.objective, found.developed.development, theirs)
+        if short is not None:
+            return reject("development", short)
         if rooms.vault.state.exhausted:
             return reject("vault-exhausted", f"{rooms.vault.state.remaining} unspent held-out items are left")
         return None

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import EvaluatorError, SubjectError
+from harness.evals.contamination import NearDuplicates, refuse_alike
 
 Array = npt.NDArray[Any]
 """Any numpy array."""
@@ -142,6 +143,7 @@ class Data:
     vault        held-out items; their labels never leave the evaluator
     output       the shape of one row of answers, say (24,): `predict` returns [rows, *output] float32
     train_raw    the raw items behind `train`, where there are such; then they too are checked against both others
+    near_duplicates   when texts of two of the three are too much alike; None compares content exactly, and no more
     also         items of other populations by name, for evals that are not about `development` and `vault`
 
     All held-out items stand in one order, those of `vault` first, and are spent together: a test that reads so many of
@@ -153,6 +155,7 @@ class Data:
     vault: Items
     output: tuple[int, ...]
     train_raw: Raw | None = None
+    near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
     also: Mapping[str, Population] = field(default_factory=dict)
 
     @property
@@ -208,6 +211,29 @@ class Data:
             train = _keys(self.train_raw)
             refuse_shared(train, vault, "training", "vault")
             refuse_shared(train, development, "training", "development")
+        if self.near_duplicates is not None:
+            seen = {} if self.train_raw is None else {"training": self.train_raw}
+            for each in self.populations.values():
+                held_out = {"development": each.development.raw, "vault": each.vault.raw}
+                refuse_alike({**seen, **held_out}, self.near_duplicates)
+
+    def check_added(self, before: int) -> None:
+        """SubjectError where a held-out item from place `before` on repeats another one, or its text nearly does.
+
+        An item that was retired and comes back would be asked again, after its answer was revealed.
+        """
+        first: dict[bytes, int] = {}
+        held_out = [item for items in self.split("vault").values() for item in items.raw]
+        for place, item in enumerate(held_out):
+            other = first.setdefault(item_key(item), place)
+            if place >= before and other != place:
+                raise SubjectError(
+                    f"the added vault item {place} is vault item {other} again",
+                    where="guards.py: load()",
+                    remedy="add items that were not held out before",
+                )
+        if self.near_duplicates is not None:
+            refuse_alike({"vault": held_out[:before], "added": held_out[before:]}, self.near_duplicates)
 
 
 def refuse_repeated(raw: Iterable[Any], name: str) -> None:
