@@ -276,11 +276,11 @@ def test_many_pairs_are_told_by_the_first_few():
     assert caught.value.message.count(" and vault ") == contamination.TOLD
 
 
-@pytest.mark.parametrize("again", [PROSE, PROSE + "!", PROSE.upper()])
+@pytest.mark.parametrize("again", [PROSE + "!", PROSE.upper()])
 def test_an_added_text_that_was_held_out_before_is_refused(again):
-    """Items that are added later may not repeat the texts of those that were there, nearly or at all."""
+    """Items that are added later may not nearly repeat the texts of those that were there."""
     made = data(["a"], ["b"], ["c", PROSE, "d", again])
     made.check()
-    with pytest.raises(SubjectError, match=r"vault item 3 is vault item 1 again|vault 1 and added 1"):
+    with pytest.raises(SubjectError, match="vault 1 and added 1"):
         made.check_added(2)
     made.check_added(4)

@@ -166,8 +166,8 @@ def test_no_items_or_another_number_of_them_are_refused(begun, filed, grown):
 @pytest.mark.parametrize(
     ("taken", "message"),
     [
-        ("held out before", "the added vault item 6010 is vault item 17 again"),
-        ("added twice", "the added vault item 6010 is vault item 6003 again"),
+        ("held out before", "1 of the vault items stand there before: item 6010 is 17"),
+        ("added twice", "1 of the vault items stand there before: item 6010 is 6003"),
         ("trained on", "1 raw items stand both among the training items and in the vault"),
         ("developed on", "1 raw items stand both among the development items and in the vault"),
     ],
