@@ -8,13 +8,15 @@ import math
 import numpy as np
 import paper_run
 import pytest
+from typer.testing import CliRunner
 
+from harness import operating
 from harness.canonical import canonical_bytes
+from harness.cli import app
 from harness.errors import ConfigError, StateError, StatisticsError
 from harness.folder import RunFolder
 from harness.gates import compile_gates
 from harness.ledger import LedgerState, gamma
-from harness.operating import _next_test
 from harness.power import LADDER, PowerTable, Reach, looks, power, reach, require_power, typical_alpha
 from harness.statistics import SequentialTest, run_test
 
@@ -309,10 +311,10 @@ def rejected(teller, paper):
 
 def test_the_next_test_stakes_what_the_ledger_gives(tmp_path):
     """After one rejection the second stake of the epoch is what is told; where a test is open, what follows its rejection."""
-    first = _next_test(paper_run.CONFIG, begun(tmp_path / "first"))
+    first = operating._next_test(paper_run.CONFIG, begun(tmp_path / "first"))
     assert (first.epoch, first.test, first.items_left, first.in_force) == (1, 1, 5000, True)
     assert first.alpha == LedgerState(delta=0.05, size=5000).stake("x", 1)[1].alpha
-    second = _next_test(paper_run.CONFIG, begun(tmp_path / "second", rejected))
+    second = operating._next_test(paper_run.CONFIG, begun(tmp_path / "second", rejected))
     assert second.test == 2
     assert second.alpha == pytest.approx(0.05 * gamma(1) * gamma(2))
 
@@ -320,13 +322,20 @@ def test_the_next_test_stakes_what_the_ledger_gives(tmp_path):
         rejected(teller, paper)
         del teller.items[-1]
 
-    assert _next_test(paper_run.CONFIG, begun(tmp_path / "open", opened)) == second
+    assert operating._next_test(paper_run.CONFIG, begun(tmp_path / "open", opened)) == second
 
 
-def test_an_exhausted_vault_stakes_nothing(tmp_path):
-    """With fewer items left than a test needs, there is no stake to tell."""
-    found = _next_test(paper_run.CONFIG, begun(tmp_path / "run", vault_items=150))
+def test_an_exhausted_vault_stakes_nothing(tmp_path, monkeypatch):
+    """With fewer items left than a test needs, there is no stake to tell: `gates power` says so, and ends with 3."""
+    found = operating._next_test(paper_run.CONFIG, begun(tmp_path / "run", vault_items=150))
     assert (found.alpha, found.items_left, found.minimum) == (None, 150, 200)
+    told = operating.GatesPower(floor=0.0, table=None, reach=(), run=found)
+    assert not told.ok
+    monkeypatch.setattr(operating, "power_of", lambda *_: told)
+    for options in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["gates", "power", "subject", "--run", str(tmp_path / "run"), *options])
+        assert done.exit_code == 3
+        assert "exhausted: 150 items" in done.output if not options else not json.loads(done.output)["ok"]
 
 
 def test_other_gates_than_those_in_force_are_told(tmp_path):
@@ -334,16 +343,16 @@ def test_other_gates_than_those_in_force_are_told(tmp_path):
     run = begun(tmp_path / "run")
     raw = paper_run.CONFIG.json_value()
     raw["gates"][1]["margin"] = 0.2
-    assert not _next_test(type(paper_run.CONFIG).parse(raw), run).in_force
+    assert not operating._next_test(type(paper_run.CONFIG).parse(raw), run).in_force
 
 
 def test_a_ledger_that_does_not_follow_from_the_log_is_refused(tmp_path):
     """A run of another subject, one on a named vault, and one whose stakes are not the rule's are errors, each its own."""
     raw = {**paper_run.CONFIG.json_value(), "name": "other"}
     with pytest.raises(ConfigError, match="'paper', not of 'other'"):
-        _next_test(type(paper_run.CONFIG).parse(raw), begun(tmp_path / "other"))
+        operating._next_test(type(paper_run.CONFIG).parse(raw), begun(tmp_path / "other"))
     with pytest.raises(ConfigError, match="named one") as caught:
-        _next_test(paper_run.CONFIG, begun(tmp_path / "named", vault_named=True))
+        operating._next_test(paper_run.CONFIG, begun(tmp_path / "named", vault_named=True))
     assert "--run" in caught.value.remedy
 
     def generous(teller, paper):
@@ -351,4 +360,4 @@ def test_a_ledger_that_does_not_follow_from_the_log_is_refused(tmp_path):
         next(item for item in teller.items if item.kind == "staked").body["alpha"] = 0.04
 
     with pytest.raises(StateError, match="the ledger's rule"):
-        _next_test(paper_run.CONFIG, begun(tmp_path / "generous", generous))
+        operating._next_test(paper_run.CONFIG, begun(tmp_path / "generous", generous))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import math
 import sys
@@ -144,6 +145,51 @@ def test_a_promotion_that_a_gate_should_have_stopped_is_counted():
     )
     assert found.promoted.any()
     assert (found.wrong == found.promoted).all()
+
+
+def test_a_gain_is_no_false_promotion_but_drift_below_an_anchor_is():
+    """True gains are never counted as false; each step within its margin is, once it ends below the anchor's margin."""
+    rng = np.random.default_rng(0)
+    gain = lives.lead(rng, gates_of("improve"), np.full((4, 20), 0.02), vault=10**6, cap=1000, unsafe_alpha=0.5)
+    assert gain.promoted.any()
+    assert not gain.wrong.any()
+
+    def means(_number, drift):
+        return np.stack([np.full(4, -0.011), drift - 0.011], axis=1)
+
+    frog = lives.lead(
+        rng,
+        gates_of("parent", "anchor"),
+        np.full((4, 80), -0.011),
+        vault=10**7,
+        cap=1000,
+        means=means,
+        unsafe_alpha=0.9,
+    )
+    for row in range(4):
+        kept = np.flatnonzero(frog.promoted[row])
+        assert kept.size > 8
+        assert frog.wrong[row, kept].tolist() == [step >= 8 for step in range(1, kept.size + 1)]
+    assert frog.drift == pytest.approx(-1.1 * frog.promoted.sum(axis=1))
+
+
+def test_a_promotion_brings_fresh_items(monkeypatch):
+    """What the incumbent answers rightly stays as it is from test to test of an epoch, and is drawn anew after a promotion."""
+    seen = []
+    counted = lives.counted
+
+    def watched(rng, effect, sizes, right=None, **rest):
+        seen.append(right.copy())
+        return counted(rng, effect, sizes, right, **rest)
+
+    monkeypatch.setattr(lives, "counted", watched)
+    found = lives.lead(
+        np.random.default_rng(2), gates_of("improve"), np.zeros((1, 40)), vault=10**6, cap=1000, unsafe_alpha=0.3
+    )
+    assert len(seen) == 40
+    same = [bool((one == other).all()) for one, other in itertools.pairwise(seen)]
+    assert same == [not promoted for promoted in found.promoted[0][:-1]]
+    assert 0 < sum(same) < 39
 
 
 def lord_by_hand(found, alpha=0.05, wealth=0.005, count=8):

@@ -86,7 +86,6 @@ def many_tests(
             counts = draw(index, rows, at, sizes).cumsum(axis=1) + seen[index][rows][:, None, :]
             seen[index][rows] = counts[:, -1]
             passes, dies = looks(gate, POINTS, counts, goal=goal[rows][:, None], left=limit - position)
-            dies |= position >= limit
             ended = (passes | dies).any(axis=1)
             end = (passes | dies).argmax(axis=1)
             items, good = position[np.arange(rows.size), end], passes[np.arange(rows.size), end]
