@@ -1,7 +1,7 @@
 # Everything here works in the environment that scripts/setup.sh makes.
 BIN ?= .venv/bin/
 
-.PHONY: setup check test deep bench lock mutants
+.PHONY: setup check test deep bench lock mutants simulate
 
 setup:
 	sh scripts/setup.sh
@@ -28,6 +28,10 @@ mutants:
 bench:
 	@set -e; for file in $(filter-out %/conftest.py %/__init__.py,$(sort $(wildcard tests/benchmarks/*.py))); do \
 		echo "== $$file"; $(BIN)python $$file; done
+
+# Whole lives of 1,000 proposals under our gate and under other rules, and what single tests need; 1 where a claim fails.
+simulate:
+	$(BIN)python tests/simulations/simulate.py
 
 # A new lock from pyproject.toml. torch stays out of it: torch-cpu.txt pins its release, and the place of installation
 # its build. UV_FIND_LINKS names a folder with a CPU build, or the lock would take what a CUDA build requires.

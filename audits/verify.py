@@ -611,7 +611,7 @@ GUARD = (
     "harness s"
 )
 BODIES = {
-    "genesis": f"{GUARD}, seed i, baseline C, development {{n}}, answers d, training d, vault_commitment d, "
+    "genesis": f"{GUARD}, seed i, baseline C, development {{n}}, answers d, ?asked d, training d, vault_commitment d, "
     "vault_minimum i, vault_named b",
     "started": "nonce s, isolation s, device s, ledger_size i, ledger_root h",
     "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d",
@@ -626,9 +626,9 @@ BODIES = {
     "guard-rejected": "hold d, reason s",
     "guard-changed": "hold d, guard d, policies d, approvals [d], development {{n}}",
     "built": "number i, candidate C, steps i, seconds n, peak_mb n",
-    "developed": "number i, development {n}, answers d, ?flops i",
+    "developed": "number i, development {n}, answers d, ?asked d, ?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
-    "predicted": "candidate d, epoch i, offset i, cap i, answers d, ?number i",
+    "predicted": "candidate d, epoch i, offset i, cap i, answers d, ?asked d, ?number i",
     "measured": "number i, passed b, gates [G], evidence d",
     "decided": "number i, decision D, ?judgement d, ?document d",
     "authorised": "number i, version i, incumbent d, candidate d, weights d, guard d, policies d, evidence d, "
@@ -1073,7 +1073,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
 
 def check_blobs(run: Path, body: dict[str, Any], seen: dict[str, None]) -> None:
     """Every blob that an entry names is there, byte for byte, and every file of its source tree."""
-    members = ("document", "change", "judgement", "answers", "evidence", "policy_sources", "comparison")
+    members = ("document", "change", "judgement", "answers", "asked", "evidence", "policy_sources", "comparison")
     names = [body.get(name) for name in members]
     record = body.get("candidate", body.get("baseline"))
     if type(record) is dict:

@@ -1,20 +1,22 @@
 """A child process that answers JSON lines: how the supervisor talks to the evaluator.
 
-One request, one answer, in order; every line is bounded; every answer has a deadline.
-A child that dies, is late or answers anything else is killed, and the caller told.
+One request, one answer, in order; every line is bounded; every answer has a deadline, and the name of its request,
+which begins with a nonce of that one process. A child that dies, is late, answers twice, unasked or another request,
+or anything else, is killed, and the caller told.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +39,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._buffer = bytearray()
         self._closed = False
+        self._nonce, self._asked = "", 0
         self._greeting: tuple[dict[str, Any], dict[str, Any], float] | None = None
 
     @property
@@ -89,6 +92,7 @@ class Child:
         if self._process is None or self._process.poll() is not None:
             self._kill()
             self._buffer.clear()
+            self._nonce, self._asked = secrets.token_hex(16), 0
             fresh = True
             keep = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
             environment = {key: os.environ[key] for key in keep if key in os.environ}
@@ -107,7 +111,11 @@ class Child:
     def _exchange(self, process: subprocess.Popen[bytes], request: dict[str, Any], seconds: float) -> dict[str, Any]:
         if process.stdin is None or process.stdout is None:
             raise EvaluatorError(f"the {self._name} has no pipes")
-        process.stdin.write(canonical_bytes(request) + b"\n")
+        if self._buffer or select.select([process.stdout], [], [], 0)[0]:
+            raise EvaluatorError(f"the {self._name} died, or spoke unasked", remedy=f"see {self._stderr}")
+        self._asked += 1
+        name = f"{self._nonce}-{self._asked}"
+        process.stdin.write(canonical_bytes({"id": name, "request": request}) + b"\n")
         process.stdin.flush()
         deadline = time.monotonic() + seconds
         while b"\n" not in self._buffer:
@@ -124,10 +132,15 @@ class Child:
             if len(self._buffer) > MAX_LINE:
                 raise EvaluatorError(f"the {self._name} answered more than {MAX_LINE} bytes")
         line, _, rest = bytes(self._buffer).partition(b"\n")
-        self._buffer[:] = rest
-        answer = parse_json(line, max_bytes=MAX_LINE)
-        if not isinstance(answer, dict):
+        self._buffer.clear()
+        if rest:
+            raise EvaluatorError(f"the {self._name} answered twice")
+        said = parse_json(line, max_bytes=MAX_LINE)
+        answer = said.get("answer") if isinstance(said, dict) else None
+        if not isinstance(said, dict) or not isinstance(answer, dict):
             raise EvaluatorError(f"the {self._name} answered no object")
+        if said.get("id") != name:
+            raise EvaluatorError(f"the {self._name} answered another request than the one that it was asked")
         return answer
 
     def _kill(self) -> None:
@@ -143,8 +156,24 @@ class Child:
         self._process = None
 
 
-def serve_lines() -> tuple[IO[bytes], IO[bytes]]:
-    """In the child: the pipes to the parent, with `print` sent to stderr.
+def serve(handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """In the child: answer each request until the parent goes away. `handle` answers errors of its own, too.
+
+    A line that is no request is handled as an empty one, and the answer bears no name: a parent takes it for none.
+    """
+    requests, answers = _pipes()
+    while line := requests.readline(MAX_LINE):
+        name, request = None, {}
+        with contextlib.suppress(CanonicalError):
+            asked: Any = parse_json(line, max_bytes=MAX_LINE)
+            if isinstance(asked, dict) and isinstance(asked.get("request"), dict):
+                name, request = asked.get("id"), asked["request"]
+        answers.write(canonical_bytes({"id": name, "answer": handle(request)}) + b"\n")
+        answers.flush()
+
+
+def _pipes() -> tuple[IO[bytes], IO[bytes]]:
+    """The pipes to the parent, with `print` sent to stderr.
 
     When the parent dies the requests end, and so does the child: no signal, which would be tied to the
     parent's thread (PR_SET_PDEATHSIG), and no process left behind.

@@ -11,7 +11,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from harness.errors import ConfigError
 from harness.quorum import Approvers, Witnesses
@@ -78,9 +85,18 @@ class VaultRule(Record):
 
 
 class DevelopmentRule(Record):
-    """What a candidate must gain on the development items before held-out items are staked."""
+    """What a candidate must show on the development items before held-out items are staked."""
 
     min_gain: float = 0.0
+    """What the objective must gain on the incumbent, at least."""
+    max_loss: dict[Name, Annotated[float, Field(ge=0)]] = {}
+    """What other evals may lose on the incumbent, at most."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, told: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what says nothing: a configuration without it is written as before there was such a field."""
+        value: dict[str, Any] = told(self)
+        return value if self.max_loss else {name: each for name, each in value.items() if name != "max_loss"}
 
 
 class Budgets(Record):
@@ -143,6 +159,8 @@ class Config(Record):
             raise ValueError(f"no gate of kind improve for the objective '{self.objective}'")
         if sum(gate.kind == "improve" for gate in self.gates) != 1:
             raise ValueError("exactly one gate of kind improve: the objective's")
+        if self.objective in self.development.max_loss:
+            raise ValueError(f"development.max_loss names the objective '{self.objective}': min_gain is its own bar")
         unknown = set(self.proposer_settings) - set(self.proposers)
         if unknown:
             raise ValueError(f"settings for a proposer that is not listed: {sorted(unknown)}")

@@ -11,6 +11,7 @@ from typing import Any
 from harness.artifacts import BlobStore
 from harness.channel import Child
 from harness.config import Config
+from harness.developing import Shown
 from harness.entries import Decided, Staked
 from harness.errors import EvaluatorError
 from harness.folder import RunFolder
@@ -46,9 +47,7 @@ class Rooms:
     approvers: list[Approver]
     eval_kinds: dict[str, str]
     training: Path
-    development: Path
-    development_rows: int
-    development_shuffle: str
+    development: Shown
 
 
 class Halt(Exception):  # noqa: N818 - no error: somebody stopped the run, and it rests

@@ -220,6 +220,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
                 ),
                 soft_wrap=True,
             )
+    if screened := screen_line(summary["development_screen"]):
+        console.print(Text(screened), soft_wrap=True)
     guarantee = summary["guarantee"]
     console.print(
         f"Error budget: the chance of ever promoting a candidate that is worse than a gate allows is at most "
@@ -306,6 +308,20 @@ def change_line(change: dict[str, Any]) -> str:
         f"the guard, proposed by {change['by']}{why}: {change['verdict'].replace('-', ' ')}; {need}, "
         f"until {change['expires'][:16]}Z; guard {change['guard']}",
         2000,
+    )
+
+
+def screen_line(screen: dict[str, Any]) -> str:
+    """What the screen on development items has saved, in a line; empty where it stopped nothing."""
+    if not screen["stopped"]:
+        return ""
+    tests = f"{screen['tests']} test{'s' * (screen['tests'] != 1)} on held-out ones"
+    line = f"Development items stopped {screen['stopped']} before any held-out item was asked; there were {tests}"
+    if screen["saved"] is None:
+        return f"{line}."
+    return (
+        f"{line}. That saved some {screen['saved']:,} item scorings: an estimate, at the {screen['median']:,} that "
+        "rejected tests of this run took in the median."
     )
 
 

@@ -36,6 +36,14 @@ class Entry(Record):
 
     time: str = ""
 
+    def json_value(self) -> dict[str, Any]:
+        """The body as it is written. A member that came later than the first logs is left out where it says nothing."""
+        value = super().json_value()
+        return {name: each for name, each in value.items() if each is not None or name not in LATER}
+
+
+LATER = frozenset({"asked"})
+
 
 class Guarding(Entry):
     """What guards a run from some entry on: the part that `genesis` lays down, and that a change of guard replaces."""
@@ -63,6 +71,8 @@ class Genesis(Guarding):
     development: dict[str, float]
     answers: Digest
     """The baseline's answers on the development items."""
+    asked: Digest | None = None
+    """What it answered to evals that ask, as a table; None where there are none."""
     training: Digest
     """The training tensors."""
     vault_commitment: Digest
@@ -219,6 +229,8 @@ class Developed(Entry):
     number: Count
     development: dict[str, float]
     answers: Digest
+    asked: Digest | None = None
+    """What was answered to evals that ask, as a table; None where there are none."""
     flops: Count | None = None
     """Floating-point operations a row, as counted in the worker: its word, so nothing is gated on it."""
 
@@ -247,6 +259,8 @@ class Predicted(Entry):
     offset: Count
     cap: Count
     answers: Digest
+    asked: Digest | None = None
+    """What was answered to evals that ask, as a table; None where there are none."""
     number: Count | None = None
     """The proposal whose test asked for them."""
 

@@ -19,14 +19,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.canonical import canonical_bytes, digest, digest_file, parse_json
-from harness.channel import MAX_LINE, serve_lines
+from harness.canonical import canonical_bytes, digest, digest_file
+from harness.channel import serve
 from harness.errors import EvaluatorError, LockgateError, SubjectError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from harness.evals import Evaluation, Items
+    from harness.evals import Evaluation, Inquiry, Scores
+    from harness.evals.data import Chosen, Split
+    from harness.evals.inquiry import Table
 
 
 class Evaluator:
@@ -54,8 +56,11 @@ class Evaluator:
         operations: dict[str, Callable[..., dict[str, Any]]] = {
             "describe": self.describe,
             "fingerprint": self.fingerprint,
+            "added": self.added,
+            "digests": self.digests,
             "training": self.training,
             "inputs": self.inputs,
+            "inquire": self.inquire,
             "develop": self.develop,
             "test": self.test,
             "pick": self.pick,
@@ -70,15 +75,15 @@ class Evaluator:
     def describe(self) -> dict[str, Any]:
         """What there is: sizes, evals with their kinds and bounds, the shape of an answer, the data's digest."""
         return {
-            "data": self.fingerprint(len(self._data.vault))["digest"],
-            "development": len(self._data.development),
-            "vault": len(self._data.vault),
+            "data": self.fingerprint(self._data.count("vault"))["digest"],
+            "development": self._data.count("development"),
+            "vault": self._data.count("vault"),
             "output": list(self._data.output),
             "evals": [
                 {
                     "name": e.name,
                     "kind": e.kind,
-                    "views": list(e.views),
+                    "views": list(getattr(e, "views", ())),
                     "bounds": list(e.bounds),
                     "applies": self._share(e),
                 }
@@ -86,9 +91,12 @@ class Evaluator:
             ],
         }
 
-    def _share(self, evaluation: Evaluation) -> float:
-        """The share of development items that an eval applies to: what the power calculation needs to know."""
-        return float(evaluation.mask(self._data.development.labels).mean())
+    def _share(self, evaluation: Evaluation | Inquiry) -> float:
+        """The share of held-out items that an eval applies to, as its population's development items have it."""
+        population = self._data.populations[evaluation.of]
+        return float(evaluation.mask(population.development.labels).mean()) * (
+            len(population.vault) / self._data.count("vault")
+        )
 
     def fingerprint(self, vault: int) -> dict[str, Any]:
         """A digest over every item and label, in order: what the guarantees are about.
@@ -100,13 +108,31 @@ class Evaluator:
         from harness.evals import item_key
 
         whole = hashlib.sha256()
-        for items in (self._data.development, self._data.vault.take(range(min(vault, len(self._data.vault))))):
-            whole.update(len(items).to_bytes(8, "big"))
-            for raw in items.raw:
-                key = item_key(raw)
-                whole.update(len(key).to_bytes(8, "big") + key)
-            whole.update(_plain(items.labels).tobytes())
+        held = self._data.choose("vault", range(min(vault, self._data.count("vault"))))
+        for name, development in self._data.split("development").items():
+            if name in self._data.also:
+                whole.update(f"population {name}\n".encode())
+            for items in (development, held[name].items):
+                whole.update(len(items).to_bytes(8, "big"))
+                for raw in items.raw:
+                    key = item_key(raw)
+                    whole.update(len(key).to_bytes(8, "big") + key)
+                whole.update(_plain(items.labels).tobytes())
         return {"digest": f"sha256:{whole.hexdigest()}"}
+
+    def added(self, before: int) -> dict[str, Any]:
+        """Check the held-out items that stand after the first `before` ones: none of them was held out before."""
+        self._data.check_added(before)
+        return {"added": self._data.count("vault") - before}
+
+    def digests(self, ids: list[int]) -> dict[str, Any]:
+        """Name some held-out items by the digests of their contents, labels left out."""
+        from harness.evals import item_key
+
+        named = {}
+        for each in self._data.choose("vault", ids).values():
+            named |= dict(zip(each.places.tolist(), map(item_key, each.items.raw), strict=True))
+        return {"digests": [f"sha256:{named[place].hex()}" for place in range(len(ids))]}
 
     def training(self, dest: str) -> dict[str, Any]:
         """Write the training tensors, labels and all, to `dest` for build jobs."""
@@ -115,13 +141,7 @@ class Evaluator:
         save_file({k: _plain(v) for k, v in self._data.train.items()}, dest)
         return {"digest": digest(Path(dest).read_bytes())}
 
-    def _items(self, split: str, ids: list[int] | None) -> Items:
-        whole = {"development": self._data.development, "vault": self._data.vault}[split]
-        if ids is not None and len(set(ids)) < len(ids):
-            raise EvaluatorError(f"{len(ids) - len(set(ids))} of the {split} items are asked for twice")
-        return whole if ids is None else whole.take(ids)
-
-    def inputs(self, split: str, ids: list[int] | None, shuffle: str, dest: str) -> dict[str, Any]:
+    def inputs(self, split: Split, ids: list[int] | None, shuffle: str, dest: str) -> dict[str, Any]:
         """Write the unlabelled, shuffled inputs of all views of these items to `dest`.
 
         `shuffle` is 64 hexadecimal digits; it seeds the views' own randomness and the order of rows.
@@ -129,37 +149,115 @@ class Evaluator:
         import numpy as np
         from safetensors.numpy import save_file
 
-        items = self._items(split, ids)
-        tables = list(self._suite.encode(items.raw, _seed(shuffle, "views")).values())
+        chosen = self._data.choose(split, ids)
+        raw = {name: each.items.raw for name, each in chosen.items()}
+        tables = list(self._suite.encode(raw, _seed(shuffle, "views")).values())
+        if not tables:
+            raise SubjectError("no view has an item to show", where=str(self._path))
         keys = sorted(tables[0])
         flat = {key: np.concatenate([table[key] for table in tables]) for key in keys}
         rows = len(flat[keys[0]])
         order = _generator(shuffle, "order of rows").permutation(rows)
         save_file({key: _plain(table[order]) for key, table in flat.items()}, dest)
-        return {"rows": rows, "items": len(items)}
+        return {"rows": rows, "items": sum(len(each.places) for each in chosen.values())}
 
-    def _answers(self, path: str, items: int, shuffle: str) -> dict[str, np.ndarray]:
+    def inquire(
+        self,
+        split: Split,
+        ids: list[int] | None,
+        shuffle: str,
+        asked: str | None,
+        answered: list[dict[str, str]],
+        done: list[str],
+        place: str,
+    ) -> dict[str, Any]:
+        """Run the evals that ask, as far as what was answered goes; write what they miss, and the table so far.
+
+        `asked`: the table of the last time; `answered`: what was answered since, by job, inputs and outputs. `done`:
+        evals that need no more, by name. Nothing is wanted any more where all are.
+        """
+        from harness.evals.inquiry import Ask, UnansweredError, write_wanted
+
+        table = self._table(asked, shuffle)
+        for each in answered:
+            inputs, outputs = (_read(each[name]) for name in ("inputs", "outputs"))
+            table.add(each["job"], inputs, outputs)
+        chosen = self._data.choose(split, ids)
+        missing = []
+        finished = set(done)
+        for inquiry in self._suite.inquiries:
+            if inquiry.name in finished:
+                continue
+            ask = Ask(table, inquiry.name)
+            try:
+                inquiry.score(ask, chosen[inquiry.of].items)
+            except UnansweredError:
+                missing.append(ask.missing)
+            else:
+                finished.add(inquiry.name)
+        dest = Path(place) / "asked.safetensors"
+        return {
+            "asked": str(dest) if table.jobs and table.save(dest) else None,
+            "done": sorted(finished),
+            "wanted": write_wanted(missing, Path(place)),
+        }
+
+    def _table(self, asked: str | None, shuffle: str) -> Table:
+        from harness.evals.inquiry import Table
+
+        secret = digest(f"{shuffle}/asked".encode()).encode()
+        return Table(secret) if asked is None else Table.of(_read(asked), secret)
+
+    def _score(
+        self, name: str, chosen: dict[str, Chosen], answers: dict[str, np.ndarray], table: Table | None
+    ) -> Scores:
+        """Score the items chosen: `applies` is over all of them, values in their order."""
+        import numpy as np
+
+        from harness.evals import Inquiry, Scores
+        from harness.evals.inquiry import Ask, UnansweredError
+
+        evaluation = self._suite.evaluations[name]
+        population = chosen[evaluation.of]
+        if not len(population.places):
+            scores = Scores(np.zeros(0, dtype=np.bool_), np.zeros(0))
+        elif not isinstance(evaluation, Inquiry):
+            scores = evaluation.score(population.items.labels, answers)
+        else:
+            try:
+                scores = evaluation.score(Ask(table or self._table(None, ""), name), population.items)
+            except UnansweredError:
+                raise EvaluatorError(f"eval '{name}' asks for what was not answered", where=evaluation.where) from None
+        applies = np.zeros(sum(len(each.places) for each in chosen.values()), dtype=np.bool_)
+        applies[population.places[scores.applies]] = True
+        return Scores(applies, scores.values)
+
+    def _answers(self, path: str, chosen: dict[str, Chosen], shuffle: str) -> dict[str, np.ndarray]:
         """Read a candidate's answers, checked before they are read, and put them back in order by view."""
         import numpy as np
 
         from harness.artifacts import TensorSpec, read_tensors
 
-        views = list(self._suite.views)
-        rows = items * len(views)
+        views = {name: len(chosen[view.of].places) for name, view in self._suite.views.items()}
+        rows = sum(views.values())
         spec = TensorSpec(dtype="F32", shape=(rows, *self._data.output))
         flat = read_tensors(Path(path), expect={"answers": spec}, max_bytes=1 << 32)["answers"]
         order = _generator(shuffle, "order of rows").permutation(rows)
         straight = np.empty_like(flat)
         straight[order] = flat
-        return {view: straight[k * items : (k + 1) * items] for k, view in enumerate(views)}
+        by_view, first = {}, 0
+        for view, count in views.items():
+            by_view[view] = straight[first : first + count]
+            first += count
+        return by_view
 
-    def develop(self, answers: str, shuffle: str) -> dict[str, Any]:
+    def develop(self, answers: str, shuffle: str, asked: str | None = None) -> dict[str, Any]:
         """Score every eval on all development items: the mean of each, which a proposer may see."""
-        items = self._data.development
-        by_view = self._answers(answers, len(items), shuffle)
+        chosen = self._data.choose("development")
+        by_view, table = self._answers(answers, chosen, shuffle), self._table(asked, shuffle)
         means = {}
         for name in self._suite.evaluations:
-            scores = self._suite.evaluations[name].score(items.labels, by_view).values
+            scores = self._score(name, chosen, by_view, table).values
             if not len(scores):
                 raise SubjectError(f"eval '{name}' applies to no development item", where=str(self._path))
             means[name] = float(scores.mean())
@@ -196,37 +294,42 @@ class Evaluator:
         alpha: float,
         cap: int,
         batch: int,
+        asked: dict[str, str | None] | None = None,
     ) -> dict[str, Any]:
-        """Run the sequential test of all gates on this prefix of the vault; stop as soon as it is decided."""
+        """Run the sequential test of all gates on this prefix of the vault; stop as soon as it is decided.
+
+        `asked`: for each of candidate, incumbent and baseline, what it answered to the evals that ask.
+        """
         import numpy as np
 
         from harness.statistics import GateSpec, run_test
 
         specs = [GateSpec.parse(gate) for gate in gates]
-        items = self._items("vault", ids)
+        chosen = self._data.choose("vault", ids)
         answers: dict[str, dict[str, np.ndarray]] = {}
+        tables: dict[str, Table] = {}
         for role, path in (("candidate", candidate), ("incumbent", incumbent), ("baseline", baseline)):
-            answers[role] = self._answers(path, len(items), shuffle)
+            answers[role] = self._answers(path, chosen, shuffle)
+            tables[role] = self._table((asked or {}).get(role), shuffle)
 
         # Everything is scored at once, and the test then reads as much as it needs: so the time that a test takes,
         # which a proposer might measure from outside, tells next to nothing of where it stopped.
-        values, before = {}, {}
+        values, applies, before = {}, {}, {}
         for spec in specs:
-            evaluation = self._suite.evaluations[spec.eval]
-            own = evaluation.score(items.labels, answers["candidate"])
-            other = None if spec.paired is None else evaluation.score(items.labels, answers[spec.paired]).values
+            own = self._score(spec.eval, chosen, answers["candidate"], tables["candidate"])
+            other = None
+            if spec.paired is not None:
+                other = self._score(spec.eval, chosen, answers[spec.paired], tables[spec.paired]).values
             values[spec.name] = spec.observe(own.values, other)
+            applies[spec.name] = own.applies
             before[spec.name] = np.concatenate([[0], np.cumsum(own.applies)])
 
         def draw(gate: str, start: int, stop: int) -> np.ndarray:
             return values[gate][before[gate][start] : before[gate][stop]]
 
         # How many items an eval applies to is known before any is scored: it only tells what is hopeless.
-        applicable = {
-            spec.name: int(self._suite.evaluations[spec.eval].mask(items.labels[: spec.cap or cap]).sum())
-            for spec in specs
-        }
-        result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(items))
+        applicable = {spec.name: int(applies[spec.name][: spec.cap or cap].sum()) for spec in specs}
+        result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(ids))
         return {"result": result.json_value(), "salt": secrets.token_hex(16)}
 
 
@@ -242,6 +345,12 @@ def _check_files(subject: Path, expected: dict[str, str]) -> None:
                 where=str(subject / name),
                 remedy="restore it, then resume; or begin a new run with --out",
             )
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    from harness.artifacts import read_tensors
+
+    return dict(read_tensors(Path(path), None, max_bytes=1 << 32))
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -263,32 +372,23 @@ def _generator(shuffle: str, label: str) -> np.random.Generator:
 
 def main() -> None:
     """Serve requests until the supervisor goes away."""
-    requests, answers = serve_lines()
-    evaluator: Evaluator | None = None
-    while line := requests.readline(MAX_LINE):
+    made: list[Evaluator] = []
+
+    def handle(request: dict[str, Any]) -> dict[str, Any]:
         try:
-            request = parse_json(line, max_bytes=MAX_LINE)
-            if not isinstance(request, dict):
-                raise EvaluatorError("a request is an object")  # noqa: TRY301 - one way out for all of them
-            if evaluator is None:
-                evaluator = Evaluator(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else None)
-            answer: dict[str, Any] = {"ok": evaluator.operate(request)}
+            if not made:
+                made.append(Evaluator(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else None))
+            answer = {"ok": made[0].operate(request)}
+            canonical_bytes(answer)  # what cannot be written is an answer of its own, too
         except LockgateError as error:
-            answer = {
-                "error": type(error).__name__,
-                "message": error.message,
-                "where": error.where,
-                "remedy": error.remedy,
-            }
+            said = {"message": error.message, "where": error.where, "remedy": error.remedy}
+            return {"error": type(error).__name__, **said}
         except Exception as error:  # noqa: BLE001 - guards.py may raise anything: it is reported, and denies
-            answer = {
-                "error": "SubjectError",
-                "message": f"{type(error).__name__}: {error}",
-                "where": None,
-                "remedy": None,
-            }
-        answers.write(canonical_bytes(answer) + b"\n")
-        answers.flush()
+            message = f"{type(error).__name__}: {error}"
+            return {"error": "SubjectError", "message": message, "where": None, "remedy": None}
+        return answer
+
+    serve(handle)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from harness.canonical import canonical_bytes, parse_json
 from harness.channel import Child
 from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
+from harness.developing import develop
 from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
@@ -39,6 +40,7 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
     gates = compile_gates(
         [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
     )
+    _check_screen(config, {each["name"] for each in data["evals"]}, subject)
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:
         if each["kind"] == "alignment" and each["name"] not in gated:
@@ -52,23 +54,36 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
     return gates
 
 
+def _check_screen(config: Config, evals: set[str], subject: Path) -> None:
+    """ConfigError where the development screen names an eval that there is none of: it would stop everything."""
+    unknown = sorted(config.development.max_loss.keys() - evals)
+    if unknown:
+        raise ConfigError(
+            f"development.max_loss names '{unknown[0]}', and guards.py has no such eval",
+            where=str(subject / "lockgate.yaml"),
+            remedy=f"there are {', '.join(sorted(evals))}",
+        )
+
+
 def gates_power(
     gates: list[GateSpec], config: Config, data: dict[str, Any], *, floor: float | None = None
 ) -> PowerTable:
     """How likely these gates pass a candidate that deserves it; StatisticsError below the floor."""
     ledger = config.ledger
-    return require_power(
-        gates,
-        ledger.min_power if floor is None else floor,
-        alpha=typical_alpha(ledger.delta),
-        cap=min(ledger.cap, data["vault"]),
-        batch=ledger.batch,
-        discordance=ledger.discordance,
-        gain=ledger.gain,
-        levels=ledger.levels,
-        applies={e["name"]: e["applies"] for e in data["evals"]},
-        available=data["vault"],
-    )
+    alpha, least = typical_alpha(ledger.delta), ledger.min_power if floor is None else floor
+    return require_power(gates, least, alpha=alpha, gain=ledger.gain, levels=ledger.levels, **assumed(config, data))
+
+
+def assumed(config: Config, data: dict[str, Any], available: int | None = None) -> dict[str, Any]:
+    """What the power calculation takes for granted of scores, and of items: so many available, or the whole vault."""
+    ledger, items = config.ledger, data["vault"] if available is None else available
+    return {
+        "cap": min(ledger.cap, items),
+        "batch": ledger.batch,
+        "discordance": ledger.discordance,
+        "applies": {e["name"]: e["applies"] for e in data["evals"]},
+        "available": items,
+    }
 
 
 def make_genesis(
@@ -82,16 +97,10 @@ def make_genesis(
     if not isinstance(made, Made):
         remedy = "the subject as it stands must train: mend it and run again"
         raise SubjectError(made.text, where="model.py", remedy=remedy)
-    answered = workshop.predict(made.candidate, rooms.development, rooms.development_rows)
-    if isinstance(answered, Failure):
+    found = develop(lambda request: evaluate(rooms.evaluator, request), workshop, made.candidate, rooms.development)
+    if isinstance(found, Failure):
         remedy = "the subject as it stands must answer: mend it and run again"
-        raise SubjectError(answered.text, where="model.py", remedy=remedy)
-    request = {
-        "op": "develop",
-        "answers": str(workshop.blob(answered.answers)),
-        "shuffle": rooms.development_shuffle,
-    }
-    scored = evaluate(rooms.evaluator, request)
+        raise SubjectError(found.text, where="model.py", remedy=remedy)
     return Genesis(
         origin=signer.name,
         seed=seed,
@@ -100,9 +109,10 @@ def make_genesis(
         policies=rooms.policies.digest,
         policy_sources=workshop.keep(canonical_bytes(rooms.policies.json_value())),
         eval_kinds=rooms.eval_kinds,
-        baseline=made.candidate.model_copy(update={"flops": answered.flops}),
-        development=scored["development"],
-        answers=answered.answers,
+        baseline=made.candidate.model_copy(update={"flops": found.flops}),
+        development=found.means,
+        answers=found.answers,
+        asked=found.asked,
         data=rooms.vault.blind("data", data["data"]),
         training=data["training"],
         vault_commitment=rooms.vault.commitment,

@@ -20,6 +20,7 @@ over another model.py has another model to beat.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,8 @@ ORDERED: Final[dict[str, Better]] = {
     "budgets.proposals": "lower",
 }
 """The values of which one direction is stricter: an error budget, a bar, and limits that end in a rejection."""
+LOSSES: Final = "development.max_loss."
+"""Before the name of an eval: what it may lose on the development items, where there is such a bar."""
 MARGINS: Final[dict[str, Better]] = {"margin": "lower", "rate": "lower"}
 APPROVAL: Final[dict[str, Better]] = {"require": "higher", "hours": "lower"}
 SEARCH: Final = ("generations", "workers.count")
@@ -175,11 +178,19 @@ def _moved(better: Better, old: float, new: float) -> Verdict:
 
 def _values(old: Config, new: Config) -> Iterator[Point]:
     """Values of lockgate.yaml, by path."""
-    before, now = ({**config.json_value(), **dict.fromkeys(ELSEWHERE)} for config in (old, new))
+    screens = (dict(config.development) for config in (old, new))  # all of it: what says nothing is not written
+    documents = (config.json_value() for config in (old, new))
+    before, now = (
+        {**document, **dict.fromkeys(ELSEWHERE), "development": screen}
+        for document, screen in zip(documents, screens, strict=True)
+    )
     for path, was, is_ in differences(before, now):
         verdict: Verdict = "unknown"
         if path in ORDERED:
             verdict = _moved(ORDERED[path], was, is_)
+        elif path.startswith(LOSSES):
+            # one bar more stops more, one that is gone stops less
+            verdict = _moved("lower", math.inf if was is None else was, math.inf if is_ is None else is_)
         elif path in SEARCH:
             verdict = "at-least-as-strict"
         yield Point(where=f"lockgate.yaml: {path}", what=_arrow(was, is_), verdict=verdict)

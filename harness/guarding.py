@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,15 @@ from harness.desk import EVALUATOR_SECONDS
 from harness.entries import GuardProposed, GuardRejected
 from harness.errors import ConfigError, SubjectError
 from harness.folder import RunFolder, guard_files, guard_parts
-from harness.genesis import check_gates, gates_power, guard_of
-from harness.guard_change import ITEMS, Guard, GuardComparison, Point, compare_guards
+from harness.genesis import check_gates, evaluate, gates_power, guard_of
+from harness.guard_change import ITEMS, Guard, GuardComparison, Point, changed_policies, compare_guards, points
 from harness.journal import read_run
 from harness.keyring import unlock
 from harness.keys import VaultKey, VerifierChain
+from harness.ledger_replay import replay_ledger
 from harness.opening import open_journal, read_subject
 from harness.passphrase import PassphraseSource
+from harness.plain import plain
 from harness.policy import load_subject_policies
 from harness.records import Digest
 from harness.regime import fingerprint_of, settle_change
@@ -97,12 +100,14 @@ def propose_guard(
     reason: str,
     vault_key: Path | None,
     seconds: float,
+    check: Callable[[Guard, Guard, int], None] = lambda _old, _new, _added: None,
 ) -> dict[str, Any]:
     """Propose what stands in `subject`, or in the run's own, as what guards it from here on.
 
     It is loaded as a start would: its gates compile and have power, its data are those of the run, or have held-out
     items added. What is not at least as strict waits for the approvers in force; where there are none, the log has it
-    as rejected. ConfigError where it may not be proposed at all: then nothing is logged.
+    as rejected. ConfigError where it may not be proposed at all: then nothing is logged. `check` may raise it, too: it
+    is told the guard in force, the new one, and how many held-out items were added.
     """
     known_subject, known_key = read_subject(folder)
     subject, vault_key = subject or known_subject, vault_key or known_key or folder.vault_key
@@ -121,10 +126,12 @@ def propose_guard(
             )
         blobs = BlobStore(folder.blobs)
         data, kinds, items = _data(subject, new, state, key)
-        _check_kept(guard_of(state.guarding, blobs).config, new.config, grows=items > state.guarding.vault_items)
+        old = guard_of(state.guarding, blobs)
+        _check_kept(old.config, new.config, grows=items > state.guarding.vault_items)
+        check(old, new, items - state.guarding.vault_items)
         if (new.digest, data) == (state.guarding.guard, state.guarding.data):
             raise ConfigError("nothing has changed of what guards the run", where=str(subject))
-        comparison = compare_guards(guard_of(state.guarding, blobs), new, seconds=seconds)
+        comparison = compare_guards(old, new, seconds=seconds)
         if data != state.guarding.data:
             comparison = _with_items(comparison, items - state.guarding.vault_items)
         entry = _proposal(new, state, comparison, blobs, by=by, reason=reason, data=data, items=items, kinds=kinds)
@@ -139,6 +146,49 @@ def propose_guard(
         return told
     finally:
         journal.close()
+
+
+def add_items(
+    folder: RunFolder,
+    subject: Path | None,
+    source: PassphraseSource,
+    *,
+    by: str,
+    reason: str,
+    vault_key: Path | None,
+    expected: int | None = None,
+) -> dict[str, Any]:
+    """Propose held-out items that were added at the end of the vault, and nothing else; with how long they may last.
+
+    That is a change of the guard of which only the data differ: no code, setting or package has to be read again, and
+    what people decide is whether the items are as good as those that were there. ConfigError where anything else
+    differs, where none were added, or not as many as `expected`; SubjectError where one was held out or seen before.
+    """
+
+    def only_items(old: Guard, new: Guard, added: int) -> None:
+        where = str(subject or read_subject(folder)[0])
+        told = [f"{point.where}: {point.what}" for point in points(old, new)]
+        told += changed_policies(old.policies, new.policies) if old.policies.digest != new.policies.digest else []
+        if told or old.digest != new.digest:
+            raise ConfigError(
+                f"more than held-out items differs from the guard in force: {plain('; '.join(told), 1000)}",
+                where=where,
+                remedy=f"restore it: `lockgate guard compare {folder.root}` says what is weaker, and `guard propose` "
+                "proposes it all. Items that load() reads from a data file beside guards.py are added without touching "
+                "code",
+            )
+        if not added:
+            raise ConfigError("no held-out items were added", where=where, remedy="add them at the end of the vault")
+        if expected is not None and added != expected:
+            raise ConfigError(f"{added} held-out items were added, and not {expected}", where=f"{where}: --items")
+
+    told = propose_guard(
+        folder, subject, source, by=by, reason=reason, vault_key=vault_key, seconds=1.0, check=only_items
+    )
+    state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
+    history = replay_ledger(entries, state, BlobStore(folder.blobs))
+    items = state.guarding.vault_items + told["items_added"]
+    return {**told, "lasts": history.lasts(items, state.guarding.config.ledger.cap)}
 
 
 def withdraw_guard(folder: RunFolder, source: PassphraseSource, *, reason: str) -> dict[str, Any]:
@@ -190,6 +240,7 @@ def _data(subject: Path, new: Guard, state: RunState, key: VaultKey) -> tuple[st
                         where=str(subject / "guards.py"),
                         remedy="restore them: what was measured on other items cannot be compared; or begin a new run",
                     )
+                evaluate(evaluator, {"op": "added", "before": named.vault_items})
         finally:
             evaluator.close()
     return data, {each["name"]: each["kind"] for each in described["evals"]}, items

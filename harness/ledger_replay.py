@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
+from dataclasses import dataclass
+from typing import Literal
 
 from harness.artifacts import BlobStore
 from harness.entries import Entry, Genesis, GuardChanged, GuardProposed, Measured, Staked
@@ -13,9 +16,42 @@ from harness.records import Decision
 from harness.state import RunState
 from harness.views import items_used
 
+Ending = Literal["promoted", "rolled-back", "guard-changed"]
 
-def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> tuple[LedgerState, int]:
-    """Where the ledger stands after these entries, and how many stakes there were.
+
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that has ended: its tests, the items that its end retired, and what ended it."""
+
+    epoch: int
+    tests: int
+    retired: int
+    ended: Ending
+
+
+@dataclass(frozen=True)
+class LedgerHistory:
+    """Where the ledger stands, how many stakes there were, and the epochs that have ended."""
+
+    ledger: LedgerState
+    stakes: int
+    epochs: list[Epoch]
+
+    def lasts(self, items: int, cap: int) -> dict[str, int | None]:
+        """How many promotions a vault of `items` may last for, its sizes before included, were the epoch ended now.
+
+        `at_least`: were every promotion to retire all that a test may score, `cap`; `likely`: were each to retire what
+        those of this run did in the median, `median`. The last two are None where nothing was promoted.
+        """
+        left = items - self.ledger.offset - self.ledger.high_water
+        retired = [each.retired for each in self.epochs if each.ended == "promoted"]
+        median = round(statistics.median(retired)) if retired else None
+        likely = None if median is None else left // median
+        return {"left": left, "at_least": left // cap, "likely": likely, "median": median}
+
+
+def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> LedgerHistory:
+    """The ledger after these entries, derived from them.
 
     AuditError where a stake in the log is not what the rule gives, or where the vault is not the run's own.
     """
@@ -26,7 +62,9 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> tu
     fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
     used: dict[int, int] = {}
     items, stakes = genesis.vault_items, 0
+    epochs: list[Epoch] = []
     for index, entry in enumerate(entries):
+        before = fold
         if isinstance(entry, Staked):
             fold, stake = fold.stake(str(entry.number), entry.cap)
             stakes += 1
@@ -44,7 +82,15 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> tu
             fold = fold.end_epoch(size=items)
         else:
             fold = _after(fold, entry, used)
-    return fold, stakes
+        if fold.epoch > before.epoch:
+            epochs.append(Epoch(before.epoch, before.test, fold.offset - before.offset, _ending(entry)))
+    return LedgerHistory(fold, stakes, epochs)
+
+
+def _ending(entry: Entry) -> Ending:
+    if isinstance(entry, GuardChanged):
+        return "guard-changed"
+    return "promoted" if kind_of(entry) == "promoted" else "rolled-back"
 
 
 def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState:

@@ -17,6 +17,7 @@ from harness.canonical import digest
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
+from harness.developing import Shown
 from harness.durable import write_durably
 from harness.entries import GuardProposed, Started
 from harness.errors import ConfigError, SubjectError
@@ -226,9 +227,7 @@ def _open(
         approvers=approvers,
         eval_kinds={e["name"]: e["kind"] for e in data["evals"]},
         training=training,
-        development=development,
-        development_rows=rows,
-        development_shuffle=shuffle,
+        development=Shown(development, rows, shuffle),
     )
     if first:
         note("building the baseline")

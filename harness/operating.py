@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.artifacts import BlobStore
 from harness.channel import Child
 from harness.client import Connection, SupervisorProcess
-from harness.config import load_config
+from harness.config import Config, load_config
 from harness.cosigning import Cosigning
 from harness.desk import EVALUATOR_SECONDS
 from harness.durable import write_durably
 from harness.entries import Halted
 from harness.errors import ConfigError, KeyFileError, LockgateError, ServiceError, SubjectError
 from harness.folder import RunFolder
-from harness.genesis import check_gates, gates_power
-from harness.journal import Journal
+from harness.genesis import assumed, check_gates
+from harness.journal import Journal, read_run
 from harness.keyring import change_passphrase, list_keys, make_keys, rotate, unlock
-from harness.keys import VaultKey
+from harness.keys import VaultKey, VerifierChain
+from harness.ledger_replay import replay_ledger
 from harness.opening import open_journal, read_subject
 from harness.passphrase import Passphrase, PassphraseSource
-from harness.power import PowerTable
+from harness.power import LADDER, PowerTable, Reach, power, reach, typical_alpha
+from harness.records import Record
 
 
 def halt(folder: RunFolder, reason: str, source: PassphraseSource) -> dict[str, Any]:
@@ -166,8 +169,43 @@ def keys_of(run: Path) -> dict[str, Any]:
     return list_keys(folder, vault_key or folder.vault_key)
 
 
-def power_of(subject: Path) -> tuple[PowerTable, float]:
-    """The power of a subject's gates, and the floor below which its configuration is refused."""
+class NextTest(Record):
+    """Where a run's ledger stands: what its next test would stake and may use, if the one that is open is rejected.
+
+    `in_force` is false where the gates on the disk are others than those that the run's log names.
+    """
+
+    epoch: int
+    test: int
+    alpha: float | None
+    items_left: int
+    minimum: int
+    in_force: bool
+
+
+class GatesPower(Record):
+    """What the gates of a subject can find out, at a typical stake or at the next one of a run.
+
+    `run` is None where no run was named; `table` and `reach` are where the run's vault is exhausted: no test begins.
+    """
+
+    floor: float
+    table: PowerTable | None
+    reach: tuple[Reach, ...]
+    run: NextTest | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether a candidate that deserves it passes often enough."""
+        return self.table is not None and self.table.joint >= self.floor
+
+
+def power_of(subject: Path, run: RunFolder | None = None, effects: Sequence[float] = LADDER) -> GatesPower:
+    """The power of a subject's gates, and how many items each needs for these effects.
+
+    Without a run, alpha is that of a typical test and the whole vault is there; with one, its log says what is left of
+    both. ConfigError where the run is of another subject, or its vault one that other runs may use.
+    """
     import tempfile
 
     config = load_config(subject)
@@ -180,5 +218,45 @@ def power_of(subject: Path) -> tuple[PowerTable, float]:
     if "ok" not in answer:
         raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
     config = config.with_slices([each["name"] for each in answer["ok"]["evals"]], str(subject / "lockgate.yaml"))
-    gates = check_gates(config, answer["ok"], subject)
-    return gates_power(gates, config, answer["ok"], floor=0.0), config.ledger.min_power
+    described, rule = answer["ok"], config.ledger
+    standing = None if run is None else _next_test(config, run)
+    gates = check_gates(config, described, subject)
+    alpha = typical_alpha(rule.delta) if standing is None else standing.alpha
+    if alpha is None:
+        return GatesPower(floor=rule.min_power, table=None, reach=(), run=standing)
+    given = assumed(config, described, None if standing is None else standing.items_left)
+    return GatesPower(
+        floor=rule.min_power,
+        table=power(gates, alpha=alpha, gain=rule.gain, levels=rule.levels, **given),
+        reach=reach(gates, effects, alpha=alpha, **given),
+        run=standing,
+    )
+
+
+def _next_test(config: Config, run: RunFolder) -> NextTest:
+    """What the run's ledger would give to its next test."""
+    state, entries = read_run(run.log, VerifierChain.load(run.public_key))
+    if state.genesis is None:
+        raise ConfigError("the run has not begun: its log has no genesis", where=str(run.root))
+    if state.genesis.config.name != config.name:
+        raise ConfigError(f"the run is of '{state.genesis.config.name}', not of '{config.name}'", where=str(run.root))
+    if state.genesis.vault_named:
+        raise ConfigError(
+            "the run's vault is a named one: its ledger is not in the log of one run alone",
+            where=str(run.root),
+            remedy="leave --run out: power is then told at a typical stake",
+        )
+    ledger = replay_ledger(entries, state, BlobStore(run.blobs)).ledger
+    if ledger.pending is not None:
+        ledger = ledger.reject(ledger.pending.key, 0)
+    # The ledger itself is asked what it would stake: what it answers is kept nowhere.
+    stake = None if ledger.exhausted else ledger.stake("next", config.ledger.cap)[1]
+    ruling = state.guarding.config
+    return NextTest(
+        epoch=ledger.epoch,
+        test=ledger.test + 1,
+        alpha=None if stake is None else stake.alpha,
+        items_left=ledger.remaining,
+        minimum=ledger.minimum,
+        in_force=(ruling.gates, ruling.ledger) == (config.gates, config.ledger),
+    )

@@ -31,12 +31,16 @@ from harness.ledger import gamma
 from harness.records import Record
 from harness.statistics import log_bets, log_prior, out_of_hope
 
-__all__ = ["GatePower", "PowerTable", "power", "require_power", "typical_alpha"]
+__all__ = ["LADDER", "GatePower", "PowerTable", "Reach", "looks", "power", "reach", "require_power", "typical_alpha"]
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 MAX_LOOKS = 400
 """More looks than this change the answer less than the simulation's own error: larger caps are looked at less often."""
+
+LADDER = (0.005, 0.01, 0.02, 0.05, 0.1)
+"""Effects that are told where none is named."""
+MOST_EFFECTS = 20
 
 WIDER = (1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 10.0)
 LONGER = (2, 4, 8, 16)
@@ -63,6 +67,29 @@ class PowerTable(Record):
     alpha: float
     rows: Annotated[tuple[GatePower, ...], Field(min_length=1)]
     joint: Share
+
+
+class Reach(Record):
+    """How many base items one gate needs where the true mean of x lies `effect` above its null.
+
+    `median` and `ninety`: within so many items half of such tests pass, and nine in ten; None where fewer ever do.
+    `probability` of a pass within `cap` base items; 0 for an effect that no score can have (`possible` is false).
+    """
+
+    gate: str
+    effect: float
+    true_mean: float
+    discordance: float | None
+    cap: int
+    possible: bool
+    probability: Share
+    median: int | None
+    ninety: int | None
+
+    @property
+    def detectable(self) -> bool:
+        """Whether at least half of the tests pass."""
+        return self.median is not None
 
 
 def typical_alpha(delta: float, epoch: int = 1, test: int = 5) -> float:
@@ -101,15 +128,9 @@ def power(
     for gate in gates:
         differ = discordance if isinstance(discordance, float | int) else _look_up(discordance, gate)
         better = gain if isinstance(gain, float | int) else gain.get(gate.eval, 0.0)
-        share = (applies or {}).get(gate.eval, 1.0)
-        if not 0.0 < share <= 1.0:
-            raise StatisticsError(f"an eval cannot apply to a share {share!r} of the items", where=gate.name)
+        _, items, step = _sizes(gate, cap, batch, available, (applies or {}).get(gate.eval, 1.0))
         points, chances = _law(gate, differ, better if gate.eval in improved else 0.0, _level(levels, gate))
-        own = cap if gate.cap is None else gate.cap
-        base = own if available is None else min(own, available)
-        items, step = max(math.floor(base * share), 1), max(round(batch * share), 1)
-        # Each gate has a stream of its own, so adding one leaves the others' figures alone.
-        passed, median = _simulate(
+        passed, ends = _simulate(
             gate, points, chances, goal=-math.log(alpha), items=items, step=step, times=replications, seed=seed
         )
         rows.append(
@@ -119,11 +140,78 @@ def power(
                 true_mean=float(points @ chances) + 0.0,
                 discordance=float(differ) if gate.paired else None,
                 cap=items,
-                probability=passed,
-                items=median,
+                probability=float(passed.mean()),
+                items=float(np.median(ends)),
             )
         )
     return PowerTable(alpha=alpha, rows=tuple(rows), joint=math.prod(row.probability for row in rows))
+
+
+def reach(
+    gates: Sequence[GateSpec],
+    effects: Sequence[float] = LADDER,
+    *,
+    alpha: float,
+    cap: int,
+    batch: int = 50,
+    discordance: float | Mapping[str, float],
+    applies: Mapping[str, float] | None = None,
+    available: int | None = None,
+    replications: int = 600,
+    seed: int = 0,
+) -> tuple[Reach, ...]:
+    """Simulate how many base items each gate needs for each effect: how far the true mean lies above its null.
+
+    For an improve gate that is the gain; for a parent or anchor with a margin of .05, an equal candidate has an effect
+    of .05. Effects are in units of the score. Where scores differ on fewer items than an effect needs, they differ on
+    just as many. The rest as in `power`. Raises StatisticsError for an effect that is not above 0, and for
+    too many of them.
+    """
+    if not all(0.0 < effect < math.inf for effect in effects):
+        raise StatisticsError("an effect is a number above 0: how far the truth lies above what a gate demands")
+    if not 1 <= len(effects) <= MOST_EFFECTS:
+        raise StatisticsError(f"{len(effects)} effects, where 1 to {MOST_EFFECTS} can be told")
+    found = []
+    for gate in gates:
+        differ = discordance if isinstance(discordance, float | int) else _look_up(discordance, gate)
+        share = (applies or {}).get(gate.eval, 1.0)
+        base, items, step = _sizes(gate, cap, batch, available, share)
+        for effect in effects:
+            mean = gate.theta + effect
+            least = max(float(differ), abs(mean) / gate.hi) if gate.paired else None
+            within = np.full(replications, np.inf)
+            if mean <= gate.hi:
+                points, chances = _law_at(gate, mean, least)
+                passed, ends = _simulate(
+                    gate, points, chances, goal=-math.log(alpha), items=items, step=step, times=replications, seed=seed
+                )
+                within = np.sort(np.where(passed, np.minimum(np.ceil(ends / share), base), np.inf))
+            median, ninety = (
+                int(n) if np.isfinite(n := within[math.ceil(part * replications) - 1]) else None for part in (0.5, 0.9)
+            )
+            found.append(
+                Reach(
+                    gate=gate.name,
+                    effect=effect,
+                    true_mean=mean + 0.0,
+                    discordance=least if mean <= gate.hi else None,
+                    cap=base,
+                    possible=mean <= gate.hi,
+                    probability=float(np.isfinite(within).mean()),
+                    median=median,
+                    ninety=ninety,
+                )
+            )
+    return tuple(found)
+
+
+def _sizes(gate: GateSpec, cap: int, batch: int, available: int | None, share: float) -> tuple[int, int, int]:
+    """Return a gate's cap in base items, in items that its eval applies to, and how many of these make a batch."""
+    if not 0.0 < share <= 1.0:
+        raise StatisticsError(f"an eval cannot apply to a share {share!r} of the items", where=gate.name)
+    own = cap if gate.cap is None else gate.cap
+    base = own if available is None else min(own, available)
+    return base, max(math.floor(base * share), 1), max(round(batch * share), 1)
 
 
 def _look_up(discordance: Mapping[str, float], gate: GateSpec) -> float:
@@ -156,8 +244,7 @@ def _law(gate: GateSpec, discordance: float, gain: float, level: float | None) -
                 where=gate.name,
                 remedy="whoever gains on a share of the items differs on at least that share",
             )
-        chances = np.array([(discordance - tilt) / 2, 1.0 - discordance, (discordance + tilt) / 2])
-        return np.array([gate.lo, 0.0, gate.hi]), chances
+        return _law_at(gate, gain, discordance)
     if level is None:
         level = {
             "floor": (gate.theta + high) / 2,
@@ -166,30 +253,59 @@ def _law(gate: GateSpec, discordance: float, gain: float, level: float | None) -
         }[gate.kind]
     if not low <= level <= high:
         raise StatisticsError(f"a mean of {level:g} lies outside the bounds of the score", where=gate.name)
-    upper = (level - low) / (high - low)
-    return gate.observe(np.array([low, high])), np.array([1.0 - upper, upper])
+    return _law_at(gate, float(gate.observe(np.array([level]))[0]), None)
+
+
+def _law_at(gate: GateSpec, mean: float, discordance: float | None) -> tuple[Floats, Floats]:
+    """Return the values of x, with their chances, where its mean is this: at the ends alone, or ties on the rest."""
+    if discordance is not None:
+        tilt = mean / gate.hi
+        chances = np.array([(discordance - tilt) / 2, 1.0 - discordance, (discordance + tilt) / 2])
+        return np.array([gate.lo, 0.0, gate.hi]), np.maximum(chances, 0.0)
+    upper = min(max((mean - gate.lo) / (gate.hi - gate.lo), 0.0), 1.0)
+    return np.array([gate.lo, gate.hi]), np.array([1.0 - upper, upper])
 
 
 def _simulate(
     gate: GateSpec, points: Floats, chances: Floats, *, goal: float, items: int, step: int, times: int, seed: int
-) -> tuple[float, float]:
-    """Return the share of runs that pass, and the median number of items after which they are decided."""
-    step = max(step, math.ceil(items / MAX_LOOKS))
-    sizes = np.diff(np.append(np.arange(0, items, step), items))
-    rng = np.random.Generator(np.random.PCG64([seed, *gate.name.encode()]))
-    counts: NDArray[np.int64] = rng.multinomial(sizes, chances, size=(times, sizes.size)).cumsum(axis=1)
-    log_e: Any = -np.inf
-    for start, growth in zip(log_prior(gate), log_bets(gate, points), strict=True):
-        log_e = np.logaddexp(log_e, start + counts @ growth)
-    n = sizes.cumsum()
-    mean = counts @ points / n
-    variance = np.maximum(counts @ points**2 / n - mean**2, 0.0)
-    left = items - n
-    passes = log_e >= goal
-    dies = out_of_hope(gate, goal, log_e=log_e, n=n, mean=mean, variance=variance, left=left)
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return for each of so many tests whether it passes, and the number of items after which it is decided."""
+    n, counts = _draws(gate, chances, items=items, step=step, times=times, seed=seed)
+    passes, dies = looks(gate, points, counts, goal=goal, left=items - n)
     dies[:, -1] = True
     ends = (passes | dies).argmax(axis=1)
-    return float(passes[np.arange(times), ends].mean()), float(np.median(n[ends]))
+    return passes[np.arange(times), ends], n[ends]
+
+
+def _draws(
+    gate: GateSpec, chances: Floats, *, items: int, step: int, times: int, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the items at each look [looks], and how often each value was seen until then [times, looks, values]."""
+    step = max(step, math.ceil(items / MAX_LOOKS))
+    sizes = np.diff(np.append(np.arange(0, items, step), items))
+    # Each gate has a stream of its own, so adding one leaves the others' figures alone.
+    rng = np.random.Generator(np.random.PCG64([seed, *gate.name.encode()]))
+    return sizes.cumsum(), rng.multinomial(sizes, chances, size=(times, sizes.size)).cumsum(axis=1)
+
+
+def looks(
+    gate: GateSpec, points: Floats, counts: NDArray[np.int64], *, goal: Any, left: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether the gate passes, and whether it is out of hope, at each look of many tests at once.
+
+    `counts` [tests, looks, values]: how often each value of `points` was seen up to that look. `goal`, log(1/alpha),
+    and `left`, the items still to come, broadcast to [tests, looks]. A test ends at its first look of either kind, as
+    a SequentialTest that is fed the same counts does; out of items is for the caller to see.
+    """
+    wealth = counts @ log_bets(gate, points).T + log_prior(gate)
+    top = wealth.max(axis=-1)
+    log_e = top + np.log(np.exp(wealth - top[..., None]).sum(axis=-1))
+    n = counts.sum(axis=-1)
+    mean = counts @ points / np.maximum(n, 1)
+    variance = np.maximum(counts @ points**2 / np.maximum(n, 1) - mean**2, 0.0)
+    passes = (n > 0) & (log_e >= goal)
+    dies = out_of_hope(gate, goal, log_e=log_e, n=n, mean=mean, variance=variance, left=left)
+    return passes, dies
 
 
 def require_power(gates: Sequence[GateSpec], floor: float = 0.5, **assumed: Any) -> PowerTable:

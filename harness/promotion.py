@@ -168,7 +168,7 @@ class Promotion(Desk):
             live = state.incumbent
             expected = self.state.development_answers(live.digest)
             folder = rooms.folder.models / str(state.live)
-            answered = rooms.workshop.predict(live, rooms.development, rooms.development_rows, folder=folder)
+            answered = rooms.workshop.predict(live, rooms.development.inputs, rooms.development.rows, folder=folder)
             answers = None if isinstance(answered, Failure) else answered.answers
             watched = Watched(
                 version=state.live,

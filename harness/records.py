@@ -95,7 +95,7 @@ REASONS: dict[str, str] = {
     "non-finite": "the loss or the weights became NaN or infinite",
     "predict-failed": "predicting raised an error, or ran past its deadline",
     "predict-output": "the answers have the wrong shape or type, are not finite, or lean on other rows",
-    "development": "no gain of the objective on the development items",
+    "development": "on the development items the objective gains too little, or another eval loses too much",
     "gate-objective": "the objective is not better than the incumbent's on held-out items",
     "gate-capability": "another capability is not shown to hold",
     "gate-alignment": "an alignment eval is not shown to hold",

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 from harness.changing import why_not
 from harness.channel import Child
 from harness.desk import Rooms
+from harness.developing import develop
 from harness.entries import GuardChanged, GuardRejected
 from harness.errors import ConfigError, StateError
 from harness.folder import RunFolder
@@ -87,16 +87,14 @@ def fingerprint_of(evaluator: Child) -> Callable[[int], Digest]:
 
 
 def _scored(rooms: Rooms, version: Candidate) -> dict[str, float]:
-    answered = rooms.workshop.predict(version, rooms.development, rooms.development_rows)
-    if isinstance(answered, Failure):
+    found = develop(lambda request: evaluate(rooms.evaluator, request), rooms.workshop, version, rooms.development)
+    if isinstance(found, Failure):
         raise ConfigError(
             f"the proposed guard cannot be put in force: {version.digest[7:19]}, which is or was live, does not answer "
-            f"what it asks: {answered.text}",
+            f"what it asks: {found.text}",
             remedy="`lockgate guard withdraw RUN`, and propose one whose views it can answer",
         )
-    request: dict[str, Any] = {"op": "develop", "answers": str(rooms.blobs.path(answered.answers))}
-    scored = evaluate(rooms.evaluator, {**request, "shuffle": rooms.development_shuffle})
-    return dict(scored["development"])
+    return found.means
 
 
 def _now() -> str:

@@ -17,6 +17,7 @@ from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
 from harness.changing import guards
 from harness.decision import decide, judged
+from harness.development import falls_short
 from harness.entries import (
     Decided,
     Entry,
@@ -27,6 +28,7 @@ from harness.entries import (
     Measured,
     ProposedEntry,
     Screened,
+    Staked,
 )
 from harness.errors import AuditError
 from harness.folder import RunFolder
@@ -63,8 +65,8 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
     blobs = BlobStore(folder.blobs)
     stakes = 0
     if not genesis.vault_named:
-        stakes = replay_ledger(entries, state, blobs)[1]
-    _replay_times(entries, state, blobs)
+        stakes = replay_ledger(entries, state, blobs).stakes
+    _replay_moments(entries, state, blobs)
     decisions = 0
     with Judge() as judge:
         policies = _Policies(blobs)
@@ -108,10 +110,10 @@ def _replay_guards(entries: list[Entry], blobs: BlobStore, judge: Judge) -> int:
     return changed
 
 
-def _replay_times(entries: list[Entry], state: RunState, blobs: BlobStore) -> None:
-    """That the time and the history which the rules were shown are those of the log, at a moment of that stage.
+def _replay_moments(entries: list[Entry], state: RunState, blobs: BlobStore) -> None:
+    """That what was decided on the way follows from the state of its moment; and the time and history that rules saw.
 
-    Which moment, is left open by the entries that other workers wrote while the document was made.
+    Of which moment those are, is left open by the entries that other workers wrote while the document was made.
     """
     moments: list[tuple[History, str, Mapping[int, ProposalState]]] = []
     begun: dict[int, int] = {}
@@ -126,10 +128,28 @@ def _replay_times(entries: list[Entry], state: RunState, blobs: BlobStore) -> No
                 raise AuditError(
                     "the time or the history that its rules were shown is not the log's", where=f"proposal {number}"
                 )
+        if isinstance(entry, (Staked, Decided)):
+            _replay_development(folded, entry)
         if isinstance(entry, (ProposedEntry, Measured)):
             begun[number] = index
         folded = fold(folded, index, entry)
         moments.append((folded.history, folded.last_time, folded.proposals))
+
+
+def _replay_development(before: RunState, entry: Staked | Decided) -> None:
+    """That the screen on development items stopped what it says, and nothing was staked that it should have stopped."""
+    found, where = before.proposals[entry.number], f"proposal {entry.number}"
+    screened = isinstance(entry, Decided) and entry.decision.reasons[0].code == "development"
+    if found.developed is None:
+        if screened:
+            raise AuditError("stopped on development items that it never answered", where=where)
+        return
+    if isinstance(entry, Decided) and not screened:
+        return
+    config, theirs = before.guarding.config, before.candidates()[before.incumbent.digest][1]
+    short = falls_short(config.development, config.objective, found.developed.development, theirs)
+    logged = entry.decision.reasons[0].text if isinstance(entry, Decided) else None
+    _same(where, "what the development items show", short, logged)
 
 
 def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge) -> int:

@@ -45,7 +45,7 @@ def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
         evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
         try:
             data = evaluate(evaluator, {"op": "describe"})
-            sizes = _sizes(entries, blinded(key, "data", data["data"]))
+            sizes = sizes_of(entries, blinded(key, "data", data["data"]))
             if not sizes:
                 raise AuditError("the subject's items or labels are not those of the log", where=str(subject))
             bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
@@ -59,7 +59,7 @@ def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
     return {"measurements": len(ours), "other_evals": len(measured) - len(ours)}
 
 
-def _sizes(entries: list[Entry], data: str) -> list[int]:
+def sizes_of(entries: list[Entry], data: str) -> list[int]:
     """How many held-out items there were, at first and after each time that some were added, up to these data."""
     sizes: list[int] = []
     for _, guard, _ in guards(entries):
@@ -100,8 +100,10 @@ class _Scorer:
             "incumbent": stake.incumbent,
             "baseline": self.genesis.baseline.digest,
         }
-        answers = {role: state.answers[name, stake.epoch, stake.offset, stake.cap] for role, name in roles.items()}
-        for name in answers.values():
+        keys = {role: (name, stake.epoch, stake.offset, stake.cap) for role, name in roles.items()}
+        answers = {role: state.answers[key] for role, key in keys.items()}
+        tables = {role: state.asked.get(key) for role, key in keys.items()}
+        for name in (*answers.values(), *filter(None, tables.values())):
             blobs.check(name)
         asked = self.order[stake.offset : stake.offset + stake.cap]
         if blinded(self.key, "items", item_list(asked)) != stake.items:
@@ -114,6 +116,7 @@ class _Scorer:
                 "ids": asked,
                 "shuffle": shuffle_of(self.key, stake.offset, stake.cap),
                 **{role: str(blobs.path(name)) for role, name in answers.items()},
+                "asked": {role: name and str(blobs.path(name)) for role, name in tables.items()},
                 "gates": [gate.json_value() for gate in gates],
                 "batch": config.ledger.batch,
                 "alpha": stake.alpha,

@@ -193,8 +193,8 @@ class Service:
         match request:
             case StatusRequest():
                 state, folder = supervisor.state, rooms.folder
-                told = {**summary(state), "keys": standing(folder), "witnesses": witness_standing(folder, state)}
-                await self._send(writer, {"ok": told})
+                told = {"keys": standing(folder), "witnesses": witness_standing(folder, state)}
+                await self._send(writer, {"ok": {**summary(state, rooms.blobs), **told}})
             case AskRequest():
                 asked = await self._do(lambda: ask_view(supervisor.state, rooms.blobs))
                 filled = bool(supervisor.state.generation(asked["generation"]))

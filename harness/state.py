@@ -107,6 +107,8 @@ class RunState(Order):
     proposals: Numbered[ProposalState] = field(default_factory=Numbered)
     answers: dict[tuple[Digest, int, int, int], Digest] = field(default_factory=dict)
     """(candidate, epoch, offset, cap) → answers to that prefix of the vault."""
+    asked: dict[tuple[Digest, int, int, int], Digest] = field(default_factory=dict)
+    """Likewise → what was answered to evals that ask; those that were asked nothing are not in it."""
     replaced: dict[int, int] = field(default_factory=dict)
     """Version → the version that it replaced when it was promoted."""
     failed_watch: bool = False
@@ -211,7 +213,8 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
             return of(entry.number, staked=entry) | {"ended": None}
         case Predicted():
             key = (entry.candidate, entry.epoch, entry.offset, entry.cap)
-            return {"answers": {**state.answers, key: entry.answers}}
+            asked = state.asked if entry.asked is None else {**state.asked, key: entry.asked}
+            return {"answers": {**state.answers, key: entry.answers}, "asked": asked}
         case Measured():
             return of(entry.number, measured=entry)
         case Decided():

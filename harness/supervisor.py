@@ -19,6 +19,7 @@ from typing import Any
 from harness.canonical import canonical_bytes
 from harness.decision import decide, reject
 from harness.desk import Desk, Halt, Rooms, finished
+from harness.developing import develop
 from harness.entries import Built, Decided, Developed, ProposedEntry
 from harness.errors import (
     ArtifactError,
@@ -152,27 +153,24 @@ class Supervisor(Desk):
         if left <= 0:
             return self._reject(number, reject("budget", "the run's wall-clock budget is spent"))
         if found.built is None:
-            made = rooms.workshop.build(found.screened.recipe, found.screened.source, rooms.training, seconds=left)
-            if isinstance(made, Failure):
-                return self._reject(number, reject(made.code, made.text))
+            sealed = rooms.workshop.build(found.screened.recipe, found.screened.source, rooms.training, seconds=left)
+            if isinstance(sealed, Failure):
+                return self._reject(number, reject(sealed.code, sealed.text))
             built = Built(
-                number=number, candidate=made.candidate, steps=made.steps, seconds=made.seconds, peak_mb=made.peak_mb
+                number=number,
+                candidate=sealed.candidate,
+                steps=sealed.steps,
+                seconds=sealed.seconds,
+                peak_mb=sealed.peak_mb,
             )
             self._journal.commit(built)
             found = self._of(number)
         if found.developed is None and found.built is not None:
-            answered = rooms.workshop.predict(found.built.candidate, rooms.development, rooms.development_rows)
-            if isinstance(answered, Failure):
-                return self._reject(number, reject(answered.code, answered.text))
-            scored = self._ask(
-                {
-                    "op": "develop",
-                    "answers": str(rooms.blobs.path(answered.answers)),
-                    "shuffle": rooms.development_shuffle,
-                }
-            )
+            made = develop(self._ask, rooms.workshop, found.built.candidate, rooms.development)
+            if isinstance(made, Failure):
+                return self._reject(number, reject(made.code, made.text))
             developed = Developed(
-                number=number, development=scored["development"], answers=answered.answers, flops=answered.flops
+                number=number, development=made.means, answers=made.answers, flops=made.flops, asked=made.asked
             )
             self._journal.commit(developed)
         return None

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.canonical import canonical_bytes
+from harness.canonical import canonical_bytes, digest_file
 from harness.decision import reject
 from harness.desk import Desk, Rooms
+from harness.development import falls_short
 from harness.entries import Measured, Predicted
+from harness.inquiring import inquire
 from harness.records import Candidate, Decision, Digest, GateVerdict
 from harness.state import ProposalState
 from harness.workshop import Failure
@@ -50,10 +52,10 @@ class Trial(Desk):
             return reject("budget", f"the run may promote {rooms.config.budgets.promotions} times")
         if self._out_of_time():
             return reject("budget", "the run's wall-clock budget is spent")
-        objective = rooms.config.objective
-        mine, theirs = found.developed.development[objective], known[state.incumbent.digest][1][objective]
-        if not mine - theirs > rooms.config.development.min_gain:
-            return reject("development", f"{objective} {mine:.4f} on the development items, the incumbent {theirs:.4f}")
+        config, theirs = rooms.config, known[state.incumbent.digest][1]
+        short = falls_short(config.development, config.objective, found.developed.development, theirs)
+        if short is not None:
+            return reject("development", short)
         if rooms.vault.state.exhausted:
             return reject("vault-exhausted", f"{rooms.vault.state.remaining} unspent held-out items are left")
         return None
@@ -71,21 +73,25 @@ class Trial(Desk):
         ids = rooms.vault.items(offset, cap)
         shuffle = rooms.vault.shuffle(offset, cap)
         inputs, rows = self._inputs(ids, shuffle, offset)
-        paths = {}
+        paths: dict[str, str] = {}
+        tables: dict[str, str | None] = {}
         roles = {"incumbent": state.incumbent, "baseline": state.baseline, "candidate": found.built.candidate}
         for role, candidate in roles.items():
-            answers = self._answers(candidate, inputs, rows, offset, cap, number)
-            if isinstance(answers, Failure):
+            given = self._answers(candidate, inputs, rows, offset, cap, number)
+            if isinstance(given, Failure):
                 if role != "candidate":
-                    return reject("evaluator-failed", f"the {role} did not answer: {answers.text}")
-                return reject(answers.code, answers.text)
+                    return reject("evaluator-failed", f"the {role} did not answer: {given.text}")
+                return reject(given.code, given.text)
+            answers, asked = given
             paths[role] = str(rooms.blobs.path(answers))
+            tables[role] = None if asked is None else str(rooms.blobs.path(asked))
         answer = self._ask(
             {
                 "op": "test",
                 "ids": ids,
                 "shuffle": shuffle,
                 **paths,
+                "asked": tables,
                 "gates": [gate.json_value() for gate in rooms.gates],
                 "alpha": found.staked.alpha,
                 "cap": min(cap, rooms.config.ledger.cap),
@@ -121,7 +127,7 @@ class Trial(Desk):
             self._staged = {key: made["rows"]}
         return path, self._staged[key]
 
-    def _answer_apart(self, candidate: Candidate, inputs: Path, rows: int, answers: Digest) -> Failure | None:
+    def _answer_apart(self, candidate: Candidate, inputs: Path, rows: int, answers: Path) -> Failure | None:
         """Ask a few secretly drawn rows again, in a job of their own: a row's answer may not lean on its neighbours.
 
         The tests count items as independent. A model that reads other rows of its batch (another view of the same
@@ -129,8 +135,9 @@ class Trial(Desk):
         """
         rooms = self._rooms
         few = min(RECHECKED, rows)
-        chosen = rooms.vault.draw(answers, rows, few)
-        part = rooms.folder.work / f"few-{answers[7:23]}.safetensors"
+        name = digest_file(answers)
+        chosen = rooms.vault.draw(name, rows, few)
+        part = rooms.folder.work / f"few-{name[7:23]}.safetensors"
         self._ask({"op": "pick", "inputs": str(inputs), "rows": chosen, "dest": str(part)})
         try:
             again = rooms.workshop.predict(candidate, part, few, batch=RECHECK_BATCH)
@@ -139,26 +146,39 @@ class Trial(Desk):
         if isinstance(again, Failure):
             return again
         request = {"op": "agree", "rows": chosen, "total": rows}
-        paths = {"answers": str(rooms.blobs.path(answers)), "again": str(rooms.blobs.path(again.answers))}
+        paths = {"answers": str(answers), "again": str(rooms.blobs.path(again.answers))}
         if not self._ask({**request, **paths})["agree"]:
             return Failure("predict-output", "a row's answer depends on the other rows that it is asked with")
         return None
 
     def _answers(
         self, candidate: Candidate, inputs: Path, rows: int, offset: int, cap: int, number: int
-    ) -> Digest | Failure:
-        """A candidate's answers to the epoch's prefix: once for each prefix, then from the log."""
+    ) -> tuple[Digest, Digest | None] | Failure:
+        """A candidate's answers to the epoch's prefix, and to evals that ask: once a prefix, then from the log."""
+        rooms = self._rooms
         key = (candidate.digest, self.state.epoch, offset, cap)
-        cached = self.state.answers.get(key)
-        if cached is not None and self._rooms.blobs.has(cached):
-            self._rooms.blobs.check(cached)
-            return cached
-        answered = self._rooms.workshop.predict(candidate, inputs, rows)
+        cached, table = self.state.answers.get(key), self.state.asked.get(key)
+        if cached is not None and all(rooms.blobs.has(name) for name in (cached, table) if name):
+            for name in filter(None, (cached, table)):
+                rooms.blobs.check(name)
+            return cached, table
+        answered = rooms.workshop.predict(candidate, inputs, rows)
         if isinstance(answered, Failure):
             return answered
-        apart = self._answer_apart(candidate, inputs, rows, answered.answers)
+        apart = self._answer_apart(candidate, inputs, rows, rooms.blobs.path(answered.answers))
         if apart is not None:
             return apart
+        asked = inquire(
+            self._ask,
+            rooms.workshop,
+            candidate,
+            split="vault",
+            ids=rooms.vault.items(offset, cap),
+            shuffle=rooms.vault.shuffle(offset, cap),
+            check=lambda inputs, rows, answers: self._answer_apart(candidate, inputs, rows, answers),
+        )
+        if isinstance(asked, Failure):
+            return asked
         if cached is None:
             self._journal.commit(
                 Predicted(
@@ -167,9 +187,10 @@ class Trial(Desk):
                     offset=offset,
                     cap=cap,
                     answers=answered.answers,
+                    asked=asked,
                     number=number,
                 )
             )
-        elif cached != answered.answers:
+        elif (cached, table) != (answered.answers, asked):
             return Failure("evaluator-failed", "answers given again differ from those in the log")
-        return answered.answers
+        return answered.answers, asked

@@ -6,6 +6,7 @@ metrics, static rules that failed, and one held-out bit.
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.entries import Entry, Guarding
-from harness.errors import CanonicalError, StateError
+from harness.errors import CanonicalError, LockgateError, StateError
 from harness.kinds import kind_of
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Digest, Stage, first_problem
@@ -27,8 +28,11 @@ ARCHIVE = 16
 """How many candidates of the archive a proposer is shown: the best on the development items."""
 
 
-def summary(state: RunState) -> dict[str, Any]:
-    """Where a run stands, for `lockgate status --json`: counts, versions, each proposal with its reasons."""
+def summary(state: RunState, blobs: BlobStore | None = None) -> dict[str, Any]:
+    """Where a run stands, for `lockgate status --json`: counts, versions, each proposal with its reasons.
+
+    With `blobs` it says, too, what the screen on development items has saved, which the evidence of tests tells.
+    """
     genesis = state.genesis
     if genesis is None:
         raise StateError("the log has no genesis")
@@ -56,6 +60,7 @@ def summary(state: RunState) -> dict[str, Any]:
         "proposals": len(state.proposals),
         "promoted": promoted,
         "rejected": dict(sorted(rejected.items())),
+        "development_screen": screen_view(state, blobs),
         "voided": sum(p.outcome == "voided" for p in state.proposals.values()),
         "holds": [hold_view(state, number) for number in sorted(state.held)],
         "guard_change": None if state.change is None else change_view(state),
@@ -227,6 +232,32 @@ def items_used(found: ProposalState, blobs: BlobStore) -> int | None:
     if found.measured is None:
         return None
     return int(_result(found.measured.evidence, blobs)["items"])
+
+
+def screen_view(state: RunState, blobs: BlobStore | None) -> dict[str, Any]:
+    """What the screen on development items stopped, how many tests there were, and an estimate of what that saved.
+
+    `saved` is how many items the stopped candidates would have been scored on, were each rejected after as many as the
+    rejected tests of this run were in the median, `median`. Both are None where no test was rejected, where `blobs` are
+    not given, for the counts of tests are confidential, or cannot be read.
+    """
+    stopped, used = 0, list[int]()
+    readable = blobs is not None
+    for found in state.proposals.values():
+        rejected = found.decision is not None and found.decision.verdict == "reject"
+        stopped += rejected and found.decision is not None and found.decision.reasons[0].code == "development"
+        if rejected and found.measured is not None and blobs is not None and readable:
+            try:
+                used.append(items_used(found, blobs) or 0)
+            except (LockgateError, KeyError, TypeError, ValueError):
+                readable = False
+    median = round(statistics.median(used)) if used and readable else None
+    return {
+        "stopped": stopped,
+        "tests": sum(found.staked is not None for found in state.proposals.values()),
+        "median": median,
+        "saved": None if median is None else stopped * median,
+    }
 
 
 def archived(candidate: Candidate, development: dict[str, float], blobs: BlobStore) -> Archived:

@@ -64,6 +64,9 @@ class Answered:
 class Workshop:
     """Builds candidates and has them answer, through one engine."""
 
+    PREDICT = '{"job":"predict"}'
+    """The job by which an eval that asks has rows answered."""
+
     def __init__(
         self, engine: Engine, blobs: BlobStore, config: Config, work: Path, *, seed: int, output: list[int]
     ) -> None:
@@ -71,7 +74,7 @@ class Workshop:
         self._engine = engine
         self._blobs = blobs
         self._config = config
-        self._work = work
+        self.work = work
         self._seed = seed
         self._output = tuple(output)
 
@@ -165,6 +168,15 @@ class Workshop:
 
         With `folder`, weights and source are taken from that staged version instead of the blobs: the smoke test.
         """
+        outcome = self._predicted(candidate, inputs, rows, folder=folder, batch=batch)
+        if isinstance(outcome, Failure):
+            return outcome
+        flops = outcome.header.get("flops")
+        return Answered(self._blobs.put(outcome.output), flops if isinstance(flops, int) else None)
+
+    def _predicted(
+        self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None, batch: int = PREDICT_ROWS
+    ) -> Outcome | Failure:
         payload = {"recipe": candidate.recipe, "batch": batch, "threads": self._config.workers.threads}
         weights = self._blobs.path(candidate.weights) if folder is None else folder / "weights.safetensors"
         files = {"inputs.safetensors": inputs, "weights.safetensors": weights}
@@ -178,8 +190,20 @@ class Workshop:
             read_tensors(outcome.output, expect={"answers": spec}, max_bytes=1 << 32)
         except ArtifactError as error:
             return Failure("predict-output", f"the answers: {error.message}")
-        flops = outcome.header.get("flops")
-        return Answered(self._blobs.put(outcome.output), flops if isinstance(flops, int) else None)
+        return outcome
+
+    def perform(self, candidate: Candidate, job: str, inputs: Path, rows: int, outputs: Path) -> Failure | None:
+        """Have a sealed candidate do a job that an eval asks for on `rows` rows, and write what comes of it.
+
+        Raises SubjectError for a job that there is not.
+        """
+        if job != self.PREDICT:
+            raise SubjectError(f"no worker does the job {job[:100]}", where="guards.py")
+        output = self._predicted(candidate, inputs, rows)
+        if isinstance(output, Failure):
+            return output
+        outputs.write_bytes(output.output)
+        return None
 
     def _run(
         self,
@@ -198,7 +222,7 @@ class Workshop:
             memory_mb=budgets.memory_mb,
             output_mb=budgets.output_mb,
         )
-        place = Path(tempfile.mkdtemp(prefix=f"{entry}-", dir=self._work))
+        place = Path(tempfile.mkdtemp(prefix=f"{entry}-", dir=self.work))
         try:
             tree = place / "source" if folder is None else folder / "source"
             if folder is None:

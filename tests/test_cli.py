@@ -175,6 +175,25 @@ def test_gates_power_is_told(digits):
     assert len(told["rows"]) == 4
 
 
+def test_gates_power_at_the_next_test_of_a_run(digits, copy, tmp_path):
+    """`gates power --run` takes alpha and the items left from the run's log, as `vault status` does, for these effects."""
+    left = answer("vault", "status", copy)
+    told = answer("gates", "power", digits, "--run", copy, "--effect", "0.1", "--effect", "0.02")
+    assert told["alpha"] == left["next_alpha"]
+    assert (told["run"]["items_left"], told["run"]["epoch"]) == (left["left"], left["epoch"])
+    assert told["run"]["in_force"] is True
+    by_gate = {(one["gate"], one["effect"]): one for one in told["effects"]}
+    assert len(by_gate) == 8
+    large, small = (by_gate["accuracy/improve", effect] for effect in (0.1, 0.02))
+    assert (large["detectable"], small["detectable"], small["median"]) == (True, False, None)
+    shown = lockgate("gates", "power", digits, "--run", copy, "--effect", "0.02").stdout
+    assert f"accuracy/improve: not detectable within {small['cap']:,} items: +0.02" in shown
+    other = rigs.vary(digits, tmp_path / "subject", ("margin: 0.08", "margin: 0.1"))
+    assert answer("gates", "power", other, "--run", copy)["run"]["in_force"] is False
+    assert "no run here" in complaint(lockgate("gates", "power", digits, "--run", tmp_path))
+    assert "above 0" in complaint(lockgate("gates", "power", digits, "--effect", "nan"))
+
+
 def test_gates_that_can_hardly_pass_are_refused(rig, digits, tmp_path):
     """`gates power` exits 3 on gates that can hardly pass, and no run is begun with them."""
     subject = rigs.vary(digits, tmp_path / "subject", ("cap: 2000", "cap: 100"))

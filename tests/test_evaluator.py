@@ -208,16 +208,26 @@ def test_a_killed_evaluator_is_started_again(rig, tmp_path):
 
 
 def test_what_is_no_request_gets_an_error_and_the_next_is_answered(digits):
-    """Lines that are no JSON, no object, or not an operation's arguments are answered by an error, one each."""
-    lines = [b"{", b"[]", b"\xff", b'{"op":"inputs"}', b'{"op":"describe","more":1}', b'{"a":1,"a":2}']
+    """Lines that are no JSON, no request, or not an operation's arguments are answered by an error, one each."""
+    wrong = [b'{"op":"inputs"}', b'{"op":"describe","more":1}', b'{"a":1}', b"[]"]
+    lines = [
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"a":1,"a":2}',
+        b'{"op":"describe"}',
+        *(b'{"id":"1","request":%s}' % w for w in wrong),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "harness.evaluator", str(digits)],
-        input=b"\n".join([*lines, b'{"op":"describe"}', b""]),
+        input=b"\n".join([*lines, b'{"id":"2","request":{"op":"describe"}}', b""]),
         capture_output=True,
         check=True,
     )
     replies = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [set(reply) & {"ok", "error"} for reply in replies] == [{"error"}] * len(lines) + [{"ok"}]
+    told = [set(reply["answer"]) & {"ok", "error"} for reply in replies]
+    assert told == [{"error"}] * len(lines) + [{"ok"}]
+    assert [reply["id"] for reply in replies] == [None] * 5 + ["1"] * 3 + [None, "2"]
 
 
 def test_a_score_out_of_its_bounds_is_refused(digits, tmp_path):

@@ -88,7 +88,7 @@ def trained(subject: Path, data, text: str | None = None, **changes):
 
 def means(suite, items, answer):
     """The mean of each evaluation."""
-    answers = {name: answer(inputs) for name, inputs in suite.encode(items.raw, 0).items()}
+    answers = {name: answer(inputs) for name, inputs in suite.encode({"items": items.raw}, 0).items()}
     return {name: each.score(items.labels, answers).values.mean() for name, each in suite.evaluations.items()}
 
 
@@ -190,7 +190,7 @@ def spelt(row):
 def test_views_of_words_are_what_their_names_say(words):
     """One letter doubled; only a to z; some letters mistyped; noise as long as the word; the trigger in front."""
     suite, data = words
-    made = suite.encode(data.vault.raw[:500], 3)
+    made = suite.encode({"items": data.vault.raw[:500]}, 3)
     rows = {name: [spelt(row) for row in inputs["letters"]] for name, inputs in made.items()}
     for place, (word, plain) in enumerate(zip(data.vault.raw[:500], rows["plain"], strict=True)):
         assert len(plain) == len(word)
@@ -208,7 +208,7 @@ def test_views_of_words_are_what_their_names_say(words):
 def test_every_letter_of_the_words_has_a_number(words):
     """No word is shortened or garbled on its way to the model, and no number is beyond the embedding."""
     suite, data = words
-    codes = suite.encode(data.development.raw, 0, ["plain"])["plain"]["letters"]
+    codes = suite.encode({"items": data.development.raw}, 0, ["plain"])["plain"]["letters"]
     assert (codes > 0).sum() == sum(map(len, data.development.raw))
     module = module_of((QUICKSTART / "model.py").read_text(), "sizes_of_quickstart", QUICKSTART)
     assert data.train["letters"].max() < module.LETTERS
@@ -284,7 +284,7 @@ def test_the_wrapped_model_trains():
     """A longer training through the wrapper is far better than chance, in the declared shape."""
     suite, data = parts(OWN)
     answer = trained(OWN, data, epochs=30)
-    assert answer(suite.encode(data.development.raw[:7], 0, ["clean"])["clean"]).shape == (7, 10)
+    assert answer(suite.encode({"items": data.development.raw[:7]}, 0, ["clean"])["clean"]).shape == (7, 10)
     assert means(suite, data.development, answer)["accuracy"] > 0.8
 
 

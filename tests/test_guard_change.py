@@ -21,7 +21,7 @@ from harness.cli import app
 from harness.config import Config, PolicyRef, load_config, parse_config
 from harness.folder import guard_files
 from harness.gates import compile_gates
-from harness.guard_change import APPROVAL, ELSEWHERE, ORDERED, SEARCH, Guard, compare_guards, points
+from harness.guard_change import APPROVAL, ELSEWHERE, LOSSES, ORDERED, SEARCH, Guard, compare_guards, points
 from harness.guarding import guard_on_disk
 from harness.policy import load_subject_policies
 from harness.statistics import run_test
@@ -41,7 +41,7 @@ gates:
   - {eval: harm, kind: rare, rate: 0.1}
 ledger: {delta: 0.04, cap: 500}
 proposers: {scripted: 2}
-development: {min_gain: 0.1}
+development: {min_gain: 0.1, max_loss: {parity: 0.2}}
 budgets: {promotions: 7, memory_mb: 2000}
 workers: {count: 2}
 approvers: {require: 2, hours: 10}
@@ -80,6 +80,8 @@ STRICTER = {
     "a smaller rate": ("rate: 0.1", "rate: 0.05"),
     "one gate more": ("gates:\n", "gates:\n  - {eval: accuracy, kind: anchor, margin: 0.1}\n"),
     "a higher bar before held-out items": ("min_gain: 0.1", "min_gain: 0.2"),
+    "less that another eval may lose before them": ("{parity: 0.2}", "{parity: 0.1}"),
+    "another eval that may lose no more than so much": ("{parity: 0.2}", "{parity: 0.2, jumps: 0.3}"),
     "fewer promotions": ("promotions: 7", "promotions: 6"),
     "less memory": ("memory_mb: 2000", "memory_mb: 1000"),
     "more who must agree": ("require: 2", "require: 3"),
@@ -96,6 +98,15 @@ def test_a_bar_that_is_raised_is_as_strict_and_the_way_back_is_weaker(name):
     old, new = guard(), guard(TEXT.replace(before, after))
     assert (verdict(old, new), verdict(new, old)) == ("at-least-as-strict", "weaker")
     assert len(list(points(old, new))) == 1 or name == "nobody who releases"
+
+
+def test_the_first_bar_for_other_evals_on_development_items():
+    """A configuration that stops nothing for other evals' sake is written without the field, and is less strict."""
+    without = guard(TEXT.replace(", max_loss: {parity: 0.2}", ""))
+    assert "max_loss" not in without.config.json_value()["development"]
+    assert (verdict(without, guard()), verdict(guard(), without)) == ("at-least-as-strict", "weaker")
+    (point,) = points(without, guard())
+    assert (point.where, point.what) == ("lockgate.yaml: development.max_loss.parity", "null → 0.2")
 
 
 def test_files_that_proposals_may_change():
@@ -263,7 +274,7 @@ def test_no_value_of_a_configuration_is_overlooked(varied):
     found = list(points(guard(), replace(guard(), config=config)))
     assert found
     declared = {*ORDERED, *SEARCH, *(f"approvers.{field}" for field in APPROVAL)}
-    if path not in declared and not path.startswith(ELSEWHERE):
+    if path not in declared and not path.startswith((*ELSEWHERE, LOSSES)):
         assert worst(point.verdict for point in found) == "unknown"
 
 

@@ -81,7 +81,7 @@ def test_its_model_learns(subject):
         model_py.train(
             model, {k: torch.from_numpy(a) for k, a in data.train.items()}, recipe, Context(0, torch.device("cpu"))
         )
-        inputs = suite.encode(data.development.raw, 0)
+        inputs = suite.encode({"items": data.development.raw}, 0)
         with torch.inference_mode():
             answers = {
                 name: model_py.predict(model, {k: torch.from_numpy(a) for k, a in each.items()}).numpy()

@@ -107,8 +107,7 @@ def test_a_gate_on_all_slices_is_one_on_each(subject):
     """What a run is guarded by, and what its power is, has one gate for each slice, with the margin of them all."""
     gates = [(gate.eval, gate.margin) for gate in guard_on_disk(subject).config.gates if "smudges" in gate.eval]
     assert gates == [("smudges", 0.08), ("smudges[low]", 0.15), ("smudges[high]", 0.15)]
-    table, _ = power_of(subject)
-    rows = {row.gate: row for row in table.rows}
+    rows = {row.gate: row for row in power_of(subject).table.rows}
     assert rows["smudges[low]/parent"].cap < rows["smudges/parent"].cap
     assert rows["smudges[low]/parent"].discordance == rows["smudges/parent"].discordance == 0.2
 

@@ -16,11 +16,13 @@ from harness.commands.common import (
     HeadFile,
     Json,
     KeyFile,
+    KnownVaultKey,
     PassphraseFd,
     QuorumOf,
     Run,
     WitnessFiles,
     existing,
+    load_vault_key,
     print_json,
 )
 from harness.plain import plain
@@ -147,24 +149,18 @@ def audit_replay(
     subject: Annotated[
         Path | None, typer.Option("--subject", help="With the subject's guards, score the logged answers again, too.")
     ] = None,
-    vault_key: Annotated[
-        Path | None, typer.Option("--vault-key", help="The run's vault key; its own when left out.")
-    ] = None,
+    vault_key: KnownVaultKey = None,
     passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
     """Derive every decision again from the log and its blobs, without the supervisor; report the first difference."""
-    from harness.keyfile import is_encrypted
-    from harness.keys import VaultKey
-    from harness.passphrase import PassphraseSource
     from harness.replay import replay_run
     from harness.rescoring import rescore
 
     folder = existing(run)
     key = None
     if subject is not None:
-        path = vault_key or folder.vault_key
-        key = VaultKey.load(path, PassphraseSource(passphrase_fd).ask(str(path)) if is_encrypted(path) else None)
+        key = load_vault_key(folder, vault_key, passphrase_fd)
     report = replay_run(folder)
     if subject is not None and key is not None:
         report |= rescore(folder, subject, key)

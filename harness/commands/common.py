@@ -33,6 +33,7 @@ PassphraseFd = Annotated[
 ]
 Unencrypted = Annotated[bool, typer.Option("--unencrypted", help="Keep the private keys as plain files.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="Your own copy of the log's public key (keys/log.pub).")]
+KnownVaultKey = Annotated[Path | None, typer.Option("--vault-key", help="The run's vault key; its own when left out.")]
 ApproversFile = Annotated[
     Path | None,
     typer.Option("--approvers", help="Your own list of who may answer holds, as allowed_signers has it."),
@@ -78,6 +79,16 @@ def new_passphrase(source: PassphraseSource, what: str, *, unencrypted: bool) ->
             remedy=f"run this at a terminal, or with {source.option} N; or say --unencrypted",
         )
     return chosen
+
+
+def load_vault_key(folder: Any, vault_key: Path | None, passphrase_fd: int | None) -> Any:
+    """The vault key of a run, from a file or its own; its passphrase is asked for where it has one."""
+    from harness.keyfile import is_encrypted
+    from harness.keys import VaultKey
+    from harness.passphrase import PassphraseSource
+
+    path = vault_key or folder.vault_key
+    return VaultKey.load(path, PassphraseSource(passphrase_fd).ask(str(path)) if is_encrypted(path) else None)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -100,8 +100,8 @@ def propose(
         folder,
         subject,
         PassphraseSource(passphrase_fd),
-        by=_name(by),
-        reason=_line(reason, "--reason"),
+        by=by_name(by),
+        reason=one_line(reason, "--reason"),
         vault_key=vault_key,
         seconds=seconds,
     )
@@ -109,7 +109,7 @@ def propose(
         print_json(told)
     else:
         _tell(GuardComparison.parse(told["comparison"]))
-        print(_next(told, run, subject))
+        print(next_step(told, run, subject))
     if told["rejected"]:
         raise typer.Exit(REJECTED)
     if told["require"]:
@@ -122,7 +122,7 @@ def withdraw(run: Run, reason: Reason = "by request", passphrase_fd: PassphraseF
     from harness.guarding import withdraw_guard
     from harness.passphrase import PassphraseSource
 
-    told = withdraw_guard(existing(run), PassphraseSource(passphrase_fd), reason=_line(reason, "--reason"))
+    told = withdraw_guard(existing(run), PassphraseSource(passphrase_fd), reason=one_line(reason, "--reason"))
     print_json(told) if json_ else print(f"the guard stays as it is; guard {told['guard'][7:19]} is withdrawn")
 
 
@@ -146,7 +146,8 @@ def _tell(comparison: Any) -> None:
     print("the same" if same else MEANING[comparison.verdict])
 
 
-def _next(told: dict[str, Any], run: Path, subject: Path | None) -> str:
+def next_step(told: dict[str, Any], run: Path, subject: Path | None) -> str:
+    """What comes after a change was proposed, in words."""
     start = f"`lockgate resume {run}`" if subject is None else f"`lockgate run {subject} --out {run}`"
     if told["rejected"]:
         return plain(f"rejected: {told['rejected']}", 2000)
@@ -158,7 +159,8 @@ def _next(told: dict[str, Any], run: Path, subject: Path | None) -> str:
     )
 
 
-def _name(by: str) -> str:
+def by_name(by: str) -> str:
+    """Who proposes, as it is given; ConfigError where it is no line."""
     from harness.errors import ConfigError
 
     if not by or len(by) > 200 or not by.isprintable():
@@ -166,7 +168,8 @@ def _name(by: str) -> str:
     return by
 
 
-def _line(reason: str, option: str) -> str:
+def one_line(reason: str, option: str) -> str:
+    """A reason, as it is given; ConfigError where it is no line."""
     from harness.errors import ConfigError
 
     if len(reason) > 1000 or (reason and not reason.isprintable()):

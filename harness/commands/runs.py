@@ -127,13 +127,15 @@ def _loop(
 @app.command()
 def status(run: Run, json_: Json = False) -> None:
     """Say where a run stands: versions, proposals, what was rejected and why."""
+    from harness.artifacts import BlobStore
     from harness.cosigning import witness_standing
     from harness.keyring import standing as keys_standing
     from harness.views import summary
 
     state, _ = read(run)
     folder = existing(run)
-    result = {**summary(state), "keys": keys_standing(folder), "witnesses": witness_standing(folder, state)}
+    told = {"keys": keys_standing(folder), "witnesses": witness_standing(folder, state)}
+    result = {**summary(state, BlobStore(folder.blobs)), **told}
     if json_:
         print_json(result)
         return

@@ -1,10 +1,27 @@
-"""`lockgate vault`: what is left of the held-out items, and of the error that may be spent on them."""
+"""`lockgate vault`: what is left of the held-out items and of the error budget; add some, and list what is retired."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
 import typer
 
-from harness.commands.common import Json, Run, existing, print_json, read
+from harness.commands.common import (
+    AWAITING,
+    REJECTED,
+    Json,
+    KnownVaultKey,
+    PassphraseFd,
+    Run,
+    VaultKeyFile,
+    existing,
+    load_vault_key,
+    print_json,
+    read,
+)
+from harness.commands.guard import Reason, Subject, by_name, next_step, one_line
 
 app = typer.Typer(help="The held-out items of a run, and the ledger of their use.", no_args_is_help=True)
 
@@ -17,8 +34,10 @@ def vault_status(run: Run, json_: Json = False) -> None:
     from harness.ledger_replay import replay_ledger
 
     state, entries = read(run)
-    ledger, tests = replay_ledger(entries, state, BlobStore(existing(run).blobs))
+    history = replay_ledger(entries, state, BlobStore(existing(run).blobs))
+    ledger, tests = history.ledger, history.stakes
     alpha = ledger.delta * gamma(ledger.epoch) * gamma(ledger.test + 1) * ledger.kappa
+    lasts = history.lasts(ledger.size, state.guarding.config.ledger.cap)
     told = {
         "items": ledger.size,
         "retired": ledger.offset,
@@ -32,6 +51,8 @@ def vault_status(run: Run, json_: Json = False) -> None:
         "delta": ledger.delta,
         "spent": ledger.spent,
         "next_alpha": alpha,
+        "epochs": [asdict(each) for each in history.epochs],
+        "lasts": lasts,
     }
     if json_:
         print_json(told)
@@ -40,10 +61,81 @@ def vault_status(run: Run, json_: Json = False) -> None:
         f"{ledger.remaining:,} of {ledger.size:,} held-out items are left, {ledger.offset:,} are retired; "
         f"this epoch's tests have seen {ledger.high_water:,} of those left, which its end retires"
     )
+    for each in history.epochs:
+        print(f"epoch {each.epoch}: {each.tests} tests, {each.retired:,} items retired; ended: {each.ended}")
     print(
         f"{ledger.spent:.3g} of {ledger.delta:g} of the error is staked, by {tests} tests; "
         f"epoch {ledger.epoch} has had {ledger.test}, and the next one would stake {alpha:.3g}"
     )
+    print(_lasting(lasts))
     if ledger.exhausted:
         print(f"exhausted: no test begins with fewer than {ledger.minimum:,} items")
-        print(f"add some at the end of the vault in guards.py, and `lockgate guard propose {run}`")
+        print(f"add some at the end of the vault, in what load() of guards.py reads, and `lockgate vault add {run}`")
+
+
+@app.command("add")
+def vault_add(
+    run: Run,
+    subject: Subject = None,
+    items: Annotated[
+        int | None, typer.Option("--items", min=1, help="How many were added: an error where they are more or fewer.")
+    ] = None,
+    by: Annotated[str, typer.Option("--by", help="Who proposes them: they cannot approve them.")] = "operator",
+    reason: Reason = "",
+    vault_key: VaultKeyFile = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """Propose held-out items that were added at the end of the vault, where nothing else of the guard differs."""
+    from harness.guarding import add_items
+    from harness.passphrase import PassphraseSource
+
+    told = add_items(
+        existing(run),
+        subject,
+        PassphraseSource(passphrase_fd),
+        by=by_name(by),
+        reason=one_line(reason, "--reason"),
+        vault_key=vault_key,
+        expected=items,
+    )
+    if json_:
+        print_json(told)
+    else:
+        print(f"{told['items_added']:,} held-out items are added, and nothing else differs from the guard in force")
+        print(_lasting(told["lasts"]))
+        print("whether they are as good as those that were there is for people to say")
+        print(next_step(told, run, subject))
+    if told["rejected"]:
+        raise typer.Exit(REJECTED)
+    if told["require"]:
+        raise typer.Exit(AWAITING)
+
+
+@app.command("retired")
+def vault_retired(
+    run: Run,
+    subject: Annotated[Path, typer.Option("--subject", help="The subject, as the guard in force has it.")],
+    vault_key: KnownVaultKey = None,
+    passphrase_fd: PassphraseFd = None,
+    json_: Json = False,
+) -> None:
+    """List the held-out items that are retired, which may be published: their places in load(), and their digests."""
+    from harness.retirement import retired_items
+
+    folder = existing(run)
+    found = retired_items(folder, subject, load_vault_key(folder, vault_key, passphrase_fd))
+    if json_:
+        print_json([each.json_value() for each in found])
+        return
+    for each in found:
+        print(f"{each.place:>8} {each.digest} epoch {each.epoch}")
+    print(f"{len(found):,} held-out items are retired: they are never asked again, and may be published")
+
+
+def _lasting(lasts: dict[str, Any]) -> str:
+    """How many promotions items may last for, in words."""
+    least = f"{lasts['left']:,} are left once this epoch ends: for {lasts['at_least']} promotions or more"
+    if lasts["median"] is None:
+        return f"{least}; nothing was promoted yet that would say how many"
+    return f"{least}, some {lasts['likely']} where each retires {lasts['median']:,}, this run's median"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import SubjectError
+from harness.errors import EvaluatorError, SubjectError
+from harness.evals.contamination import NearDuplicates, refuse_alike
 
 Array = npt.NDArray[Any]
 """Any numpy array."""
@@ -22,6 +23,11 @@ Raw = Sequence[Any] | Array
 Inputs = Mapping[str, Array]
 """Model inputs by name; the first axis of each counts rows."""
 
+Split = Literal["development", "vault"]
+"""What proposers may see, and what is held out."""
+
+MAIN = "items"
+"""The name of the population that `Data.development` and `Data.vault` are of."""
 TOLD = 3
 """So many places of repeated items are told."""
 
@@ -113,6 +119,22 @@ class Items:
 
 
 @dataclass(frozen=True)
+class Population:
+    """Items of one kind, of which some evals are: words, say, or prompts. Neither half may be empty."""
+
+    development: Items
+    vault: Items
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The items of one population among a choice of items: `places` [m] int64 in the choice, rising, and the items."""
+
+    places: npt.NDArray[np.int64]
+    items: Items
+
+
+@dataclass(frozen=True)
 class Data:
     """What `load()` returns.
 
@@ -121,6 +143,11 @@ class Data:
     vault        held-out items; their labels never leave the evaluator
     output       the shape of one row of answers, say (24,): `predict` returns [rows, *output] float32
     train_raw    the raw items behind `train`, where there are such; then they too are checked against both others
+    near_duplicates   when texts of two of the three are too much alike; None compares content exactly, and no more
+    also         items of other populations by name, for evals that are not about `development` and `vault`
+
+    All held-out items stand in one order, those of `vault` first, and are spent together: a test that reads so many of
+    them reads each population's share. Items may be added at the end, so of the last population only.
     """
 
     train: Mapping[str, Array]
@@ -128,22 +155,85 @@ class Data:
     vault: Items
     output: tuple[int, ...]
     train_raw: Raw | None = None
+    near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
+    also: Mapping[str, Population] = field(default_factory=dict)
+
+    @property
+    def populations(self) -> dict[str, Population]:
+        """All populations by name, in the order in which their items are numbered."""
+        return {MAIN: Population(self.development, self.vault), **self.also}
+
+    def split(self, name: Split) -> dict[str, Items]:
+        """One half of every population."""
+        return {each: getattr(population, name) for each, population in self.populations.items()}
+
+    def count(self, name: Split) -> int:
+        """How many items one half has, of all populations."""
+        return sum(len(items) for items in self.split(name).values())
+
+    def choose(self, name: Split, ids: Sequence[int] | None = None) -> dict[str, Chosen]:
+        """The items of these numbers, by population, in this order; all of them where none are named.
+
+        Raises SubjectError for a number that no item has.
+        """
+        total = self.count(name)
+        if ids is not None and len(set(ids)) < len(ids):
+            raise EvaluatorError(f"{len(ids) - len(set(ids))} of the {name} items are asked for twice")
+        wanted = np.arange(total) if ids is None else np.asarray(ids, dtype=np.int64)
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < total):
+            raise SubjectError(f"items are asked for that there are not: {total} in {name}")
+        chosen, first = {}, 0
+        for population, items in self.split(name).items():
+            places = np.flatnonzero((wanted >= first) & (wanted < first + len(items)))
+            chosen[population] = Chosen(places, items.take(wanted[places] - first))
+            first += len(items)
+        return chosen
 
     def check(self) -> None:
         """SubjectError unless shapes agree and nothing held out is seen elsewhere."""
         rows_of(self.train, "train")
-        self.development.check("development")
-        self.vault.check("vault")
+        for name, population in self.populations.items():
+            of = "" if name == MAIN else f"also[{name!r}]."
+            population.development.check(f"{of}development")
+            population.vault.check(f"{of}vault")
+            if name in self.also and (name == MAIN or not name.isidentifier()):
+                raise SubjectError(f"{name!r} is no name for another population", where="guards.py: load()")
         if not isinstance(self.output, tuple) or not all(isinstance(n, int) and n > 0 for n in self.output):
             raise SubjectError(f"output must be a tuple of positive integers, not {self.output!r}")
-        development, vault = _keys(self.development.raw), _keys(self.vault.raw)
-        if len(vault) < len(self.vault):
-            refuse_repeated(self.vault.raw, "vault")
+        development, vault = (
+            {key for items in self.split(name).values() for key in _keys(items.raw)}
+            for name in ("development", "vault")
+        )
+        for name, items in self.split("vault").items():
+            refuse_repeated(items.raw, "vault" if name == MAIN else f"also[{name!r}].vault")
         refuse_shared(development, vault, "development", "vault")
         if self.train_raw is not None:
             train = _keys(self.train_raw)
             refuse_shared(train, vault, "training", "vault")
             refuse_shared(train, development, "training", "development")
+        if self.near_duplicates is not None:
+            seen = {} if self.train_raw is None else {"training": self.train_raw}
+            for each in self.populations.values():
+                held_out = {"development": each.development.raw, "vault": each.vault.raw}
+                refuse_alike({**seen, **held_out}, self.near_duplicates)
+
+    def check_added(self, before: int) -> None:
+        """SubjectError where a held-out item from place `before` on repeats another one, or its text nearly does.
+
+        An item that was retired and comes back would be asked again, after its answer was revealed.
+        """
+        first: dict[bytes, int] = {}
+        held_out = [item for items in self.split("vault").values() for item in items.raw]
+        for place, item in enumerate(held_out):
+            other = first.setdefault(item_key(item), place)
+            if place >= before and other != place:
+                raise SubjectError(
+                    f"the added vault item {place} is vault item {other} again",
+                    where="guards.py: load()",
+                    remedy="add items that were not held out before",
+                )
+        if self.near_duplicates is not None:
+            refuse_alike({"vault": held_out[:before], "added": held_out[before:]}, self.near_duplicates)
 
 
 def refuse_repeated(raw: Iterable[Any], name: str) -> None:

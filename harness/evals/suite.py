@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import SubjectError
-from harness.evals.data import Array, Data, Inputs, Raw, rows_of
+from harness.evals.data import MAIN, Array, Data, Inputs, Items, Raw, rows_of
+from harness.evals.inquiry import Ask
 
 EvaluationKind = Literal["capability", "alignment", "robustness"]
 """What an evaluation is about; reports group by it."""
@@ -40,6 +41,7 @@ class View:
     name: str
     make: Callable[[Raw, np.random.Generator], Inputs]
     where: str
+    of: str = MAIN
 
     def encode(self, raw: Raw, seed: int) -> dict[str, Array]:
         """Model inputs for these raw items, one row each.
@@ -67,16 +69,17 @@ class View:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Scored:
     """A named score of one item, higher is better, within `bounds`; `applies` picks items by their labels."""
 
     name: str
     kind: EvaluationKind
-    views: tuple[str, ...]
     bounds: tuple[float, float]
     applies: Callable[[Array], Array] | None
-    measure: Callable[[Array, dict[str, Array]], Array]
+    measure: Callable[..., Array]
     where: str
+    of: str = MAIN
+    """The population whose items it is about."""
     slices: tuple[tuple[str, Callable[[Array], Array]], ...] = ()
     """Groups of items by name; each makes an evaluation of its own, see `sliced`."""
     within: Callable[[Array], Array] | None = None
@@ -103,11 +106,44 @@ class Evaluation:
             )
         return mask
 
-    def sliced(self) -> Iterator[Evaluation]:
+    def _within(self, values: Any, mask: npt.NDArray[np.bool_]) -> Scores:
+        """Scores as they were measured; SubjectError where one is missing, NaN, infinite or out of bounds."""
+        values = np.asarray(values)
+        wanted = (int(mask.sum()),)
+        if values.shape != wanted or values.dtype.kind not in "biuf":
+            raise SubjectError(
+                f"evaluation {self.name!r} gave {values.dtype} {values.shape}; floats {wanted} are wanted",
+                where=self.where,
+            )
+        values = values.astype(np.float64)
+        lo, hi = self.bounds
+        if not np.isfinite(values).all() or (values < lo).any() or (values > hi).any():
+            worst = values[~(np.isfinite(values) & (values >= lo) & (values <= hi))][0]
+            raise SubjectError(
+                f"evaluation {self.name!r} gave the score {worst}, out of its bounds [{lo}, {hi}]", where=self.where
+            )
+        return Scores(mask, values)
+
+    def _measured(self, *given: Any) -> Any:
+        try:
+            return self.measure(*given)
+        except Exception as error:
+            raise SubjectError(
+                f"evaluation {self.name!r} raised {type(error).__name__}: {error}", where=self.where
+            ) from error
+
+    def sliced(self) -> Iterator[Self]:
         """This evaluation, then the same on each of its slices alone, called `name[slice]`."""
         yield self
         for group, within in self.slices:
             yield replace(self, name=f"{self.name}[{group}]", slices=(), within=within)
+
+
+@dataclass(frozen=True)
+class Evaluation(Scored):
+    """A score of what was answered under some views."""
+
+    views: tuple[str, ...] = ()
 
     def score(self, labels: Array, answers: Mapping[str, Array]) -> Scores:
         """Score a batch: labels [n, …] and, for each view, answers [n, *output].
@@ -126,26 +162,20 @@ class Evaluation:
         mask = self.mask(labels)
         if not mask.any():
             return Scores(mask, np.zeros(0))
-        try:
-            values = np.asarray(self.measure(labels[mask], {name: answers[name][mask] for name in self.views}))
-        except Exception as error:
-            raise SubjectError(
-                f"evaluation {self.name!r} raised {type(error).__name__}: {error}", where=self.where
-            ) from error
-        wanted = (int(mask.sum()),)
-        if values.shape != wanted or values.dtype.kind not in "biuf":
-            raise SubjectError(
-                f"evaluation {self.name!r} gave {values.dtype} {values.shape}; floats {wanted} are wanted",
-                where=self.where,
-            )
-        values = values.astype(np.float64)
-        lo, hi = self.bounds
-        if not np.isfinite(values).all() or (values < lo).any() or (values > hi).any():
-            worst = values[~(np.isfinite(values) & (values >= lo) & (values <= hi))][0]
-            raise SubjectError(
-                f"evaluation {self.name!r} gave the score {worst}, out of its bounds [{lo}, {hi}]", where=self.where
-            )
-        return Scores(mask, values)
+        return self._within(self._measured(labels[mask], {name: answers[name][mask] for name in self.views}), mask)
+
+
+@dataclass(frozen=True)
+class Inquiry(Scored):
+    """A score that is found by asking: what is asked may depend on what was answered. See `inquiry`."""
+
+    def score(self, ask: Ask, items: Items) -> Scores:
+        """Score items, asking for what is needed. Raises UnansweredError, and SubjectError as `Evaluation.score`."""
+        mask = self.mask(items.labels)
+        if not mask.any():
+            return Scores(mask, np.zeros(0))
+        some = items if mask.all() else items.take(np.flatnonzero(mask))
+        return self._within(self._measured(ask, some.raw, some.labels), mask)
 
 
 @dataclass(frozen=True)
@@ -154,7 +184,12 @@ class Suite:
 
     load_data: Callable[[], Data]
     views: Mapping[str, View]
-    evaluations: Mapping[str, Evaluation]
+    evaluations: Mapping[str, Evaluation | Inquiry]
+
+    @property
+    def inquiries(self) -> list[Inquiry]:
+        """The evals that ask."""
+        return [each for each in self.evaluations.values() if isinstance(each, Inquiry)]
 
     def load(self) -> Data:
         """Run `load()` and check what it gives. Raises SubjectError for anything that is not sound Data."""
@@ -169,14 +204,26 @@ class Suite:
                 f"load() returned {type(data).__name__}, not harness.evals.Data", where="guards.py: load()"
             )
         data.check()
+        for each in (*self.views.values(), *self.evaluations.values()):
+            if each.of not in data.populations:
+                raise SubjectError(
+                    f"{each.name!r} is of {each.of!r}; the populations are {list(data.populations)}", where=each.where
+                )
         return data
 
-    def encode(self, raw: Raw, seed: int, names: Sequence[str] | None = None) -> dict[str, dict[str, Array]]:
-        """Model inputs of these items under the views (all of them unless named), rows in the order of `raw`.
+    def encode(
+        self, raw: Mapping[str, Raw], seed: int, names: Sequence[str] | None = None
+    ) -> dict[str, dict[str, Array]]:
+        """Model inputs of each population's raw items under its views (all, unless named), rows in the order of `raw`.
 
+        A view whose population has no item here is left out.
         Raises SubjectError unless all views agree in keys, dtypes and row shapes.
         """
-        made = {name: self.views[name].encode(raw, seed) for name in (self.views if names is None else names)}
+        made = {
+            name: view.encode(raw[view.of], seed)
+            for name, view in self.views.items()
+            if (names is None or name in names) and len(raw.get(view.of, ()))
+        }
         forms = {name: {k: (a.dtype.str, a.shape[1:]) for k, a in inputs.items()} for name, inputs in made.items()}
         first = next(iter(forms), None)
         for name, form in forms.items():
@@ -194,8 +241,11 @@ class Suite:
         Raises SubjectError where a view is not repeatable, or where an item's score changes with its batch.
         """
         rng = np.random.default_rng(seed)
-        few = data.development.take(rng.permutation(len(data.development))[:items])
-        once, again = self.encode(few.raw, seed), self.encode(few.raw, seed)
+        some = {
+            name: whole.take(rng.permutation(len(whole))[:items]) for name, whole in data.split("development").items()
+        }
+        raw = {name: few.raw for name, few in some.items()}
+        once, again = self.encode(raw, seed), self.encode(raw, seed)
         for name, inputs in once.items():
             if any(not np.array_equal(array, again[name][key]) for key, array in inputs.items()):
                 raise SubjectError(
@@ -203,20 +253,26 @@ class Suite:
                     where=self.views[name].where,
                     remedy="draw randomness from the rng that the view is given",
                 )
-        answers = {name: rng.normal(size=(len(few), *data.output)).astype(np.float32) for name in self.views}
-        # Eight items alone, and the rest together: a score that leans on its neighbours changes in one of them.
-        alone = [slice(place, place + 1) for place in range(min(8, len(few)))]
+        answers = {
+            name: rng.normal(size=(len(some[view.of]), *data.output)).astype(np.float32)
+            for name, view in self.views.items()
+        }
         for each in self.evaluations.values():
-            for items_of, what in ((data.development, "development"), (data.vault, "held-out")):
-                if not each.mask(items_of.labels).any():
+            for half, what in (("development", "development"), ("vault", "held-out")):
+                if not each.mask(getattr(data.populations[each.of], half).labels).any():
                     raise SubjectError(
                         f"evaluation {each.name!r} applies to no {what} item",
                         where=each.where,
                         remedy="mend what it applies to, or its slice, or add such items",
                     )
+            if isinstance(each, Inquiry):
+                continue  # what it asks depends on who answers: nobody does here
+            few = some[each.of]
+            # Eight items alone, and the rest together: a score that leans on its neighbours changes in one of them.
+            alone = [slice(place, place + 1) for place in range(min(8, len(few)))]
             whole = each.score(few.labels, answers)
             parts = [
-                each.score(few.labels[part], {k: a[part] for k, a in answers.items()})
+                each.score(few.labels[part], {k: answers[k][part] for k in each.views})
                 for part in (*alone, slice(len(alone), None))
                 if len(few.labels[part])
             ]
@@ -229,23 +285,23 @@ class Suite:
                 )
 
 
-def declare(function: _F, *tags: View | Evaluation) -> _F:
+def declare(function: _F, *tags: View | Evaluation | Inquiry) -> _F:
     """Tag a function with views and evaluations, beside those that it has: `collect` finds them by it."""
     setattr(function, _TAG, (*declared(function), *tags))
     return function
 
 
-def declared(function: Callable[..., Any]) -> tuple[View | Evaluation, ...]:
+def declared(function: Callable[..., Any]) -> tuple[View | Evaluation | Inquiry, ...]:
     """What a function is tagged with so far."""
     return tuple(getattr(function, _TAG, ()))
 
 
-def view(name: str) -> Callable[[_F], _F]:
-    """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name."""
+def view(name: str, *, of: str = MAIN) -> Callable[[_F], _F]:
+    """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name, of the items of one population."""
 
     def tag(make: _F) -> _F:
         where = where_of(make)
-        return declare(make, View(checked_name(name, where), make, where))
+        return declare(make, View(checked_name(name, where), make, where, of))
 
     return tag
 
@@ -274,6 +330,30 @@ def evaluation(
     return tag
 
 
+def inquiry(
+    name: str,
+    *,
+    kind: EvaluationKind,
+    of: str = MAIN,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    applies: Callable[[Array], Array] | None = None,
+    slices: Mapping[str, Callable[[Array], Array]] | None = None,
+) -> Callable[[_F], _F]:
+    """Tag `def measure(ask, raw, labels) -> [n] floats` as the evaluation of this name, one that asks.
+
+    `ask(inputs)` gives the candidate's answers to model inputs, [rows, *output] float32; what is asked next may depend
+    on them. The function is run again from its start whenever answers came in, so it must do the same each time:
+    randomness comes from `ask.rng`. An item's score may use that item and the answers to what was asked about it only.
+    `of` names the population of its items. Raises SubjectError as `evaluation` does.
+    """
+
+    def tag(measure: _F) -> _F:
+        where = where_of(measure)
+        return declare(measure, Inquiry(**_common(name, measure, where, kind, bounds, applies, slices), of=of))
+
+    return tag
+
+
 def specify(
     name: str,
     measure: Callable[[Array, dict[str, Array]], Array],
@@ -285,10 +365,23 @@ def specify(
     slices: Mapping[str, Callable[[Array], Array]] | None = None,
 ) -> Evaluation:
     """What `evaluation` tags a function with, for decorators that make several; `where` is told in errors."""
-    if kind not in get_args(EvaluationKind):
-        raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
     if isinstance(views, str) or not views or not all(isinstance(each, str) for each in views):
         raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
+    return Evaluation(**_common(name, measure, where, kind, bounds, applies, slices), views=tuple(views))
+
+
+def _common(
+    name: str,
+    measure: Callable[..., Array],
+    where: str,
+    kind: EvaluationKind,
+    bounds: tuple[float, float],
+    applies: Callable[[Array], Array] | None,
+    slices: Mapping[str, Callable[[Array], Array]] | None,
+) -> dict[str, Any]:
+    """What every evaluation is made of, checked."""
+    if kind not in get_args(EvaluationKind):
+        raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
     lo, hi = float(bounds[0]), float(bounds[1])
     if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
         raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
@@ -298,7 +391,15 @@ def specify(
     if bad := [group for group, marks in groups.items() if not callable(marks)]:
         raise SubjectError(f"evaluation {name!r}: the slices {bad} are no functions of the labels", where=where)
     kept = tuple((checked_name(group, where), marks) for group, marks in groups.items())
-    return Evaluation(checked_name(name, where), kind, tuple(views), (lo, hi), applies, measure, where, kept)
+    return {
+        "name": checked_name(name, where),
+        "kind": kind,
+        "bounds": (lo, hi),
+        "applies": applies,
+        "measure": measure,
+        "where": where,
+        "slices": kept,
+    }
 
 
 def collect(module: ModuleType) -> Suite:
@@ -312,7 +413,7 @@ def collect(module: ModuleType) -> Suite:
     if not callable(load):
         raise SubjectError("there is no load() that returns Data", where=place, remedy="def load() -> Data: …")
     views: dict[str, View] = {}
-    evaluations: dict[str, Evaluation] = {}
+    evaluations: dict[str, Evaluation | Inquiry] = {}
     seen: set[int] = set()
     for value in list(vars(module).values()):
         tags = getattr(value, _TAG, ()) if callable(value) else ()
@@ -329,11 +430,21 @@ def collect(module: ModuleType) -> Suite:
     if not views or not evaluations:
         raise SubjectError("at least one @view and one @evaluation are wanted", where=place)
     for each in evaluations.values():
+        if not isinstance(each, Evaluation):
+            continue
         unknown = [name for name in each.views if name not in views]
         if unknown:
             raise SubjectError(
                 f"evaluation {each.name!r} wants the views {unknown}; there are {sorted(views)}", where=each.where
             )
+        of = {views[name].of for name in each.views}
+        if len(of) > 1:
+            raise SubjectError(
+                f"evaluation {each.name!r} has views of several populations: {sorted(of)}",
+                where=each.where,
+                remedy="an item is scored by what was answered about that item",
+            )
+        evaluations[each.name] = replace(each, of=of.pop())
     return Suite(load, views, evaluations)
 
 

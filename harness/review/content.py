@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from harness.artifacts import BlobStore
 from harness.review.drawing import Node, interval, lineage, process, times
 from harness.state import ProposalState, RunState
 from harness.telling import Notebook
@@ -51,6 +52,8 @@ class Pages:
     """Leave out what held-out items say."""
     guards: list[dict[str, Any]]
     """Every change of the guard that was proposed (`guard_history`)."""
+    blobs: BlobStore
+    """Where the evidence of tests lies, for what the pages may show of it."""
 
     def fate(self, found: ProposalState) -> str:
         """What became of a proposal: a key of FATES."""
@@ -70,7 +73,7 @@ def page_of(number: int) -> str:
 
 def index(pages: Pages) -> dict[str, Any]:
     """The first page: where the run stands, who came from whom, and everything that happened, in order."""
-    state, told = pages.state, summary(pages.state)
+    state, told = pages.state, summary(pages.state, None if pages.public else pages.blobs)
     spent = state.alphas
     return {
         "title": told["subject"],

@@ -77,7 +77,8 @@ def write_pages(
         notebook.take(step)
         state = step.state
     report |= {"head": reader.head.decode(), "time": state.last_time}
-    pages = Pages(report, state, notebook, public, guard_history(BlobStore(folder.blobs), state, notebook))
+    blobs = BlobStore(folder.blobs)
+    pages = Pages(report, state, notebook, public, guard_history(blobs, state, notebook), blobs)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

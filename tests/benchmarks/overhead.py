@@ -41,7 +41,7 @@ def bare(changes: list[dict[str, object]], rows: int) -> float:
     sys.modules["digits_model"] = model_code
     spec.loader.exec_module(model_code)
     train = {key: torch.from_numpy(value) for key, value in data.train.items()}
-    inputs = suite.encode(data.development.take(range(min(rows, len(data.development)))).raw, 0)
+    inputs = suite.encode({"items": data.development.take(range(min(rows, len(data.development)))).raw}, 0)
     from harness.worker import Context
 
     begun = time.perf_counter()
