@@ -354,6 +354,13 @@ def test_a_decorator_that_makes_no_sense_names_its_place(arguments, message):
     assert caught.value.where.startswith("test_evals_robustness.py:")
 
 
+def test_a_score_that_is_not_of_each_item_is_refused():
+    """One number for all items is not spread over them."""
+    made = suite(score=lambda _labels, _answers: 1.0)
+    with pytest.raises(SubjectError, match=r"a score gave \(\) for"):
+        made.check(made.load())
+
+
 def test_a_corruption_that_loses_items_is_refused():
     """As many items must come back as went in: or labels would meet other items' answers."""
     module = ModuleType("guards")

@@ -27,6 +27,7 @@ from harness.operating import power_of
 from harness.passphrase import PassphraseSource
 from harness.replay import replay_run
 from harness.rescoring import rescore
+from harness.review.site import write_pages
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 ROOT = Path(__file__).parent.parent
@@ -227,6 +228,8 @@ def test_a_run_over_slices_verifies_replays_and_is_scored_again(rig, subject, tm
     assert "WEAKER  lockgate.yaml: gate smudges[high] (parent): is gone" in weaker.output
     shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["show", str(out), "1"])
     assert "smudges[low]/parent" in shown.output
+    write_pages(folder, tmp_path / "pages", key=folder.public_key)
+    assert "smudges[low]" in "".join(page.read_text() for page in (tmp_path / "pages").rglob("*.html"))
 
 
 def test_a_tighter_gate_on_all_slices_is_in_force_at_the_next_start(rig, subject, tmp_path):

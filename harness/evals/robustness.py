@@ -111,9 +111,12 @@ def _view(
 
 def _mean(score: Scorer, views: Sequence[str]) -> Callable[[Array, dict[str, Array]], Array]:
     def measure(labels: Array, answers: dict[str, Array]) -> Array:
-        total = sum(
-            (np.asarray(score(labels, answers[view]), dtype=np.float64) for view in views), np.zeros(len(labels))
-        )
+        total = np.zeros(len(labels))
+        for shown in views:
+            values = np.asarray(score(labels, answers[shown]), dtype=np.float64)
+            if values.shape != total.shape:
+                raise ValueError(f"a score gave {values.shape} for {len(labels)} items")
+            total += values
         return total / len(views)
 
     return measure
