@@ -129,7 +129,7 @@ class Evaluator:
         """Name some held-out items by the digests of their contents, labels left out."""
         from harness.evals import item_key
 
-        named = {}
+        named: dict[int, bytes] = {}
         for each in self._data.choose("vault", ids).values():
             named |= dict(zip(each.places.tolist(), map(item_key, each.items.raw), strict=True))
         return {"digests": [f"sha256:{named[place].hex()}" for place in range(len(ids))]}
