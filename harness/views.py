@@ -229,6 +229,13 @@ def items_used(found: ProposalState, blobs: BlobStore) -> int | None:
     return int(_result(found.measured.evidence, blobs)["items"])
 
 
+def log_evidence(found: ProposalState, blobs: BlobStore) -> list[float]:
+    """The log evidence that each gate of a proposal's test ended with; none where nothing was measured."""
+    if found.measured is None:
+        return []
+    return [float(gate["log_e"]) for gate in _result(found.measured.evidence, blobs)["gates"]]
+
+
 def archived(candidate: Candidate, development: dict[str, float], blobs: BlobStore) -> Archived:
     """A candidate as proposers see it."""
     manifest = parse_json(blobs.get(candidate.source))

@@ -15,7 +15,7 @@ Rules, all enforced:
 * a score that is NaN, infinite or out of bounds raises. It is never clipped: clipping would hide
   rare large losses;
 * no raw item of the vault stands among the development items, nor among the training items
-  where the subject declares them.
+  where the subject declares them. One that is generated and does is drawn anew.
 
 Not covered: whether an evaluation measures the right thing, or whether the items are
 independent draws from the population that the subject has in mind.
@@ -23,7 +23,7 @@ independent draws from the population that the subject has in mind.
 
 from __future__ import annotations
 
-from harness.evals.data import Array, Data, Inputs, Items, Population, Raw, item_key
+from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
 from harness.evals.suite import (
     Evaluation,
@@ -43,6 +43,7 @@ __all__ = [
     "Ask",
     "Data",
     "Evaluation",
+    "Generated",
     "Inputs",
     "Inquiry",
     "Items",
