@@ -655,10 +655,10 @@ RECORDS = {
     # what --save writes, appendix A
     "saved": "head s, state Z, digest d",
     "Z": "size i, keys [s], terms N, ?change K, guards [d], ?ledger l, count i, open {P}, versions [V], live i, "
-    "epoch i, answered {b}, ?stake i, tests i, alphas n, used i, permits {U}, nonces [s], ?intent I, unwatched b, halted b, "
-    "time t, people {i}",
-    "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, fresh b, gates [l], witnesses l, agree i, "
-    "approvers [A], data d, vault_items i",
+    "epoch i, answered {b}, ?stake i, tests i, alphas n, used i, permits {U}, nonces [s], ?intent I, unwatched b, "
+    "halted b, time t, people {i}",
+    "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, fresh b, gates [l], witnesses l, "
+    "agree i, approvers [A], data d, vault_items i",
     "K": "hold H, by s, free b, terms N",
     "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b, proposer s, "
     "?shown F, ?hold H, ?over d, asked b, approvals [d]",
@@ -740,8 +740,8 @@ def beginning(keys: list[Key]) -> State:
     return {
         "size": 0, "keys": [key_line(*keys[0])], "terms": None, "change": None, "guards": [], "ledger": None,
         "count": 0, "open": {}, "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0,
-        "alphas": 0.0, "used": 0, "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False, "time": "",
-        "people": {},
+        "alphas": 0.0, "used": 0, "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False,
+        "time": "", "people": {},
     }  # fmt: skip
 
 
@@ -804,7 +804,7 @@ def next_epoch(s: State) -> None:
 
 
 def share(test: int) -> float:
-    """Which part of what is left of delta a test of fresh items may stake: test^-1.2 over the sum from there on (§7.6)."""
+    """Which part of what is left a test of fresh items may stake: test^-1.2 over the sum from there on (§7.6)."""
     far = max(test, 1000)
     beyond = 5 * far**-0.2 + far**-1.2 / 2 + far**-2.2 / 10  # Euler and Maclaurin, to 3e-15
     return float(test**-1.2 / (math.fsum(j**-1.2 for j in range(test, far)) + beyond))
