@@ -629,7 +629,7 @@ BODIES = {
     "developed": "number i, development {n}, answers d, ?asked d, ?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
     "predicted": "candidate d, epoch i, offset i, cap i, answers d, ?asked d, ?number i",
-    "measured": "number i, passed b, gates [G], evidence d",
+    "measured": "number i, passed b, gates [G], evidence d, ?charged n",
     "decided": "number i, decision D, ?judgement d, ?document d",
     "authorised": "number i, version i, incumbent d, candidate d, weights d, guard d, policies d, evidence d, "
     "approvals [d], nonce s, expires t",
@@ -655,16 +655,16 @@ RECORDS = {
     # what --save writes, appendix A
     "saved": "head s, state Z, digest d",
     "Z": "size i, keys [s], terms N, ?change K, guards [d], ?ledger l, count i, open {P}, versions [V], live i, "
-    "epoch i, answered {b}, ?stake i, tests i, alphas n, permits {U}, nonces [s], ?intent I, unwatched b, halted b, "
-    "time t, people {i}",
-    "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, gates [l], witnesses l, agree i, "
-    "approvers [A], data d, vault_items i",
+    "epoch i, answered {b}, ?stake i, tests i, alphas n, used i, permits {U}, nonces [s], ?intent I, unwatched b, "
+    "halted b, time t, people {i}",
+    "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, fresh b, gates [l], witnesses l, "
+    "agree i, approvers [A], data d, vault_items i",
     "K": "hold H, by s, free b, terms N",
     "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b, proposer s, "
     "?shown F, ?hold H, ?over d, asked b, approvals [d]",
     "F": "base d, recipe o, source d, change d, document d, judgement d",
     "H": "stage screen|decide|guard, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
-    "T": "epoch i, incumbent d",
+    "T": "epoch i, incumbent d, ?alpha n",
     "M": "passed b, evidence d",
     "V": "candidate C, index i, raw d",
     "U": "number i, version i, candidate d, incumbent d, expires t, raw d",
@@ -740,8 +740,8 @@ def beginning(keys: list[Key]) -> State:
     return {
         "size": 0, "keys": [key_line(*keys[0])], "terms": None, "change": None, "guards": [], "ledger": None,
         "count": 0, "open": {}, "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0,
-        "alphas": 0.0, "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False, "time": "",
-        "people": {},
+        "alphas": 0.0, "used": 0, "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False,
+        "time": "", "people": {},
     }  # fmt: skip
 
 
@@ -762,11 +762,13 @@ def configured(config: dict[str, Any]) -> dict[str, Any]:
     """What §6 and §10.3 read of the configuration."""
     try:
         promotions, delta = config["budgets"]["promotions"], config["ledger"]["delta"]
+        items = config["ledger"].get("items", "scarce")
         gates = sorted([gate["eval"], gate["kind"]] for gate in config["gates"])
         rule, people = config.get("witnesses") or {"require": 0, "of": []}, config.get("approvers")
         required, lines = rule["require"], [each["key"] for each in rule["of"]]
         agree = 0 if people is None else people["require"]
         sound = type(promotions) is int and promotions > 0 and type(delta) is float and 0 < delta < 0.5
+        sound = sound and items in ("scarce", "fresh")
         sound = sound and len({tuple(gate) for gate in gates}) == len(gates) > 0
         sound = sound and all(type(text) is str for text in sum(gates, lines))
         sound = sound and type(required) is int and 0 <= required <= len(lines)
@@ -774,7 +776,8 @@ def configured(config: dict[str, Any]) -> dict[str, Any]:
     except (KeyError, TypeError, AttributeError):
         sound = False
     need(sound, "§6", "a configuration without its gates, its budgets, or a quorum that can be")
-    return {"promotions": promotions, "delta": delta, "gates": gates, "witnesses": [required, *lines], "agree": agree}
+    told = {"promotions": promotions, "delta": delta, "fresh": items == "fresh", "gates": gates, "agree": agree}
+    return told | {"witnesses": [required, *lines]}
 
 
 def laid_down(body: dict[str, Any], clause: str) -> dict[str, Any]:
@@ -797,7 +800,14 @@ def lowered(old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def next_epoch(s: State) -> None:
-    s["epoch"], s["tests"], s["answered"] = s["epoch"] + 1, 0, {}
+    s["epoch"], s["tests"], s["answered"] = s["epoch"] + 1, s["tests"] if s["terms"]["fresh"] else 0, {}
+
+
+def share(test: int) -> float:
+    """Which part of what is left a test of fresh items may stake: test^-1.2 over the sum from there on (§7.6)."""
+    far = max(test, 1000)
+    beyond = 5 * far**-0.2 + far**-1.2 / 2 + far**-2.2 / 10  # Euler and Maclaurin, to 3e-15
+    return float(test**-1.2 / (math.fsum(j**-1.2 for j in range(test, far)) + beyond))
 
 
 def spend(s: State, body: dict[str, Any]) -> None:
@@ -924,7 +934,8 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 body["origin"] == run["origin"] and body["base"] == run["guard"], "another log or guard than this run's"
             )
             must(not same or body["guard"] != run["guard"], "nothing that it would change")
-            must(all(new[name] == run[name] for name in ("delta", "witnesses")), "another delta, or other witnesses")
+            for_good = ("delta", "fresh", "witnesses")
+            must(all(new[name] == run[name] for name in for_good), "another delta, other items or other witnesses")
             more = body["vault_items"] - run["vault_items"]
             must(more == 0 if same else more > 0, "held-out items are only ever added")
             must(earlier(body["time"], body["expires"]), "expired at once")
@@ -966,12 +977,22 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             spend(s, body)
             delta, alpha, test = run["delta"], body["alpha"], body["test"]
             must(alpha > 0 and s["alphas"] + alpha <= delta, "more is staked than the budget of error allows")
-            if not run["vault_named"]:
-                must(test == s["tests"] + 1, f"expected test {s['tests'] + 1}")
+            own, named, offset = s["tests"] + 1, run["vault_named"], body["offset"]
+            if run["fresh"]:
+                must(test == own or (named and test > own), f"expected test {own} of the ledger's life")
+                must(offset == s["used"] or (named and offset > s["used"]), "items that were asked before, or left out")
+                rule = (delta - s["alphas"]) * share(test)
+                low = named or alpha >= rule * (1 - 1e-12)
+                must(low and alpha <= rule * (1 + 1e-12), f"the rule gives alpha {rule!r}")
+                own = test
+            elif not named:
+                must(test == own, f"expected test {own}")
                 rule = delta * test**-1.2 * body["epoch"] ** -1.2 / 5.5916**2
                 must(math.isclose(alpha, rule, rel_tol=1e-12), f"the rule gives alpha {rule!r}")
             found["staked"] = {"epoch": body["epoch"], "incumbent": body["incumbent"]}
-            s["stake"], s["tests"], s["alphas"] = body["number"], s["tests"] + 1, s["alphas"] + alpha
+            found["staked"]["alpha"] = alpha if run["fresh"] else None
+            s["stake"], s["tests"], s["alphas"] = body["number"], own, s["alphas"] + alpha
+            s["used"] = offset + body["cap"]
         case "predicted":
             asked = f"{body['candidate']} {body['offset']} {body['cap']}"
             must(body["epoch"] == s["epoch"], "answers to another epoch's items")
@@ -983,6 +1004,12 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(gates and passed == all(gate["verdict"] == "pass" for gate in gates), "`passed` does not follow")
             pairs = sorted([gate["eval"], gate["kind"]] for gate in gates)
             must(pairs == run["gates"], "other gates than those of the configuration")
+            charged, alpha = body.get("charged"), found["staked"]["alpha"]
+            must((charged is None) == (alpha is None), "what a test costs is said of fresh items, and only of them")
+            if alpha is not None:
+                must(0 <= charged <= alpha, "a test costs no more than its stake, and no less than nothing")
+                must(not (passed and charged), "a test that passed costs nothing")
+                s["alphas"] -= alpha - charged
             found["measured"], s["stake"] = {"passed": passed, "evidence": body["evidence"]}, None
         case "decided":
             verdict, measured = body["decision"]["verdict"], found["measured"]
@@ -1090,6 +1117,21 @@ def check_blobs(run: Path, body: dict[str, Any], seen: dict[str, None]) -> None:
             seen[name] = None
             if len(seen) > 4096:
                 del seen[next(iter(seen))]
+
+
+def check_charged(run: Path, body: dict[str, Any], staked: dict[str, Any]) -> None:
+    """What a test of fresh items costs follows from its evidence (§8.5)."""
+    evidence = strict_json(read(blob_path(run, body["evidence"]), BLOB, "§8.1"), BLOB, "§8.5")
+    try:
+        gates = [(gate["name"], gate["log_e"]) for gate in evidence["result"]["gates"]]
+        sound = [name for name, _ in gates] == [gate["name"] for gate in body["gates"]]
+        sound = sound and all(type(log_e) in (int, float) for _, log_e in gates)
+    except (KeyError, TypeError):
+        sound = False
+    need(sound, "§8.5", "no evidence of the gates measured")
+    costs = staked["alpha"] * -math.expm1(min(0.0, *(log_e for _, log_e in gates)))
+    same = abs(costs - body["charged"]) <= 1e-9 * staked["alpha"]
+    need(same, "§8.5", f"its evidence costs {costs!r}, and not {body['charged']!r}")
 
 
 def blob_path(run: Path, name: str) -> Path:
@@ -1285,6 +1327,8 @@ def verify(options: argparse.Namespace) -> dict[str, Any]:
                 fold(state, kind, body, raw)
                 if not options.log_only:
                     check_blobs(run, body, blobs)
+                    if kind == "measured" and state["terms"]["fresh"]:
+                        check_charged(run, body, state["open"][str(body["number"])]["staked"])
             except Invalid as error:
                 raise Invalid(error.clause, error.problem, place) from None
             if kind == "key-rotated":

@@ -21,8 +21,10 @@ from harness.approval import parse_allowed_signers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.cosignature import WitnessVerifier, cosignatures
+from harness.entries import Measured
 from harness.errors import AuditError, ConfigError, KeyFileError, LockgateError, PromotionError
 from harness.folder import RunFolder
+from harness.fresh_ledger import charge
 from harness.journal import Step, verify
 from harness.keys import Verifier, VerifierChain
 from harness.kinds import blob_digests, candidate_of, kind_of
@@ -257,6 +259,26 @@ class _Blobs:
         candidate = candidate_of(step.entry)
         for name in () if candidate is None else self._manifest(candidate.source, step):
             self._one(name, step)
+        if isinstance(step.entry, Measured) and step.entry.charged is not None:
+            self._charged(step.entry, step)
+
+    def _charged(self, entry: Measured, step: Step[Order]) -> None:
+        """What a test of fresh items costs follows from its evidence (FORMAT §8.5)."""
+        where, staked = f"entry {step.index}", step.state.open[entry.number].staked
+        try:
+            evidence: Any = parse_json(self._store.get(entry.evidence, max_bytes=MAX_BLOB), max_bytes=MAX_BLOB)
+            gates = [(gate["name"], gate["log_e"]) for gate in evidence["result"]["gates"]]
+        except (LockgateError, KeyError, TypeError) as error:
+            raise AuditError(f"the evidence cannot be read: {error}", where=where, clause="§8.5") from error
+        sound = [name for name, _ in gates] == [gate.name for gate in entry.gates]
+        if not sound or not all(type(log_e) in (int, float) for _, log_e in gates):
+            raise AuditError("no evidence of the gates measured", where=where, clause="§8.5")
+        if staked is None or staked.alpha is None or entry.charged is None:
+            raise AuditError("charged without a stake", where=where, clause="§8.5")
+        costs = charge(staked.alpha, [float(log_e) for _, log_e in gates])
+        if abs(costs - entry.charged) > 1e-9 * staked.alpha:
+            message = f"its evidence costs {costs!r}, and not {entry.charged!r}"
+            raise AuditError(message, where=where, clause="§8.5")
 
     def _one(self, name: str, step: Step[Order]) -> None:
         if name in self._seen:

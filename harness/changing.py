@@ -80,8 +80,13 @@ def _proposed(order: Order, entry: GuardProposed, illegal: Illegal) -> Change:
         raise illegal("nothing that it would change")
     check_approvers(entry, illegal)
     new = terms.under(entry)
-    if (new.delta, new.required, new.witnesses) != (terms.delta, terms.required, terms.witnesses):
-        raise illegal("another delta or other witnesses: they are the run's, for good")
+    if (new.delta, new.fresh, new.required, new.witnesses) != (
+        terms.delta,
+        terms.fresh,
+        terms.required,
+        terms.witnesses,
+    ):
+        raise illegal("another delta, other items of the ledger or other witnesses: they are the run's, for good")
     if entry.vault_items < terms.vault_items or same != (entry.vault_items == terms.vault_items):
         raise illegal("held-out items are only ever added")
     if expired(entry.time, entry.expires):

@@ -66,6 +66,8 @@ class LedgerRule(Record):
     """The error budget: delta over the life of the vault, items a test may use, items a batch."""
 
     delta: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    items: Literal["scarce", "fresh"] = "scarce"
+    """Whether an epoch's tests share held-out items, or each has items of its own, which are generated."""
     cap: Annotated[int, Field(gt=0, le=200_000)] = 6000
     batch: Positive = 50
     discordance: Share | dict[str, Share] = 0.2

@@ -23,7 +23,7 @@ from harness.quorum import Approver
 from harness.records import Decision, Digest
 from harness.state import ProposalState, RunState
 from harness.vault import Vault, item_list
-from harness.views import items_used
+from harness.views import items_used, log_evidence
 from harness.workshop import Workshop
 
 EVALUATOR_SECONDS = 600.0
@@ -114,10 +114,18 @@ class Desk:
             return
         used = items_used(self._of(number), self._rooms.blobs)
         used = pending.items if used is None else used
-        self._rooms.vault.close_test(pending.key, used, promoted=promoted)
+        evidence = log_evidence(self._of(number), self._rooms.blobs)
+        self._rooms.vault.close_test(pending.key, used, promoted=promoted, log_es=evidence)
 
     def _end_epoch(self) -> None:
-        self._rooms.vault.end_epoch(f"{self._origin()}/{self.state.ended}", self.state.guarding.vault_items)
+        vault, key = self._rooms.vault, f"{self._origin()}/{self.state.ended}"
+        pending = vault.state.pending
+        if pending is not None and not vault.has_ended(key) and pending.key.startswith(f"{self._origin()}/"):
+            # Where items are fresh, what it costs was settled when it was measured: the log has it so.
+            number = int(pending.key.rpartition("/")[2])
+            if self._of(number).measured is not None and self._rooms.config.ledger.items == "fresh":
+                self._close_test(number, promoted=False)
+        vault.end_epoch(key, self.state.guarding.vault_items)
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Ask the evaluator; one that died is started again and asked once more, for it holds no state."""

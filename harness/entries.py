@@ -42,7 +42,7 @@ class Entry(Record):
         return {name: each for name, each in value.items() if each is not None or name not in LATER}
 
 
-LATER = frozenset({"asked"})
+LATER = frozenset({"asked", "charged"})
 
 
 class Guarding(Entry):
@@ -272,6 +272,8 @@ class Measured(Entry):
     passed: bool
     gates: list[GateVerdict]
     evidence: Digest
+    charged: float | None = None
+    """What the test costs of the budget of error, where its items were fresh; None where they were not."""
 
 
 class Decided(Entry):

@@ -50,6 +50,7 @@ class Evaluator:
         _check_files(subject, expected or {})  # and nothing was changed between the hash and the import
         self._data = self._suite.load()
         self._suite.check(self._data)
+        self._made: dict[tuple[tuple[int, ...], str], dict[str, Chosen]] = {}
 
     def operate(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request, by its `op`."""
@@ -78,6 +79,7 @@ class Evaluator:
             "data": self.fingerprint(self._data.count("vault"))["digest"],
             "development": self._data.count("development"),
             "vault": self._data.count("vault"),
+            "generated": bool(self._data.generated),
             "output": list(self._data.output),
             "evals": [
                 {
@@ -101,18 +103,26 @@ class Evaluator:
     def fingerprint(self, vault: int) -> dict[str, Any]:
         """A digest over every item and label, in order: what the guarantees are about.
 
-        Of the held-out items, the first `vault` ones: what there was before more were added.
+        Of the held-out items, the first `vault` ones: what there was before more were added. Where they are generated,
+        how many there may be, how populations take turns, and a sample under a seed that everybody knows: it shows a
+        generator that has changed, whose code the guard's digest covers.
         """
         import hashlib
 
         from harness.evals import item_key
 
         whole = hashlib.sha256()
-        held = self._data.choose("vault", range(min(vault, self._data.count("vault"))))
+        count = min(vault, self._data.count("vault"))
+        if self._data.generated:
+            whole.update(f"generated {count} {self._data.turns()}\n".encode())
+            known = self._data.known()
+            held = {name: each.sample(known) for name, each in self._data.generated.items()}
+        else:
+            held = {name: each.items for name, each in self._data.choose("vault", range(count)).items()}
         for name, development in self._data.split("development").items():
             if name in self._data.also:
                 whole.update(f"population {name}\n".encode())
-            for items in (development, held[name].items):
+            for items in (development, held[name]):
                 whole.update(len(items).to_bytes(8, "big"))
                 for raw in items.raw:
                     key = item_key(raw)
@@ -134,6 +144,20 @@ class Evaluator:
             named |= dict(zip(each.places.tolist(), map(item_key, each.items.raw), strict=True))
         return {"digests": [f"sha256:{named[place].hex()}" for place in range(len(ids))]}
 
+    def _chosen(self, split: Split, ids: list[int] | None, shuffle: str) -> dict[str, Chosen]:
+        """The items asked for; the last ones made are kept, for a test comes back to them several times.
+
+        Generated ones are made under the test's own shuffle, a secret that the vault key and the place of its items
+        decide: so a test that was cut makes them again, and nobody could have made them before.
+        """
+        if split != "vault" or not self._data.generated:
+            return self._data.choose(split, ids)
+        asked = (tuple(ids or ()), shuffle)
+        if asked not in self._made:
+            secret = digest(f"{shuffle}/items".encode())
+            self._made = {asked: self._data.choose(split, ids, secret)}
+        return self._made[asked]
+
     def training(self, dest: str) -> dict[str, Any]:
         """Write the training tensors, labels and all, to `dest` for build jobs."""
         from safetensors.numpy import save_file
@@ -149,7 +173,7 @@ class Evaluator:
         import numpy as np
         from safetensors.numpy import save_file
 
-        chosen = self._data.choose(split, ids)
+        chosen = self._chosen(split, ids, shuffle)
         raw = {name: each.items.raw for name, each in chosen.items()}
         tables = list(self._suite.encode(raw, _seed(shuffle, "views")).values())
         if not tables:
@@ -182,7 +206,7 @@ class Evaluator:
         for each in answered:
             inputs, outputs = (_read(each[name]) for name in ("inputs", "outputs"))
             table.add(each["job"], inputs, outputs)
-        chosen = self._data.choose(split, ids)
+        chosen = self._chosen(split, ids, shuffle)
         missing = []
         finished = set(done)
         for inquiry in self._suite.inquiries:
@@ -305,7 +329,7 @@ class Evaluator:
         from harness.statistics import GateSpec, run_test
 
         specs = [GateSpec.parse(gate) for gate in gates]
-        chosen = self._data.choose("vault", ids)
+        chosen = self._chosen("vault", ids, shuffle)
         answers: dict[str, dict[str, np.ndarray]] = {}
         tables: dict[str, Table] = {}
         for role, path in (("candidate", candidate), ("incumbent", incumbent), ("baseline", baseline)):
@@ -327,8 +351,11 @@ class Evaluator:
         def draw(gate: str, start: int, stop: int) -> np.ndarray:
             return values[gate][before[gate][start] : before[gate][stop]]
 
-        # How many items an eval applies to is known before any is scored: it only tells what is hopeless.
+        # How many items an eval applies to is known before any is scored: it only tells what is hopeless. Where
+        # evidence is worth a refund, though, a test must not stop by what it knows of items that are still to come.
         applicable = {spec.name: int(applies[spec.name][: spec.cap or cap].sum()) for spec in specs}
+        if self._data.generated:
+            applicable = {}
         result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(ids))
         return {"result": result.json_value(), "salt": secrets.token_hex(16)}
 

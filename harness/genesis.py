@@ -35,8 +35,17 @@ from harness.workshop import Failure, Made
 def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
     """Compile the gates against the evals that there are.
 
-    ConfigError where an alignment eval has no gate: what must not regress must be tested.
+    ConfigError where an alignment eval has no gate: what must not regress must be tested. And where the ledger is not
+    of the kind of the held-out items.
     """
+    items = "fresh" if data["generated"] else "scarce"
+    if config.ledger.items != items:
+        made = "generates its held-out items" if data["generated"] else "has all its held-out items at hand"
+        raise ConfigError(
+            f"ledger.items is {config.ledger.items}, and guards.py {made}",
+            where=str(subject / "lockgate.yaml"),
+            remedy=f"write `items: {items}` under `ledger`; `Generated` in guards.py is what goes with `fresh`",
+        )
     gates = compile_gates(
         [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
     )
@@ -70,7 +79,8 @@ def gates_power(
 ) -> PowerTable:
     """How likely these gates pass a candidate that deserves it; StatisticsError below the floor."""
     ledger = config.ledger
-    alpha, least = typical_alpha(ledger.delta), ledger.min_power if floor is None else floor
+    alpha = typical_alpha(ledger.delta, fresh=ledger.items == "fresh")
+    least = ledger.min_power if floor is None else floor
     return require_power(gates, least, alpha=alpha, gain=ledger.gain, levels=ledger.levels, **assumed(config, data))
 
 

@@ -250,6 +250,7 @@ def _check_kept(old: Config, new: Config, *, grows: bool) -> None:
     """ConfigError where what is a run's for good has changed."""
     for name, was, is_ in (
         ("ledger.delta", old.ledger.delta, new.ledger.delta),
+        ("ledger.items", old.ledger.items, new.ledger.items),
         ("vault", old.vault, new.vault),
         ("witnesses", old.witnesses, new.witnesses),
     ):

@@ -18,7 +18,7 @@ The state is a fold over the log: frozen, its transitions pure. A stake has a ke
 number), and asking again with the key of the open stake gives that stake, so a test that a crash interrupted goes on
 with its own: no refund, no second spending. A state that cannot be raises, as does an illegal order.
 
-Not covered: items made afresh for every test, for which stakes could be refunded; people who relay scores.
+Items made afresh for every test have a rule of their own, in `fresh_ledger`. Not covered: people who relay scores.
 """
 
 from __future__ import annotations
@@ -86,14 +86,16 @@ class LedgerState(Record):
             here = (self.epoch, self.test, self.offset)
             if (stake.epoch, stake.test, stake.offset) != here or stake.items > self.remaining:
                 raise ValueError("the open stake is not of this epoch and test")
-            if not math.isclose(
-                stake.alpha, self.delta * gamma(self.epoch) * gamma(self.test) * self.kappa, rel_tol=1e-12
-            ):
+            if not math.isclose(stake.alpha, self.rule(self.test), rel_tol=1e-12):
                 raise ValueError("the open stake is not what the rule gives")
         return self
 
     def _with(self, **changes: Any) -> Self:
         return type(self)(**{**dict(self), **changes})  # model_copy would not validate
+
+    def rule(self, test: int) -> float:
+        """What the rule gives the test of this number, now."""
+        return self.delta * gamma(self.epoch) * gamma(test) * self.kappa
 
     @property
     def remaining(self) -> int:
@@ -131,11 +133,14 @@ class LedgerState(Record):
             key=key,
             epoch=self.epoch,
             test=test,
-            alpha=self.delta * gamma(self.epoch) * gamma(test) * self.kappa,
+            alpha=self.rule(test),
             offset=self.offset,
             items=min(cap, self.remaining),
         )
-        return self._with(test=test, spent=self.spent + stake.alpha, pending=stake), stake
+        return self._staked(stake), stake
+
+    def _staked(self, stake: Stake) -> Self:
+        return self._with(test=stake.test, spent=self.spent + stake.alpha, pending=stake)
 
     def _close(self, key: str, used: int) -> tuple[Stake, int]:
         stake = self.pending

@@ -10,11 +10,12 @@ from typing import Literal
 from harness.artifacts import BlobStore
 from harness.entries import Entry, Genesis, GuardChanged, GuardProposed, Measured, Staked
 from harness.errors import AuditError
+from harness.fresh_ledger import FreshState, charge
 from harness.kinds import kind_of
 from harness.ledger import LedgerState
 from harness.records import Decision
 from harness.state import RunState
-from harness.views import items_used
+from harness.views import items_used, log_evidence
 
 Ending = Literal["promoted", "rolled-back", "guard-changed"]
 
@@ -59,8 +60,10 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> Le
     if not isinstance(genesis, Genesis) or genesis.vault_named:
         raise AuditError("the ledger of a named vault does not follow from the log of one run", where="entry 0")
     ledger = genesis.config.ledger
-    fold = LedgerState(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
+    kind = FreshState if ledger.items == "fresh" else LedgerState
+    fold = kind(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
     used: dict[int, int] = {}
+    evidence: dict[int, list[float]] = {}
     items, stakes = genesis.vault_items, 0
     epochs: list[Epoch] = []
     for index, entry in enumerate(entries):
@@ -76,13 +79,16 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> Le
                 )
         elif isinstance(entry, Measured):
             used[entry.number] = items_used(state.proposals[entry.number], blobs) or 0
+            if isinstance(fold, FreshState):
+                evidence[entry.number] = log_evidence(state.proposals[entry.number], blobs)
+                _check_charged(fold, entry, evidence[entry.number], f"entry {index}")
         elif isinstance(entry, GuardProposed):
             items = entry.vault_items  # of the last one before a change is made
         elif isinstance(entry, GuardChanged):
             fold = fold.end_epoch(size=items)
         else:
-            fold = _after(fold, entry, used)
-        if fold.epoch > before.epoch:
+            fold = _after(fold, entry, used, evidence)
+        if fold.epoch > before.epoch and not isinstance(fold, FreshState):
             epochs.append(Epoch(before.epoch, before.test, fold.offset - before.offset, _ending(entry)))
     return LedgerHistory(fold, stakes, epochs)
 
@@ -93,18 +99,34 @@ def _ending(entry: Entry) -> Ending:
     return "promoted" if kind_of(entry) == "promoted" else "rolled-back"
 
 
-def _after(fold: LedgerState, entry: Entry, used: dict[int, int]) -> LedgerState:
+def _check_charged(fold: FreshState, entry: Measured, evidence: list[float], where: str) -> None:
+    """What the log says that a test costs follows from its evidence."""
+    stake = fold.pending
+    if stake is None or entry.charged is None:
+        raise AuditError("measured without a stake, or at no cost that is said", where=where)
+    costs = charge(stake.alpha, evidence)
+    if not math.isclose(costs, entry.charged, rel_tol=1e-9, abs_tol=1e-12 * stake.alpha):
+        raise AuditError(f"its evidence costs {costs!r}, the log says {entry.charged!r}", where=where)
+
+
+def _after(fold: LedgerState, entry: Entry, used: dict[int, int], evidence: dict[int, list[float]]) -> LedgerState:
     kind, body = kind_of(entry), entry
     number = getattr(body, "number", None)
     pending = fold.pending
     if kind == "rolled-back":
+        log_es = evidence.get(int(pending.key), []) if pending else []
+        if pending and log_es and isinstance(fold, FreshState):
+            return fold.reject(pending.key, used[int(pending.key)], log_es).end_epoch()
         return (fold.abandon(pending.key) if pending else fold).end_epoch()
     if pending is None or pending.key != str(number):
         return fold
-    items = used.get(int(pending.key), pending.items)
+    items, log_es = used.get(int(pending.key), pending.items), evidence.get(int(pending.key), [])
+    decision: Decision | None = getattr(body, "decision", None)
+    rejected = kind == "voided" or (decision is not None and decision.verdict == "reject")
+    if isinstance(fold, FreshState):
+        if kind == "promoted":
+            return fold.promote(pending.key, items, log_es)
+        return fold.reject(pending.key, items, log_es) if rejected else fold
     if kind == "promoted":
         return fold.promote(pending.key, items)
-    decision: Decision | None = getattr(body, "decision", None)
-    if kind == "voided" or (decision is not None and decision.verdict == "reject"):
-        return fold.reject(pending.key, items)
-    return fold
+    return fold.reject(pending.key, items) if rejected else fold

@@ -47,6 +47,7 @@ from harness.entries import (
     Watched,
 )
 from harness.errors import KeyFileError, StateError
+from harness.fresh_ledger import share
 from harness.holds import expired
 from harness.keys import Verifier
 from harness.ledger import gamma
@@ -229,11 +230,14 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 raise illegal("people let it go on over another incumbent")
             ledger = _grown(order, entry, index)
             _check_alpha(order, entry, illegal)
+            fresh = terms_of(order).fresh
+            stake = Stake(entry.epoch, entry.incumbent, entry.alpha if fresh else None)
             return {
-                **with_proposal(order, entry.number, replace(found, staked=Stake(entry.epoch, entry.incumbent))),
+                **with_proposal(order, entry.number, replace(found, staked=stake)),
                 "open_stake": entry.number,
-                "tests": order.tests + 1,
+                "tests": entry.test if fresh else order.tests + 1,
                 "alphas": order.alphas + entry.alpha,
+                "used": entry.offset + entry.cap,
                 "ledger": ledger,
             }
         case Measured():
@@ -243,8 +247,13 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 raise illegal("'passed' does not follow from the gates")
             if tuple(sorted((gate.eval, gate.kind) for gate in entry.gates)) != terms_of(order).gates:
                 raise illegal("other gates than those of the configuration")
+            back = _given_back(found.staked, entry, illegal)
             found = replace(found, measured=Measurement(entry.passed, entry.evidence))
-            return {**with_proposal(order, entry.number, found), "open_stake": None}
+            return {
+                **with_proposal(order, entry.number, found),
+                "open_stake": None,
+                "alphas": order.alphas - back,
+            }
         case Decided():
             verdict = entry.decision.verdict
             if verdict == "promote" and (found.measured is None or not found.measured.passed):
@@ -263,11 +272,39 @@ def _check_alpha(order: Order, entry: Staked, illegal: Illegal) -> None:
     terms = terms_of(order)
     if entry.alpha <= 0 or order.alphas + entry.alpha > terms.delta:
         raise illegal("more is staked than the budget of error allows")
+    if terms.fresh:
+        return _check_fresh(order, entry, illegal)
     if terms.vault_named:
-        return  # other runs stake there, too
+        return None  # other runs stake there, too
     rule = terms.delta * gamma(entry.epoch) * gamma(max(entry.test, 1))
     if entry.test != order.tests + 1 or not math.isclose(entry.alpha, rule, rel_tol=1e-12):
         raise illegal(f"the ledger's rule gives test {order.tests + 1} of the epoch {rule!r}")
+    return None
+
+
+def _check_fresh(order: Order, entry: Staked, illegal: Illegal) -> None:
+    """The same where every test has items of its own: what other runs do in the vault only makes stakes smaller."""
+    terms, own = terms_of(order), order.tests + 1
+    if entry.test < own or (entry.test > own and not terms.vault_named):
+        raise illegal(f"expected test {own}: tests are counted over the life of the ledger")
+    if entry.offset < order.used or (entry.offset > order.used and not terms.vault_named):
+        raise illegal(f"its items begin at {entry.offset}, and those of the test before end at {order.used}")
+    rule = (terms.delta - order.alphas) * share(entry.test)
+    if entry.alpha > rule * (1 + 1e-12) or (entry.alpha < rule * (1 - 1e-12) and not terms.vault_named):
+        raise illegal(f"the ledger's rule gives test {entry.test} {rule!r}")
+
+
+def _given_back(stake: Stake, entry: Measured, illegal: Illegal) -> float:
+    """What a test's evidence gives back of its stake: nothing where items are shared."""
+    if (stake.alpha is None) != (entry.charged is None):
+        raise illegal("what a test costs is said where its items are fresh, and only there")
+    if stake.alpha is None or entry.charged is None:
+        return 0.0
+    if not 0 <= entry.charged <= stake.alpha or (entry.passed and entry.charged):
+        raise illegal(
+            f"it is charged {entry.charged!r} of {stake.alpha!r}: no more than that, and nothing if it passed"
+        )
+    return stake.alpha - entry.charged
 
 
 def _authorised(order: Order, index: int, entry: Authorised, illegal: Illegal) -> dict[str, Any]:

@@ -206,6 +206,7 @@ def _open(
         items=data["vault"],
         delta=config.ledger.delta,
         minimum=min(MINIMUM_ITEMS, data["vault"]),
+        fresh=config.ledger.items == "fresh",
         known=state.ledger,
         own=signer.name,
         # a vault that other runs use is theirs, too: it does not grow for one of them

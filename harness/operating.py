@@ -221,7 +221,7 @@ def power_of(subject: Path, run: RunFolder | None = None, effects: Sequence[floa
     described, rule = answer["ok"], config.ledger
     standing = None if run is None else _next_test(config, run)
     gates = check_gates(config, described, subject)
-    alpha = typical_alpha(rule.delta) if standing is None else standing.alpha
+    alpha = typical_alpha(rule.delta, fresh=rule.items == "fresh") if standing is None else standing.alpha
     if alpha is None:
         return GatesPower(floor=rule.min_power, table=None, reach=(), run=standing)
     given = assumed(config, described, None if standing is None else standing.items_left)

@@ -31,6 +31,8 @@ class Terms:
     guard: Digest
     policies: Digest
     delta: float
+    fresh: bool
+    """Whether each test has held-out items of its own."""
     promotions: int
     """The most that there may be."""
     gates: tuple[tuple[str, str], ...]
@@ -62,6 +64,7 @@ def _laid_down(entry: Guarding) -> dict[str, Any]:
         "guard": entry.guard,
         "policies": entry.policies,
         "delta": config.ledger.delta,
+        "fresh": config.ledger.items == "fresh",
         "promotions": config.budgets.promotions,
         "gates": tuple(sorted((gate.eval, gate.kind) for gate in config.gates)),
         "required": 0 if rule is None else rule.require,
@@ -101,6 +104,8 @@ class Stake(NamedTuple):
 
     epoch: int
     incumbent: Digest
+    alpha: float | None = None
+    """What it may cost; None where items are shared, and all of it is spent at once."""
 
 
 class Measurement(NamedTuple):
@@ -186,9 +191,11 @@ class Order:
     """(candidate, offset, cap) of the answers in this epoch."""
     open_stake: int | None = None
     tests: int = 0
-    """Stakes of this epoch."""
+    """Stakes of this epoch; where items are fresh, of the life of the ledger."""
     alphas: float = 0.0
-    """The sum of all stakes."""
+    """The sum of all stakes; where items are fresh, less what the tests' evidence gave back."""
+    used: int = 0
+    """Where the items of the last stake end."""
     authorised: Mapping[int, Permit] = field(default_factory=dict)
     """Authorisations not yet used, by entry index."""
     nonces: tuple[str, ...] = ()
@@ -265,8 +272,12 @@ def with_proposal(order: Order, number: int, found: Open) -> dict[str, Any]:
 
 
 def next_epoch(order: Order) -> dict[str, Any]:
-    """The change of an order by which the epoch ends: stakes are counted anew, on items that nothing was asked of."""
-    return {"epoch": order.epoch + 1, "tests": 0, "answered": frozenset()}
+    """The change of an order by which the epoch ends: stakes are counted anew, on items that nothing was asked of.
+
+    Where all items are fresh, they are counted on.
+    """
+    tests = order.tests if terms_of(order).fresh else 0
+    return {"epoch": order.epoch + 1, "tests": tests, "answered": frozenset()}
 
 
 def terms_of(order: Order) -> Terms:

@@ -92,9 +92,12 @@ class Reach(Record):
         return self.median is not None
 
 
-def typical_alpha(delta: float, epoch: int = 1, test: int = 5) -> float:
-    """Return the stake of a typical test: by default the fifth of the first epoch."""
-    return delta * gamma(epoch) * gamma(test)
+def typical_alpha(delta: float, epoch: int = 1, test: int = 5, *, fresh: bool = False) -> float:
+    """Return the stake of a typical test: by default the fifth of the first epoch.
+
+    Where every test has fresh items, tests count over the life of the ledger: the twentieth, when nothing came back.
+    """
+    return delta * gamma(20) if fresh else delta * gamma(epoch) * gamma(test)
 
 
 def power(

@@ -6,6 +6,7 @@ The evaluator must come to the very evidence that the log names. What follows fr
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,8 @@ def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
             if not sizes:
                 raise AuditError("the subject's items or labels are not those of the log", where=str(subject))
             bounds = {each["name"]: tuple(each["bounds"]) for each in data["evals"]}
-            scorer = _Scorer(evaluator, blobs, key, order_of(key, *sizes), bounds, genesis)
+            order = range(sizes[-1]) if data["generated"] else order_of(key, *sizes)
+            scorer = _Scorer(evaluator, blobs, key, order, bounds, genesis)
             ours = [found for found in measured if _measures(subject, found.guard, blobs)]
             ours = [found for found in ours if found.guard.vault_items <= sizes[-1]]
             for found in ours:
@@ -86,7 +88,7 @@ class _Scorer:
     evaluator: Child
     blobs: BlobStore
     key: VaultKey
-    order: list[int]
+    order: Sequence[int]
     bounds: dict[str, tuple[float, float]]
     genesis: Genesis
 
@@ -105,7 +107,7 @@ class _Scorer:
         tables = {role: state.asked.get(key) for role, key in keys.items()}
         for name in (*answers.values(), *filter(None, tables.values())):
             blobs.check(name)
-        asked = self.order[stake.offset : stake.offset + stake.cap]
+        asked = list(self.order[stake.offset : stake.offset + stake.cap])
         if blinded(self.key, "items", item_list(asked)) != stake.items:
             raise AuditError("the items asked are not those that the log names", where=where)
         gates = compile_gates([gate.json_value() for gate in config.gates], self.bounds)

@@ -33,6 +33,7 @@ _OTHER = "not what --save of this version wrote"
 class _Terms(Record):
     promotions: Count
     delta: float
+    fresh: bool
     gates: list[tuple[str, str]]
     vault_named: bool
     origin: str
@@ -49,6 +50,7 @@ class _Terms(Record):
 class _Stake(Record):
     epoch: Count
     incumbent: Digest
+    alpha: float | None
 
 
 class _Measurement(Record):
@@ -142,6 +144,7 @@ class _State(Record):
     stake: Count | None
     tests: Count
     alphas: float
+    used: Count
     permits: dict[str, _Permit]
     nonces: list[str]
     intent: _Swap | None
@@ -218,6 +221,7 @@ def _state(order: Order, reader: LogReader) -> dict[str, Any]:
         "stake": order.open_stake,
         "tests": order.tests,
         "alphas": order.alphas,
+        "used": order.used,
         "permits": {
             str(index): {
                 "number": permit.number,
@@ -244,6 +248,7 @@ def _terms(terms: Terms) -> dict[str, Any]:
     return {
         "promotions": terms.promotions,
         "delta": terms.delta,
+        "fresh": terms.fresh,
         "gates": [list(gate) for gate in terms.gates],
         "vault_named": terms.vault_named,
         "origin": terms.origin,
@@ -317,6 +322,7 @@ def _order(state: _State) -> Order:
         open_stake=state.stake,
         tests=state.tests,
         alphas=state.alphas,
+        used=state.used,
         authorised=permits,
         nonces=tuple(state.nonces),
         intent=state.intent,
@@ -338,6 +344,7 @@ def _terms_of(terms: _Terms) -> Terms:
         guard=terms.guard,
         policies=terms.policies,
         delta=terms.delta,
+        fresh=terms.fresh,
         promotions=terms.promotions,
         gates=tuple(terms.gates),
         vault_named=terms.vault_named,
@@ -386,7 +393,7 @@ def _proposal(found: _Open, approvers: list[Approver]) -> Open:
         screened=found.screened,
         built=found.built,
         developed=found.developed or False,
-        staked=None if staked is None else Stake(staked.epoch, staked.incumbent),
+        staked=None if staked is None else Stake(staked.epoch, staked.incumbent, staked.alpha),
         measured=None if measured is None else Measurement(measured.passed, measured.evidence),
         verdict=found.verdict,
         authorisation=found.permit,

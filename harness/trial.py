@@ -13,6 +13,7 @@ from harness.decision import reject
 from harness.desk import Desk, Rooms
 from harness.development import falls_short
 from harness.entries import Measured, Predicted
+from harness.fresh_ledger import charge
 from harness.inquiring import inquire
 from harness.records import Candidate, Decision, Digest, GateVerdict
 from harness.state import ProposalState
@@ -61,7 +62,7 @@ class Trial(Desk):
         return None
 
     def measure(self, number: int) -> Decision | None:
-        """Candidate, incumbent and baseline answer the epoch's prefix; the evaluator runs the test."""
+        """Candidate, incumbent and baseline answer the prefix that was staked; the evaluator runs the test."""
         rooms, state = self._rooms, self.state
         found = self._of(number)
         if found.staked is None or found.built is None:
@@ -99,6 +100,7 @@ class Trial(Desk):
             }
         )
         result = answer["result"]
+        fresh = rooms.config.ledger.items == "fresh"
         by_name = {gate.name: gate for gate in rooms.gates}
         verdicts = [
             GateVerdict(
@@ -112,6 +114,7 @@ class Trial(Desk):
                 passed=all(v.verdict == "pass" for v in verdicts),
                 gates=verdicts,
                 evidence=rooms.blobs.put(canonical_bytes(answer)),
+                charged=charge(found.staked.alpha, [g["log_e"] for g in result["gates"]]) if fresh else None,
             )
         )
         return None

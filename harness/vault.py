@@ -19,6 +19,7 @@ from harness.auditlog import AuditLog
 from harness.canonical import digest
 from harness.envelope import seal, unseal
 from harness.errors import AuditError, ConfigError, StateError, StatisticsError
+from harness.fresh_ledger import FreshState
 from harness.keys import Signer, VaultKey
 from harness.ledger import LedgerState, Stake
 from harness.notes import TreeHead
@@ -36,39 +37,41 @@ class Vault:
         items: int,
         delta: float,
         minimum: int,
+        fresh: bool = False,
         known: tuple[int, str] | None = None,
         own: str = "",
         first: Callable[[int], str] | None = None,
     ) -> None:
         """Open the ledger in `folder`, or begin it.
 
-        `data` is the digest of the items, `items` their number. `known` is the size and root that a run's log names:
-        a ledger that is gone, or older, would give spent error back, and is refused. `own` is that run's origin: a
-        test that another run left open is abandoned, and all its items count as used. `first` gives the digest of the
-        items with only so many held-out ones: where items were added to those that the vault knows, `grown` says how
-        many there are, and the end of an epoch takes them in where the run's log has them; without it, none may be
-        added. ConfigError where the folder belongs to other data, another key or another delta; AuditError where the
-        ledger does not verify.
+        `data` is the digest of the items, `items` their number; `fresh` ones are made for each test. `known` is the
+        size and root that a run's log names: a ledger that is gone, or older, would give spent error back, and is
+        refused. `own` is that run's origin: a test that another run left open is abandoned, and all its items count as
+        used. `first` gives the digest of the items with only so many held-out ones: where items were added to those
+        that the vault knows, `grown` says how many there are, and the end of an epoch takes them in where the run's
+        log has them; without it, none may be added. ConfigError where the folder belongs to other data, another key
+        or another delta; AuditError where the ledger does not verify.
         """
         self._key = key
         self._signer = Signer.from_seed("lockgate-vault", key.derive(b"ledger signing key v1"))
         self._last: dict[str, Any] = {}
         self._ended = self._new = ""
-        self._fixed: dict[str, Any] = {"data": data, "delta": delta}
+        self._fixed: dict[str, Any] = {"data": data, "delta": delta, "items": "fresh" if fresh else None}
+        self._kind = FreshState if fresh else LedgerState
         self._order: list[int] | None = None
         self._sizes: list[int] = []
         self.grown = 0
         """How many items there are, where they are more than the ledger knows; else 0."""
         place = folder / "ledger"
-        fresh = not (place / "checkpoint").exists()
+        begun = (place / "checkpoint").exists()
         origin = f"lockgate-vault-{key.commitment()[7:23]}"
-        if fresh and known is not None:
+        if not begun and known is not None:
             raise ConfigError(
                 "the vault's ledger is gone, and the run's log says that it was there",
                 where=str(place),
                 remedy="restore it: beginning it anew would give back the error that was spent",
             )
-        if fresh:
+        if not begun:
             folder.mkdir(parents=True, exist_ok=True)
             self._log = AuditLog.create(place, self._signer, origin)
         else:
@@ -91,7 +94,7 @@ class Vault:
     def _begin(self, folder: Path, items: int, minimum: int, first: Callable[[int], str] | None) -> None:
         """Take over the last entry's state; write the first entry where there is none, a crash before it included."""
         if not self._log.size:
-            state = LedgerState(delta=self._fixed["delta"], size=items, minimum=minimum)
+            state = self._kind(delta=self._fixed["delta"], size=items, minimum=minimum)
             self._sizes = [items]
             self._write("vault-begun", state, {})
             return
@@ -108,7 +111,7 @@ class Vault:
                 remedy="name another vault folder, or restore the configuration",
             )
         try:
-            self.state, self._last, self._ended = LedgerState.parse(body["state"]), body["last"], body["ended"]
+            self.state, self._last, self._ended = self._kind.parse(body["state"]), body["last"], body["ended"]
             self._sizes = list(body["sizes"])
         except (KeyError, ValidationError) as error:
             raise AuditError(f"the vault's last entry is malformed: {error}", where=str(folder)) from error
@@ -130,7 +133,9 @@ class Vault:
         return self._key.commitment()
 
     def items(self, offset: int, count: int) -> list[int]:
-        """The ids of `count` items of the secret order, from `offset` on."""
+        """The ids of `count` items of the secret order, from `offset` on; fresh ones are in no order but their own."""
+        if self._kind is FreshState:
+            return list(range(offset, offset + count))
         if self._order is None:
             self._order = order_of(self._key, *self._sizes)
         return self._order[offset : offset + count]
@@ -160,21 +165,32 @@ class Vault:
             self._write("vault-staked", state, {"op": "stake", "key": key})
         return stake
 
-    def close_test(self, key: str, used: int, *, promoted: bool) -> None:
-        """Close a test; where its candidate was promoted, burn the prefix and begin the next epoch."""
+    def close_test(self, key: str, used: int, *, promoted: bool, log_es: Sequence[float] = ()) -> None:
+        """Close a test; where its candidate was promoted, burn the prefix and begin the next epoch.
+
+        `log_es`: the log evidence that its gates ended with, which gives back some of the stake where items are fresh.
+        """
         last = {"op": "promote" if promoted else "reject", "key": key}
         if self._last == last:
             return
-        state = self.state.promote(key, used) if promoted else self.state.reject(key, used)
+        state = self.state
+        if isinstance(state, FreshState):
+            state = state.promote(key, used, log_es) if promoted else state.reject(key, used, log_es)
+        else:
+            state = state.promote(key, used) if promoted else state.reject(key, used)
         self._write("vault-promoted" if promoted else "vault-rejected", state, last)
 
+    def has_ended(self, key: str) -> bool:
+        """Whether the epoch's end of this key is in the ledger already: the last one is."""
+        return self._ended == key
+
     def end_epoch(self, key: str, items: int = 0) -> None:
-        """End the epoch for another cause; an open test is abandoned and its items count as used.
+        """End the epoch for another cause; an open test is abandoned: its items count as used, its stake as spent.
 
         `items`: how many the run's log says that there are. Added items join only where it has all of them: not while
         they are only proposed.
         """
-        if self._ended == key:
+        if self.has_ended(key):
             return
         size = self.grown if self.grown == items else 0
         state = self.state

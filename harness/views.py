@@ -260,6 +260,13 @@ def screen_view(state: RunState, blobs: BlobStore | None) -> dict[str, Any]:
     }
 
 
+def log_evidence(found: ProposalState, blobs: BlobStore) -> list[float]:
+    """The log evidence that each gate of a proposal's test ended with; none where nothing was measured."""
+    if found.measured is None:
+        return []
+    return [float(gate["log_e"]) for gate in _result(found.measured.evidence, blobs)["gates"]]
+
+
 def archived(candidate: Candidate, development: dict[str, float], blobs: BlobStore) -> Archived:
     """A candidate as proposers see it."""
     manifest = parse_json(blobs.get(candidate.source))

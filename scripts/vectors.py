@@ -25,6 +25,7 @@ from paper_run import NEW, OLD, THIEF, Item  # noqa: E402
 from harness.approval import message  # noqa: E402
 from harness.canonical import digest, digest_json  # noqa: E402
 from harness.envelope import pae  # noqa: E402
+from harness.fresh_ledger import tail  # noqa: E402
 from harness.keys import Signer  # noqa: E402
 from harness.notes import TreeHead, sign_head  # noqa: E402
 
@@ -69,7 +70,12 @@ class Vectors:
         """Begin with the plain run."""
         self.folder = folder
         self.plain = told()
-        self.bases = {"plain": self.plain, "asked": told(paper_run.asking), "changed": told(paper_run.changing)}
+        self.bases = {
+            "plain": self.plain,
+            "asked": told(paper_run.asking),
+            "changed": told(paper_run.changing),
+            "fresh": told(paper_run.freshly),
+        }
         with tempfile.TemporaryDirectory() as place:
             self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
         self.key = {"key": OLD.verifier.vkey.encode() + b"\n"}
@@ -425,6 +431,99 @@ def answers(v: Vectors) -> None:
         ("authorised-with-an-approval-twice", "the authorisation names one approval twice", [*names, names[0]]),
     ):
         case(name, why, upto(permit), changed(permit, approvals=approvals), "§7.10")
+
+
+def fresh(v: Vectors) -> None:
+    """§7.6, §7.8 and §8.5 where every test has items of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        items = paper_run.freshly(paper_run.Paper(paper_run.BlobStore(Path(place))))
+    v.valid("fresh", "items made for every test: two rejected, one promoted, one rejected, one cut, and one more rejected",
+            v.bases["fresh"])  # fmt: skip
+    bare = {path: data for path, data in v.bases["fresh"].items() if path.startswith(("log/", "keys/"))}
+    v.valid("fresh-log-only", "who has no access to blobs checks what was staked, and believes what it cost", bare,
+            arguments=["--key", "READER/key", "--log-only"])  # fmt: skip
+    delta = items[0].body["config"]["ledger"]["delta"]
+
+    def nth(kind: str, number: int) -> int:
+        return next(at for at, item in enumerate(items) if item.kind == kind and item.body.get("number") == number)
+
+    def case(
+        name: str, why: str, at: int, *, clause: str = "§7.6", genesis: dict[str, Any] | None = None,
+        before: dict[int, dict[str, Any]] | None = None, **last: Any,
+    ) -> None:  # fmt: skip
+        told = copy.deepcopy(items[: at + 1])
+        for place, changes in (before or {}).items():
+            told[place].body |= changes
+        told[0].body |= genesis or {}
+        told[-1].body |= last
+        v.illegal(name, why, clause, told, base="fresh")
+
+    one, two, three, four, six = (nth("staked", number) for number in (1, 2, 3, 4, 6))
+    alphas = {at: items[at].body["alpha"] for at in (one, two, three, four, six)}
+    charged = {n: items[nth("measured", n)].body["charged"] for n in (1, 2, 3, 4)}
+    case(
+        "fresh-alpha-above-the-rule",
+        "the first stake is a billionth more than its share",
+        one,
+        alpha=alphas[one] * (1 + 1e-9),
+    )
+    case("fresh-alpha-below-the-rule", "less is staked than the rule says, so that more is left for a later test", two,
+         alpha=alphas[two] / 2)  # fmt: skip
+    case("fresh-alpha-of-the-shared-rule", "the stake that a ledger of shared items would give", one,
+         alpha=delta * 5.5916**-2)  # fmt: skip
+    case("fresh-tail-of-the-first", "the sum over all tests in place of that over those to come", two,
+         alpha=(delta - charged[1]) * 2**-1.2 / 5.591582441177751)  # fmt: skip
+    case("fresh-nothing-spent", "the second stake as if the first had cost nothing", two,
+         alpha=alphas[two] * delta / (delta - charged[1]))  # fmt: skip
+    case("fresh-promotion-that-charges", "a promoted test that costs its stake", nth("measured", 3), clause="§7.8",
+         charged=alphas[three])  # fmt: skip
+    case("fresh-refund-beyond-the-stake", "a rejected test that gives back more than it staked", nth("measured", 1),
+         clause="§7.8", charged=-charged[1])  # fmt: skip
+    case("fresh-charged-beyond-the-stake", "a test that costs more than its stake", nth("measured", 1), clause="§7.8",
+         charged=2 * alphas[one])  # fmt: skip
+    case("fresh-charge-left-out", "a test of fresh items that does not say what it costs", nth("measured", 1), clause="§7.8",
+         charged=None)  # fmt: skip
+    shared = {"config": paper_run.FIRST}
+    case("refund-with-shared-items", "a test of shared items that gives back of its stake", nth("measured", 1), clause="§7.8",
+         genesis=shared, before={one: {"alpha": delta * 5.5916**-2}})  # fmt: skip
+    case("fresh-items-asked-again", "the second test has the items of the first", two, offset=0)
+    case("fresh-items-overlap", "the second test begins inside the items of the first", two, offset=999)
+    case("fresh-items-left-out", "items between two tests that no test of the log had", two, offset=1001)
+    case("fresh-test-restarted", "after a promotion tests are counted from 1 again, and stakes are the larger", four, test=1,
+         alpha=alphas[four] / (4**-1.2 / tail(4)) * (1 / tail(1)))  # fmt: skip
+    case("fresh-refund-of-a-cut-test", "a test of which nothing was measured, and that cost nothing", six,
+         alpha=alphas[six] / (1 - items[nth("staked", 5)].body["alpha"] / left_before(items, six)))  # fmt: skip
+    case("fresh-of-an-unknown-kind", "items that are neither scarce nor fresh", 0, clause="§6",
+         genesis={"config": {**paper_run.FIRST, "ledger": {**paper_run.FIRST["ledger"], "items": "both"}}})  # fmt: skip
+    # What the evidence does not bear: the log alone cannot show it, who has the blobs sees it.
+    case("fresh-refund-of-the-greatest-evidence", "the gate with the most evidence decides what comes back", nth("measured", 1),
+         clause="§8.5", charged=0.0)  # fmt: skip
+    evidence = items[nth("measured", 1)].body["evidence"]
+    other = json.loads(v.bases["fresh"][blob_of(evidence)])
+    for name, why, edit in (
+        ("fresh-evidence-of-another-gate", "evidence that names another gate", lambda gates: gates[0].update(name="else")),
+        ("fresh-evidence-of-a-gate-fewer", "evidence that leaves the gate out that was against it", lambda gates: gates.pop(0)),
+        ("fresh-evidence-that-is-no-number", "evidence that is true", lambda gates: gates[0].update(log_e=True)),
+    ):  # fmt: skip
+        changed = copy.deepcopy(other)
+        edit(changed["result"]["gates"])
+        data = json.dumps(changed).encode()
+        told = copy.deepcopy(items[: nth("measured", 1) + 1])
+        told[-1].body["evidence"] = digest(data)
+        change: Change = {path: None for path in v.bases["fresh"] if path.startswith("log/tile/")}
+        change |= {**log_of(told), blob_of(digest(data)): data}
+        v.invalid(name, why, change, "§8.5", len(told) - 1, base="fresh")
+
+
+def left_before(items: list[Item], at: int) -> float:
+    """What is left of delta before this stake, had the test that was cut before it cost nothing."""
+    delta = items[0].body["config"]["ledger"]["delta"]
+    return float(delta - sum(item.body["charged"] for item in items[:at] if item.kind == "measured"))
+
+
+def blob_of(name: str) -> str:
+    """Where a blob lies."""
+    return f"blobs/sha256/{name[7:9]}/{name[7:]}"
 
 
 BY_LIST = ["--key", "READER/key", "--approvers", "READER/approvers"]
@@ -1345,7 +1444,7 @@ def main() -> None:
     for group in ("valid", "invalid"):
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
-    for part in (valid, answers, lists, guards, heads, tiles, envelopes, order, models, links):
+    for part in (valid, answers, fresh, lists, guards, heads, tiles, envelopes, order, models, links):
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
     print(f"{counts['valid']} valid, {counts['invalid']} invalid")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,10 @@ from harness.commands.common import (
 )
 from harness.commands.guard import Reason, Subject, by_name, next_step, one_line
 
+if TYPE_CHECKING:
+    from harness.fresh_ledger import FreshState
+    from harness.ledger_replay import LedgerHistory
+
 app = typer.Typer(help="The held-out items of a run, and the ledger of their use.", no_args_is_help=True)
 
 
@@ -30,15 +34,17 @@ app = typer.Typer(help="The held-out items of a run, and the ledger of their use
 def vault_status(run: Run, json_: Json = False) -> None:
     """Say how many held-out items are left, and how much of the error budget: derived from the log."""
     from harness.artifacts import BlobStore
-    from harness.ledger import gamma
+    from harness.fresh_ledger import FreshState
     from harness.ledger_replay import replay_ledger
 
     state, entries = read(run)
     history = replay_ledger(entries, state, BlobStore(existing(run).blobs))
     ledger, tests = history.ledger, history.stakes
-    alpha = ledger.delta * gamma(ledger.epoch) * gamma(ledger.test + 1) * ledger.kappa
-    lasts = history.lasts(ledger.size, state.guarding.config.ledger.cap)
+    fresh = isinstance(ledger, FreshState)
+    alpha = ledger.rule(ledger.test + 1)
+    lasts = None if fresh else history.lasts(ledger.size, state.guarding.config.ledger.cap)
     told = {
+        "kind": "fresh" if fresh else "scarce",
         "items": ledger.size,
         "retired": ledger.offset,
         "seen": ledger.high_water,
@@ -50,6 +56,7 @@ def vault_status(run: Run, json_: Json = False) -> None:
         "tests_of_epoch": ledger.test,
         "delta": ledger.delta,
         "spent": ledger.spent,
+        "at_stake": ledger.pending.alpha if ledger.pending else 0.0,
         "next_alpha": alpha,
         "epochs": [asdict(each) for each in history.epochs],
         "lasts": lasts,
@@ -57,20 +64,48 @@ def vault_status(run: Run, json_: Json = False) -> None:
     if json_:
         print_json(told)
         return
-    print(
-        f"{ledger.remaining:,} of {ledger.size:,} held-out items are left, {ledger.offset:,} are retired; "
-        f"this epoch's tests have seen {ledger.high_water:,} of those left, which its end retires"
-    )
-    for each in history.epochs:
-        print(f"epoch {each.epoch}: {each.tests} tests, {each.retired:,} items retired; ended: {each.ended}")
-    print(
-        f"{ledger.spent:.3g} of {ledger.delta:g} of the error is staked, by {tests} tests; "
-        f"epoch {ledger.epoch} has had {ledger.test}, and the next one would stake {alpha:.3g}"
-    )
-    print(_lasting(lasts))
+    print(_fresh(ledger, alpha) if isinstance(ledger, FreshState) else _scarce(history, alpha))
+    if lasts is not None:
+        print(_lasting(lasts))
     if ledger.exhausted:
         print(f"exhausted: no test begins with fewer than {ledger.minimum:,} items")
-        print(f"add some at the end of the vault, in what load() of guards.py reads, and `lockgate vault add {run}`")
+        if fresh:
+            print(f"raise the capacity in guards.py, and `lockgate guard propose {run}`")
+        else:
+            print(
+                f"add some at the end of the vault, in what load() of guards.py reads, and `lockgate vault add {run}`"
+            )
+
+
+def _scarce(history: LedgerHistory, alpha: float) -> str:
+    ledger = history.ledger
+    return "\n".join(
+        (
+            (
+                f"{ledger.remaining:,} of {ledger.size:,} held-out items are left, {ledger.offset:,} are retired; "
+                f"this epoch's tests have seen {ledger.high_water:,} of those left, which its end retires"
+            ),
+            *(
+                f"epoch {each.epoch}: {each.tests} tests, {each.retired:,} items retired; ended: {each.ended}"
+                for each in history.epochs
+            ),
+            (
+                f"{ledger.spent:.3g} of {ledger.delta:g} of the error is staked, by {history.stakes} tests; "
+                f"epoch {ledger.epoch} has had {ledger.test}, and the next one would stake {alpha:.3g}"
+            ),
+        )
+    )
+
+
+def _fresh(ledger: FreshState, alpha: float) -> str:
+    pending = ledger.pending
+    at_stake = f", and {pending.alpha:.3g} is at stake in the test that is open" if pending else ""
+    return (
+        f"every test has fresh items: {ledger.offset:,} of the {ledger.size:,} that may be made are spent, "
+        f"{ledger.remaining:,} are left\n"
+        f"{ledger.spent:.3g} of {ledger.delta:g} of the error is spent, by {ledger.test} tests, after what came back"
+        f"{at_stake}; the next one would stake {alpha:.3g}"
+    )
 
 
 @app.command("add")

@@ -17,6 +17,7 @@ Rules, all enforced:
   rare large losses;
 * no raw item of the vault stands there twice, nor among the development items, nor among the
   training items where the subject declares them; and no text that is nearly the same (`contamination`).
+  One that is generated and does is drawn anew.
 
 Not covered: whether an evaluation measures the right thing, or whether the items are
 independent draws from the population that the subject has in mind.
@@ -25,7 +26,7 @@ independent draws from the population that the subject has in mind.
 from __future__ import annotations
 
 from harness.evals.contamination import Alike, NearDuplicates, alike
-from harness.evals.data import Array, Data, Inputs, Items, Population, Raw, item_key
+from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
 from harness.evals.suite import (
     Evaluation,
@@ -46,6 +47,7 @@ __all__ = [
     "Ask",
     "Data",
     "Evaluation",
+    "Generated",
     "Inputs",
     "Inquiry",
     "Items",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -118,12 +120,80 @@ class Items:
             raise SubjectError(f"{what}.labels holds NaN or infinity")
 
 
+SAMPLE = 64
+"""So many generated items, under a seed that everybody knows, stand for the generator in the data's digest."""
+REDRAWS = 100
+"""So often an item is drawn anew that stands among those that are known."""
+MIXED = 100
+"""The most items after which the mix of generated populations repeats itself."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Held-out items that are made when they are asked for, each from a secret seed of its own; none is asked twice.
+
+    capacity  how many there may be, in all
+    make      `make(rng: numpy.random.Generator) -> (raw item, label)`: it draws from `rng` alone, and each item from
+              the same law, which must be that of the development items
+    """
+
+    capacity: int
+    make: Callable[[np.random.Generator], tuple[Any, Any]]
+
+    def __len__(self) -> int:
+        """Count the items that there may be."""
+        return self.capacity
+
+    def draw(self, secret: str, numbers: Iterable[int], known: set[bytes]) -> Items:
+        """Make the items of these numbers under a secret. One that is among `known` is drawn anew.
+
+        So they are independent draws from the generator's law, but for the known items. SubjectError where it hardly
+        draws others.
+        """
+        drawn = [self._one(secret, int(number), known) for number in numbers]
+        raw: Any = [item for item, _ in drawn]
+        if drawn and all(isinstance(item, np.ndarray) for item in raw):
+            shapes = {(item.shape, item.dtype) for item in raw}
+            raw = np.stack(raw) if len(shapes) == 1 else raw
+        return Items(raw, np.asarray([label for _, label in drawn]))
+
+    def _one(self, secret: str, number: int, known: set[bytes]) -> tuple[Any, Any]:
+        for attempt in range(REDRAWS):
+            seed = hmac.digest(secret.encode(), f"item {number} {attempt}".encode(), "sha256")
+            made = self.make(np.random.Generator(np.random.PCG64(int.from_bytes(seed, "big"))))
+            if not isinstance(made, tuple) or len(made) != 2:
+                raise SubjectError("a generator gave no pair of a raw item and its label", where="guards.py: load()")
+            if item_key(made[0]) not in known:
+                return made
+        raise SubjectError(
+            f"a generator drew {REDRAWS} items in a row that stand among the development or training items",
+            where="guards.py: load()",
+            remedy="let it draw from more, or keep fewer of them",
+        )
+
+    def sample(self, known: set[bytes]) -> Items:
+        """Make the items that stand for the generator: nobody is ever asked them."""
+        return self.draw("sample", range(SAMPLE), known)
+
+    def check(self, what: str, known: set[bytes]) -> None:
+        """SubjectError unless it makes labelled items, and the same ones again."""
+        if type(self.capacity) is not int or not 0 < self.capacity < 1 << 40 or not callable(self.make):
+            raise SubjectError(f"{what} needs a capacity, of at most 2^40 items, and a function `make(rng)`")
+        first, again = self.sample(known), self.sample(known)
+        first.check(what)
+        keys = [[item_key(item) for item in items.raw] for items in (first, again)]
+        if keys[0] != keys[1] or first.labels.tobytes() != again.labels.tobytes():
+            raise SubjectError(
+                f"{what} makes another item of the same seed", remedy="draw from the rng that `make` is given, alone"
+            )
+
+
 @dataclass(frozen=True)
 class Population:
     """Items of one kind, of which some evals are: words, say, or prompts. Neither half may be empty."""
 
     development: Items
-    vault: Items
+    vault: Items | Generated
 
 
 @dataclass(frozen=True)
@@ -140,7 +210,7 @@ class Data:
 
     train        named arrays for `train(model, data, …)`, all of one length; the build job gets them as tensors
     development  items that proposers may see in full
-    vault        held-out items; their labels never leave the evaluator
+    vault        held-out items, whose labels never leave the evaluator; or how they are `Generated`
     output       the shape of one row of answers, say (24,): `predict` returns [rows, *output] float32
     train_raw    the raw items behind `train`, where there are such; then they too are checked against both others
     near_duplicates   when texts of two of the three are too much alike; None compares content exactly, and no more
@@ -148,11 +218,14 @@ class Data:
 
     All held-out items stand in one order, those of `vault` first, and are spent together: a test that reads so many of
     them reads each population's share. Items may be added at the end, so of the last population only.
+
+    Either all held-out items are generated or none are. Where they are, populations take turns, each as often as its
+    capacity has it; more may be made possible where the turns stay the same.
     """
 
     train: Mapping[str, Array]
     development: Items
-    vault: Items
+    vault: Items | Generated
     output: tuple[int, ...]
     train_raw: Raw | None = None
     near_duplicates: NearDuplicates | None = field(default_factory=NearDuplicates)
@@ -163,30 +236,65 @@ class Data:
         """All populations by name, in the order in which their items are numbered."""
         return {MAIN: Population(self.development, self.vault), **self.also}
 
+    @property
+    def generated(self) -> dict[str, Generated]:
+        """How held-out items are made, by population; none where they are not."""
+        return {name: each.vault for name, each in self.populations.items() if isinstance(each.vault, Generated)}
+
     def split(self, name: Split) -> dict[str, Items]:
-        """One half of every population."""
-        return {each: getattr(population, name) for each, population in self.populations.items()}
+        """One half of every population; SubjectError for held-out items that are not there but made."""
+        halves = {each: getattr(population, name) for each, population in self.populations.items()}
+        if any(isinstance(half, Generated) for half in halves.values()):
+            raise SubjectError("held-out items that are generated are not there all at once")
+        return halves
 
     def count(self, name: Split) -> int:
         """How many items one half has, of all populations."""
-        return sum(len(items) for items in self.split(name).values())
+        return sum(len(getattr(population, name)) for population in self.populations.values())
 
-    def choose(self, name: Split, ids: Sequence[int] | None = None) -> dict[str, Chosen]:
+    def choose(self, name: Split, ids: Sequence[int] | None = None, secret: str = "") -> dict[str, Chosen]:
         """The items of these numbers, by population, in this order; all of them where none are named.
 
-        Raises SubjectError for a number that no item has.
+        `secret`: under which held-out items are made, where they are generated. Raises SubjectError for a number that
+        no item has.
         """
         total = self.count(name)
         if ids is not None and len(set(ids)) < len(ids):
             raise EvaluatorError(f"{len(ids) - len(set(ids))} of the {name} items are asked for twice")
+        made = name == "vault" and bool(self.generated)
+        if made and (ids is None or not secret):
+            raise SubjectError("held-out items that are generated are made by number, and under a secret")
         wanted = np.arange(total) if ids is None else np.asarray(ids, dtype=np.int64)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < total):
             raise SubjectError(f"items are asked for that there are not: {total} in {name}")
+        if made:
+            return self._make(wanted, secret)
         chosen, first = {}, 0
         for population, items in self.split(name).items():
             places = np.flatnonzero((wanted >= first) & (wanted < first + len(items)))
             chosen[population] = Chosen(places, items.take(wanted[places] - first))
             first += len(items)
+        return chosen
+
+    def turns(self) -> dict[str, int]:
+        """How many of a round of generated items are of each population: their capacities, in least terms."""
+        capacities = {name: each.capacity for name, each in self.generated.items()}
+        common = math.gcd(*capacities.values())
+        return {name: capacity // common for name, capacity in capacities.items()}
+
+    def known(self) -> set[bytes]:
+        """The keys of development and training items: no generated item is one of them."""
+        parts = [items.raw for items in self.split("development").values()]
+        return {key for raw in (*parts, *([] if self.train_raw is None else [self.train_raw])) for key in _keys(raw)}
+
+    def _make(self, wanted: npt.NDArray[np.int64], secret: str) -> dict[str, Chosen]:
+        turns, known = self.turns(), self.known()
+        place = wanted % sum(turns.values())
+        chosen, first = {}, 0
+        for name, turn in turns.items():
+            places = np.flatnonzero((place >= first) & (place < first + turn))
+            chosen[name] = Chosen(places, self.generated[name].draw(f"{secret}/{name}", wanted[places], known))
+            first += turn
         return chosen
 
     def check(self) -> None:
@@ -195,11 +303,14 @@ class Data:
         for name, population in self.populations.items():
             of = "" if name == MAIN else f"also[{name!r}]."
             population.development.check(f"{of}development")
-            population.vault.check(f"{of}vault")
+            if not isinstance(population.vault, Generated):
+                population.vault.check(f"{of}vault")
             if name in self.also and (name == MAIN or not name.isidentifier()):
                 raise SubjectError(f"{name!r} is no name for another population", where="guards.py: load()")
         if not isinstance(self.output, tuple) or not all(isinstance(n, int) and n > 0 for n in self.output):
             raise SubjectError(f"output must be a tuple of positive integers, not {self.output!r}")
+        if self.generated:
+            return self._check_generated()
         development, vault = (
             {key for items in self.split(name).values() for key in _keys(items.raw)}
             for name in ("development", "vault")
@@ -213,9 +324,32 @@ class Data:
             refuse_shared(train, development, "training", "development")
         if self.near_duplicates is not None:
             seen = {} if self.train_raw is None else {"training": self.train_raw}
-            for each in self.populations.values():
-                held_out = {"development": each.development.raw, "vault": each.vault.raw}
+            tried = self.split("development")
+            for name, items in self.split("vault").items():
+                held_out = {"development": tried[name].raw, "vault": items.raw}
                 refuse_alike({**seen, **held_out}, self.near_duplicates)
+        return None
+
+    def _check_generated(self) -> None:
+        if len(self.generated) != len(self.populations):
+            raise SubjectError(
+                "some held-out items are generated and some are not",
+                where="guards.py: load()",
+                remedy="generate those of every population, or of none",
+            )
+        if self.train_raw is not None:
+            development = {key for items in self.split("development").values() for key in _keys(items.raw)}
+            refuse_shared(_keys(self.train_raw), development, "training", "development")
+        known = self.known()
+        for name, generated in self.generated.items():
+            generated.check("vault" if name == MAIN else f"also[{name!r}].vault", known)
+        turns = self.turns()
+        if sum(turns.values()) > MIXED:
+            raise SubjectError(
+                f"the capacities of the generated populations mix them in rounds of {sum(turns.values())} items",
+                where="guards.py: load()",
+                remedy=f"let their proportions be small numbers, {MIXED} in all: 2,000,000 to 1,000,000, say",
+            )
 
     def check_added(self, before: int) -> None:
         """SubjectError where the text of a held-out item from place `before` on nearly repeats an earlier one's.

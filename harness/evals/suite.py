@@ -259,7 +259,8 @@ class Suite:
         }
         for each in self.evaluations.values():
             for half, what in (("development", "development"), ("vault", "held-out")):
-                if not each.mask(getattr(data.populations[each.of], half).labels).any():
+                there = getattr(data.populations[each.of], half)
+                if isinstance(there, Items) and not each.mask(there.labels).any():
                     raise SubjectError(
                         f"evaluation {each.name!r} applies to no {what} item",
                         where=each.where,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from harness.canonical import canonical_bytes, digest, digest_json
 from harness.config import parse_config
 from harness.envelope import seal
 from harness.errors import AuditError
+from harness.fresh_ledger import charge, share
 from harness.keys import Signer, VerifierChain
 from harness.kinds import KINDS, subjects_of
 from harness.ledger import gamma
@@ -42,6 +44,9 @@ proposers: {scripted: 2}
 budgets: {promotions: 2}
 """
 )
+FIRST = CONFIG.json_value()
+"""The same as the first logs had it: members that came later are left out where they say nothing new."""
+del FIRST["ledger"]["items"]
 EXPIRES = "2026-01-05T00:00:00Z"
 
 
@@ -96,6 +101,9 @@ class Teller:
     live: Candidate | None = None
     versions: int = 1
     epoch: int = 1
+    left: float | None = None
+    """Of delta, where items are fresh."""
+    tests: int = 0
 
     def add(self, kind: str, **body: Any) -> None:
         """Add one entry."""
@@ -105,7 +113,7 @@ class Teller:
         """Lay down what guards the run, and start."""
         blob, self.live = self.paper.blob, self.base
         self.guarding = {
-            "origin": ORIGIN, "config": CONFIG.json_value(), "guard": digest(b"guard"), "policies": digest(b"policies"),
+            "origin": ORIGIN, "config": FIRST, "guard": digest(b"guard"), "policies": digest(b"policies"),
             "policy_sources": blob("policies"), "eval_kinds": {"accuracy": "capability", "parity": "alignment"},
             "approvers": [], "data": digest(b"data"), "vault_items": 5000, "harness": "0.1.0", **changes,
         }  # fmt: skip
@@ -145,6 +153,31 @@ class Teller:
         passed = set(verdicts) == {"pass"}
         self.add("measured", number=number, passed=passed, gates=told, evidence=blob(f"evidence {number}"))
 
+    def test_afresh(self, number: int, made: Candidate, *log_es: float) -> None:
+        """Build, and measure on items of the test's own, to this log evidence: a gate passes at log(1/alpha)."""
+        blob, k = self.paper.blob, self.tests + 1
+        left = self.guarding["config"]["ledger"]["delta"] if self.left is None else self.left
+        alpha, offset = left * share(k), 1000 * self.tests
+        self.test(number, made, *("pass" if log_e >= -math.log(alpha) else "fail" for log_e in log_es))
+        staked, predicted, measured = self.items[-3:]
+        staked.body |= {
+            "test": k,
+            "alpha": alpha,
+            "offset": offset,
+            "ledger_size": k + 1,
+            "ledger_root": f"{k:02}" * 32,
+        }
+        predicted.body |= {"offset": offset}
+        self.items.insert(-1, Item("predicted", {**predicted.body, "candidate": self.live.digest,
+            "answers": blob(f"answers of the incumbent to test {k}")}))  # fmt: skip
+        gates = [
+            {"name": gate["name"], "log_e": log_e} for gate, log_e in zip(measured.body["gates"], log_es, strict=True)
+        ]
+        evidence = {"result": {"gates": gates}, "salt": f"evidence {number}"}
+        charged = charge(alpha, log_es)
+        measured.body |= {"evidence": self.paper.blobs.put(canonical_bytes(evidence)), "charged": charged}
+        self.left, self.tests = left - charged, k
+
     def decide(self, number: int, verdict: str, code: str) -> None:
         """Decide."""
         self.add("decided", number=number, decision={"verdict": verdict, "reasons": [{"code": code, "text": "because"}]},
@@ -157,13 +190,18 @@ class Teller:
         permit = len(self.items)
         self.add("authorised", number=number, version=version, incumbent=self.live.digest, candidate=made.digest,
             weights=made.weights, guard=self.guarding["guard"], policies=self.guarding["policies"],
-            evidence=blob(f"evidence {number}"), approvals=[], nonce=str(version) * 32, expires="2030-01-01T00:00:00Z")  # fmt: skip
+            evidence=self._evidence(number), approvals=[], nonce=str(version) * 32, expires="2030-01-01T00:00:00Z")  # fmt: skip
         intent = {"action": "promote", "version": version, "candidate": made.digest}
         self.add("intended", **intent, authorisation=permit, by="supervisor", reason="")
         self.add("promoted", number=number, version=version, candidate=made.digest)
         seen = blob(f"seen {number}")
         self.add("watched", version=version, candidate=made.digest, expected=seen, answers=seen, ok=True)
         self.live, self.versions, self.epoch = made, version + 1, self.epoch + 1
+
+    def _evidence(self, number: int) -> str:
+        return next(
+            item.body["evidence"] for item in self.items if item.kind == "measured" and item.body["number"] == number
+        )
 
     def hold(self, number: int, stage: str, made: Candidate | None, *said: tuple[people.Person, str]) -> None:
         """Let a proposal wait for people, and let them answer; at the screen, right after it has asked for them."""
@@ -210,6 +248,39 @@ def story(paper: Paper) -> list[Item]:
     tell.decide(3, "reject", "gate-objective")
     tell.add("halted", by="operator", reason="a look")
     tell.add("resumed", by="operator")
+    for place, item in enumerate(tell.items):
+        item.body["time"] = f"2026-01-02T03:{place // 60:02}:{place % 60:02}Z"
+    return copy.deepcopy(tell.items)
+
+
+def freshly(paper: Paper) -> list[Item]:
+    """Tell of a run whose tests have items of their own: two not better, one promoted, one not better, one that was cut.
+
+    A rejected test gets back what its evidence is worth, up to its stake; a promotion costs nothing; the test that was
+    cut costs all that it staked.
+    """
+    base, *others = (paper.candidate(name) for name in ("base", "two", "three", "four", "five", "six", "seven"))
+    tell = Teller(paper, base)
+    tell.begin(config={**FIRST, "ledger": {**FIRST["ledger"], "items": "fresh"}}, vault_items=1_000_000)
+
+    def rejected(number: int, *log_es: float, code: str = "gate-objective") -> None:
+        tell.propose(number)
+        tell.test_afresh(number, others[number - 1], *log_es)
+        tell.decide(number, "reject", code)
+
+    rejected(1, -2.5, 0.75)
+    rejected(2, 9.0, 0.5, code="gate-alignment")
+    tell.propose(3)
+    tell.test_afresh(3, others[2], 9.0, 11.5)
+    tell.promote(3, others[2])
+    rejected(4, -0.25, -1.5)
+    tell.propose(5)
+    tell.test_afresh(5, others[4], -1.0, -1.0)
+    cut = tell.items.pop()
+    staked = next(item for item in reversed(tell.items) if item.kind == "staked")
+    tell.left -= staked.body["alpha"] - cut.body["charged"]
+    tell.decide(5, "reject", "evaluator-failed")
+    rejected(6, -3.0, 0.0)
     for place, item in enumerate(tell.items):
         item.body["time"] = f"2026-01-02T03:{place // 60:02}:{place % 60:02}Z"
     return copy.deepcopy(tell.items)
@@ -264,14 +335,14 @@ LISTED = (*people.PEOPLE, DAN, ANN_LATER)
 """Everybody who ever was an approver of the run below, in every role."""
 
 
-GATES = CONFIG.json_value()["gates"]
+GATES = FIRST["gates"]
 MORE = {**GATES[1], "kind": "floor", "margin": None, "threshold": 0.4}
 """A gate more."""
 
 
 def config_of(promotions: int, *more: dict[str, Any], require: int | None = 2) -> dict[str, Any]:
     """Configure a run with so many promotions and these gates more, of whose approvers so many must agree."""
-    told = {**CONFIG.json_value(), "gates": [*GATES, *more]}
+    told = {**FIRST, "gates": [*GATES, *more]}
     told["approvers"] = require and {"require": require, "file": "approvers", "hours": 72.0}
     return {**told, "budgets": {**told["budgets"], "promotions": promotions}}
 
