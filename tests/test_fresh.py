@@ -212,7 +212,9 @@ def test_another_named_run_goes_on_with_the_ledger(fresh, tmp_path):
         generation(opened, 1, knobs("architecture", **STARVED))
         opened.close()
         told += stakes(tmp_path / name)
-        assert verify_run(RunFolder(tmp_path / name), key=tmp_path / name / "keys" / "log.pub")["verdict"].startswith("valid")
+        assert verify_run(RunFolder(tmp_path / name), key=tmp_path / name / "keys" / "log.pub")["verdict"].startswith(
+            "valid"
+        )
     (first, cost), (second, _) = told
     assert (first.test, second.test, second.offset) == (1, 2, first.offset + first.cap)
     assert second.alpha == pytest.approx((0.05 - cost.charged) * share(2), rel=1e-12)

@@ -168,3 +168,4 @@ def test_tables_repeat_and_round_trip():
 def test_the_typical_stake_is_the_fifth():
     """Power is calculated at the fifth stake of the first epoch unless another is named."""
     assert typical_alpha(0.05) == pytest.approx(0.05 / 5.5916 * 5**-1.2 / 5.5916)
+    assert typical_alpha(0.05, fresh=True) == pytest.approx(0.05 / 5.5916 * 20**-1.2)
