@@ -20,9 +20,10 @@ test:
 deep:
 	LOCKGATE_HYPOTHESIS=deep $(BIN)python -m pytest --timeout 3600
 
-# Plausible wrong implementations of the statistics and of the ledger, one place changed in each: which property kills it.
+# Plausible wrong implementations of the statistics and of the ledgers, one place changed in each: which property kills it.
 mutants:
-	$(BIN)python -m pytest -n 0 -v -k "mutant_is_killed or unchanged_copy" tests/test_statistics.py tests/test_ledger.py
+	$(BIN)python -m pytest -n 0 -v -k "mutant_is_killed or unchanged_copy" tests/test_statistics.py tests/test_ledger.py \
+		tests/test_fresh_ledger.py
 
 # Every benchmark prints its own table; none of them is a test.
 bench:

@@ -72,7 +72,8 @@ def told(entry: Entry) -> str:
             what = f"{body.cap} items of epoch {body.epoch}"
             return f"candidate {short(body.candidate)} answered {what}: {short(body.answers)}"
         case "measured":
-            return f"no. {body.number}: {'passed' if body.passed else 'not passed'}: " + ", ".join(
+            cost = "" if body.charged is None else f", at a cost of {body.charged:.3g}"
+            return f"no. {body.number}: {'passed' if body.passed else 'not passed'}{cost}: " + ", ".join(
                 f"{g.name} {g.verdict}" for g in body.gates
             )
         case "decided":

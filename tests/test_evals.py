@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import SubjectError
-from harness.evals import Data, Items, collect, evaluation, item_key, load_guards, view
+from harness.evals import Data, Generated, Items, Population, collect, evaluation, item_key, load_guards, view
 
 GUARDS = """
 import numpy as np
@@ -375,3 +375,106 @@ def test_answers_must_be_as_many_as_labels(guards):
         run(np.zeros(2), {})
     with pytest.raises(SubjectError, match="3 answers"):
         run(np.zeros(2), {"plain": np.zeros((3, 2))})
+
+
+# ------------------------------------------------------------------------------------------------ generated items
+
+
+def one(rng):
+    """Draw a number, and whether it is odd."""
+    number = int(rng.integers(0, 1000))
+    return number, number % 2
+
+
+def odd(numbers):
+    """Label numbers."""
+    return Items(numbers, np.array([number % 2 for number in numbers]))
+
+
+def drawn(make=one, capacity=1000, development=range(1000, 1010), **more):
+    """Data of which held-out items are generated."""
+    return Data(
+        train={"x": np.zeros((4, 1), np.float32)},
+        development=odd(list(development)),
+        vault=Generated(capacity, make),
+        output=(2,),
+        **more,
+    )
+
+
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=20), st.integers(0, 19))
+def test_a_generated_item_is_its_own_whatever_it_is_asked_with(ids, which):
+    """An item is decided by its number and the secret: not by the batch, and by no other secret."""
+    data, which = drawn(), which % len(ids)
+    whole = data.choose("vault", ids, "secret")["items"].items
+    alone = data.choose("vault", [ids[which]], "secret")["items"].items
+    assert (whole.raw[which], whole.labels[which]) == (alone.raw[0], alone.labels[0])
+    many = range(40)
+    assert (
+        data.choose("vault", many, "secret")["items"].items.raw
+        != data.choose("vault", many, "other")["items"].items.raw
+    )
+
+
+def test_generated_items_are_made_by_number_and_under_a_secret():
+    """All of them at once there are not; without a secret, or beyond the capacity, nothing is made."""
+    data = drawn()
+    for ids, secret in ((None, "secret"), ([1], ""), ([1000], "secret"), ([-1], "secret")):
+        with pytest.raises(SubjectError):
+            data.choose("vault", ids, secret)
+    with pytest.raises(SubjectError, match="not there all at once"):
+        data.split("vault")
+    assert data.count("vault") == 1000
+
+
+def test_an_item_that_is_known_is_drawn_anew():
+    """No generated item stands among the development or training items, and those drawn are as likely as each other."""
+    data = drawn(development=range(300), train_raw=list(range(300, 800)))
+    found = data.choose("vault", range(400), "secret")["items"].items.raw
+    assert {*found} <= {*range(800, 1000)}
+    assert len({*found}) > 150  # of 200, drawn 400 times with replacement: 173 are to be expected
+    with pytest.raises(SubjectError, match="in a row"):
+        drawn(development=range(1000)).check()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (drawn(make=lambda _: next(COUNT)), "another item of the same seed"),
+        (drawn(make=lambda rng: int(rng.integers(9))), "no pair"),
+        (drawn(make=lambda rng: (int(rng.integers(9)), float("nan"))), "NaN"),
+        (drawn(capacity=0), "capacity"),
+        (drawn(capacity=True), "capacity"),
+        (drawn(capacity=2**41), "capacity"),
+        (drawn(make=None), "capacity"),
+        (drawn(also={"other": Population(odd([1]), odd([2]))}), "some are not"),
+        (drawn(capacity=1009, also={"other": Population(odd([1001]), Generated(1000, one))}), "rounds of 2009"),
+        (drawn(train_raw=[1005]), "both among"),
+    ],
+)
+def test_a_generator_that_is_not_sound_is_refused(data, why):
+    """One that does not repeat itself, gives no labelled item, or mixes with what is at hand, is a SubjectError."""
+    with pytest.raises(SubjectError, match=why):
+        data.check()
+
+
+COUNT = iter((number, number % 2) for number in range(10**6))
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 200), st.integers(1, 60))
+def test_generated_populations_take_turns(mine, theirs, first, count):
+    """Every stretch of items holds each population's share, to within a round, and each item is of one population."""
+    data = drawn(capacity=100 * mine, also={"other": Population(odd([2001]), Generated(100 * theirs, one))})
+    first = min(first, data.count("vault") - count)
+    chosen = data.choose("vault", range(first, first + count), "secret")
+    places = np.concatenate([each.places for each in chosen.values()])
+    assert sorted(places.tolist()) == list(range(count))
+    assert abs(len(chosen["items"].places) - count * mine / (mine + theirs)) <= mine + theirs
+
+
+def test_generated_arrays_of_one_shape_come_as_one():
+    """Items that are arrays of one shape and dtype are stacked; of others a list is made."""
+    square = drawn(make=lambda rng: (rng.normal(size=(2, 2)), 1)).choose("vault", range(5), "secret")["items"].items
+    ragged = drawn(make=lambda rng: (rng.normal(size=int(rng.integers(1, 9))), 1)).choose("vault", range(9), "secret")
+    assert square.raw.shape == (5, 2, 2)
+    assert isinstance(ragged["items"].items.raw, list)

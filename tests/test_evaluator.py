@@ -297,3 +297,62 @@ def test_evidence_is_salted(evaluator, tmp_path):
     assert one["result"] == other["result"]
     assert one["salt"] != other["salt"]
     assert len({hashlib.sha256(json.dumps(each).encode()).digest() for each in (one, other)}) == 2
+
+
+@pytest.fixture(scope="module")
+def drawing(digits, tmp_path_factory):
+    """Give an evaluator of digits that are drawn for each test, of two populations, 2,000 and then 3,000 of them."""
+    made = []
+    for capacity in (2000, 3000):
+        place = rigs.vary(digits, tmp_path_factory.mktemp("drawing") / "digits")
+        with (place / "guards.py").open("a") as guards:
+            guards.write(
+                "import dataclasses\nfrom harness.evals import Generated\nordinary = load\n"
+                "def one(rng):\n    raw, labels = draw(1, rng)\n    return raw[0], labels[0]\n"
+                f"def load():\n    return dataclasses.replace(ordinary(), vault=Generated({capacity}, one))\n"
+            )
+        made.append(Evaluator(place))
+    return made
+
+
+def test_more_generated_items_are_the_same_data_and_more(drawing):
+    """With a larger capacity the digest of the first items is the one that there was, and that of all is another."""
+    few, many = drawing
+    assert few.describe()["generated"]
+    assert many.fingerprint(2000) == few.fingerprint(2000)
+    assert many.fingerprint(3000) != few.fingerprint(2000)
+
+
+def test_a_test_of_fresh_items_is_not_told_what_is_to_come(drawing, evaluator, inputs, tmp_path, monkeypatch):
+    """To how many items an eval will apply is told where items are shared, and never where evidence is refunded."""
+    from harness import statistics
+
+    told, real = [], statistics.run_test
+    monkeypatch.setattr(
+        statistics, "run_test", lambda *given, **more: told.append(more["applicable"]) or real(*given, **more)
+    )
+    few, _ = drawing
+    ids = list(range(400))
+    for each, asked, labels in (
+        (few, ids, few._chosen("vault", ids, SHUFFLE)["items"].items.labels),
+        (evaluator, inputs[1], evaluator._data.vault.take(inputs[1]).labels),
+    ):
+        rows = np.eye(10, dtype=np.float32)[np.concatenate([labels] * 2)]
+        save_file({"answers": rows}, tmp_path / "answers")
+        ask_test(each, asked, *[str(tmp_path / "answers")] * 3)
+    assert told[0] == {}
+    assert told[1]["parity/parent"] > 0
+
+
+def test_generated_items_come_again_under_their_secret(drawing, tmp_path):
+    """Asked again after others, or by another process, a test's items are the same; another test's are others."""
+    few, many = drawing
+    first = few.inputs("vault", list(range(50)), SHUFFLE, str(tmp_path / "a"))
+    few.inputs("vault", list(range(50, 100)), "cd" * 32, str(tmp_path / "b"))
+    assert few.inputs("vault", list(range(50)), SHUFFLE, str(tmp_path / "c")) == first
+    many.inputs("vault", list(range(50)), SHUFFLE, str(tmp_path / "d"))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "c").read_bytes() == (tmp_path / "d").read_bytes()
+    many.inputs("vault", list(range(50)), "cd" * 32, str(tmp_path / "e"))
+    plain = [np.sort(load_file(tmp_path / name)["image"].ravel()) for name in "abe"]
+    assert not np.array_equal(plain[0], plain[1])
+    assert not np.array_equal(plain[0], plain[2])

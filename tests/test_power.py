@@ -361,3 +361,4 @@ def test_a_ledger_that_does_not_follow_from_the_log_is_refused(tmp_path):
 
     with pytest.raises(StateError, match="the ledger's rule"):
         operating._next_test(paper_run.CONFIG, begun(tmp_path / "generous", generous))
+    assert typical_alpha(0.05, fresh=True) == pytest.approx(0.05 / 5.5916 * 20**-1.2)

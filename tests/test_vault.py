@@ -11,6 +11,7 @@ from trails import sha
 
 from harness import auditlog
 from harness.errors import AuditError, ConfigError, StateError
+from harness.fresh_ledger import charge, share
 from harness.keys import VaultKey
 from harness.ledger import LedgerState
 from harness.vault import Vault
@@ -138,19 +139,28 @@ class Cut(BaseException):
     """The power goes."""
 
 
-@given(step=st.sampled_from(["reject", "promote", "rollback"]), cut=st.integers(0, 40), again=st.integers(0, 40))
-def test_cut_at_any_write_the_ledger_is_what_it_would_have_been(tmp_path_factory, step, cut, again):
-    """Cut at any write, twice, and asked again, a stake and its close leave the state of an uninterrupted ledger."""
+@given(
+    step=st.sampled_from(["reject", "promote", "rollback"]),
+    cut=st.integers(0, 40),
+    again=st.integers(0, 40),
+    fresh=st.booleans(),
+)
+def test_cut_at_any_write_the_ledger_is_what_it_would_have_been(tmp_path_factory, step, cut, again, fresh):
+    """Cut at any write, twice, and asked again, a stake and its close leave the state of an uninterrupted ledger.
+
+    Where items are fresh, what the evidence gives back comes back once.
+    """
 
     def once(vault):
         stake = vault.stake("run/1", 500)
         if step == "rollback":
             vault.end_epoch("run/rollback/9")
         else:
-            vault.close_test("run/1", 120, promoted=step == "promote")
+            log_es = [9.0, 7.0] if step == "promote" else [0.5, -0.7]
+            vault.close_test("run/1", 120, promoted=step == "promote", log_es=log_es)
         return stake
 
-    whole = open_vault(tmp_path_factory.mktemp("whole"))
+    whole = open_vault(tmp_path_factory.mktemp("whole"), fresh=fresh)
     expected, ended = once(whole), whole.state
     whole.close()
     folder = tmp_path_factory.mktemp("cut")
@@ -167,7 +177,7 @@ def test_cut_at_any_write_the_ledger_is_what_it_would_have_been(tmp_path_factory
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(auditlog, "write_durably", cutting)
             try:
-                vault = open_vault(folder)
+                vault = open_vault(folder, fresh=fresh)
                 if vault.state != ended:
                     once(vault)
             except Cut:
@@ -175,11 +185,39 @@ def test_cut_at_any_write_the_ledger_is_what_it_would_have_been(tmp_path_factory
             finally:
                 if vault is not None:
                     vault.close()
-    vault = open_vault(folder)
+    vault = open_vault(folder, fresh=fresh)
     if vault.state != ended:
         assert once(vault) == expected
     assert vault.state == ended
     vault.close()
+
+
+def test_fresh_items_are_spent_by_every_test(tmp_path):
+    """A rejected test burns all items of its stake, costs what its evidence does not pay, and is closed once."""
+    vault = open_vault(tmp_path, fresh=True)
+    assert vault.items(1000, 3) == [1000, 1001, 1002]
+    stake = vault.stake("run/1", 1000)
+    vault.close_test("run/1", 300, promoted=False, log_es=[-1.0, 2.0])
+    state = vault.state
+    assert state.spent == charge(stake.alpha, [-1.0, 2.0])
+    assert (state.test, state.epoch, state.offset) == (1, 1, 1000)
+    vault.close()
+    vault = open_vault(tmp_path, fresh=True)
+    vault.close_test("run/1", 300, promoted=False, log_es=[-1.0, 2.0])
+    assert vault.state == state
+    assert vault.stake("run/2", 1000).offset == 1000
+    vault.end_epoch("run/rollback/7")
+    assert vault.state.spent == pytest.approx(state.spent + (0.05 - state.spent) * share(2))
+    vault.close()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_vault_is_of_one_kind_for_good(tmp_path, fresh):
+    """A vault that was begun with shared items gives nothing back later, and none of fresh items shares any."""
+    open_vault(tmp_path, fresh=fresh).close()
+    with pytest.raises(ConfigError, match="other items"):
+        open_vault(tmp_path, fresh=not fresh)
+    open_vault(tmp_path, fresh=fresh).close()
 
 
 def test_a_ledger_cut_before_its_first_entry_is_begun_again(tmp_path):
