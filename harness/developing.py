@@ -5,11 +5,18 @@ What comes of it may be seen in full by whoever proposes.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from harness.artifacts import BlobStore
+from harness.canonical import parse_json
+from harness.entries import Developed, Genesis
+from harness.errors import AuditError
 from harness.inquiring import Request, inquire
-from harness.records import Candidate, Digest
+from harness.records import Candidate, Digest, PropertyVerdict
 from harness.workshop import Failure, Workshop
 
 
@@ -22,6 +29,10 @@ class Development:
     asked: Digest | None
     """The table of what evals that ask were answered; None where there are none."""
     flops: int | None
+    properties: dict[str, PropertyVerdict] | None = None
+    """Of each property that was judged: `held` says that no counterexample was found. None where there are none."""
+    counterexamples: Digest | None = None
+    """What was tried, and what was found."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +44,76 @@ class Shown:
     shuffle: str
 
 
-def develop(request: Request, workshop: Workshop, candidate: Candidate, shown: Shown) -> Development | Failure:
-    """Measure it. Raises EvaluatorError where the evaluator cannot; a Failure is the candidate's own."""
+def develop(
+    request: Request,
+    workshop: Workshop,
+    candidate: Candidate,
+    shown: Shown,
+    *,
+    properties: bool = True,
+    before: Mapping[int, Digest] | None = None,
+) -> Development | Failure:
+    """Measure it. Raises EvaluatorError where the evaluator cannot; a Failure is the candidate's own.
+
+    `before`: the counterexamples to properties that earlier proposals had, by number. They are tried first.
+    """
     answered = workshop.predict(candidate, shown.inputs, shown.rows)
     if isinstance(answered, Failure):
         return answered
-    asked = inquire(request, workshop, candidate, split="development", ids=None, shuffle=shown.shuffle)
+    stored = [{"number": number, "evidence": str(workshop.blob(name))} for number, name in (before or {}).items()]
+    asked = inquire(
+        request,
+        workshop,
+        candidate,
+        split="development",
+        ids=None,
+        shuffle=shown.shuffle,
+        only="all" if properties else "evals",
+        stored=stored,
+    )
     if isinstance(asked, Failure):
         return asked
-    scored = request(
-        {
-            "op": "develop",
-            "answers": str(workshop.blob(answered.answers)),
-            "asked": None if asked is None else str(workshop.blob(asked)),
-            "shuffle": shown.shuffle,
-        }
-    )
-    return Development(means=dict(scored["development"]), answers=answered.answers, asked=asked, flops=answered.flops)
+    with tempfile.TemporaryDirectory(prefix="developed-", dir=workshop.work) as place:
+        evidence = Path(place) / "evidence.json"
+        scored = request(
+            {
+                "op": "develop",
+                "answers": str(workshop.blob(answered.answers)),
+                "asked": None if asked is None else str(workshop.blob(asked)),
+                "shuffle": shown.shuffle,
+                "stored": stored,
+                "dest": str(evidence) if properties else None,
+            }
+        )
+        judged = scored["properties"]
+        return Development(
+            means=dict(scored["development"]),
+            answers=answered.answers,
+            asked=asked,
+            flops=answered.flops,
+            properties=judged,
+            counterexamples=None if judged is None else workshop.keep(evidence.read_bytes()),
+        )
+
+
+MAX_EVIDENCE = 64 << 20
+
+
+def evidence_of(entry: Developed | Genesis, blobs: BlobStore) -> dict[str, Any]:
+    """What was tried of properties, and what was found. AuditError where it is not what the entry says.
+
+    `properties` of it are, by name: the verdict, `where` the check stands, `seed`, how many cases were `tried`, how many
+    counterexamples of earlier proposals were `replayed` and how many `set_aside`, since the property that they were of
+    is another by now; and of what is refuted the `counterexample`: the `case`, in `words` and as it was `drawn`, what is
+    `wrong` with it, the `answers`, how many more cases it took to `shrink` it, and `of` which proposal it was before.
+    """
+    where, verdicts = f"blob {entry.counterexamples}", None
+    if entry.counterexamples is not None:
+        evidence: Any = parse_json(blobs.get(entry.counterexamples, max_bytes=MAX_EVIDENCE), max_bytes=MAX_EVIDENCE)
+        try:
+            verdicts = {name: each["verdict"] for name, each in evidence["properties"].items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise AuditError(f"evidence of properties is malformed: {error!r}", where=where) from error
+    if verdicts is None or verdicts != entry.properties:
+        raise AuditError("the verdicts on properties are not those of their evidence", where=where)
+    return dict(evidence)

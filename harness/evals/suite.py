@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar, get_args
@@ -18,11 +18,14 @@ import numpy.typing as npt
 from harness.errors import SubjectError
 from harness.evals.data import MAIN, Array, Data, Inputs, Items, Raw, rows_of
 from harness.evals.inquiry import Ask
+from harness.evals.properties import Property
+from harness.evals.tagging import TAG as _TAG
+from harness.evals.tagging import name_of as _name
+from harness.evals.tagging import where_of as _where
 
 EvaluationKind = Literal["capability", "alignment", "robustness"]
 """What an evaluation is about; reports group by it."""
 
-_TAG = "__lockgate_guard__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -172,6 +175,7 @@ class Suite:
     load_data: Callable[[], Data]
     views: Mapping[str, View]
     evaluations: Mapping[str, Evaluation | Inquiry]
+    properties: Mapping[str, Property] = field(default_factory=dict)
 
     @property
     def inquiries(self) -> list[Inquiry]:
@@ -191,7 +195,7 @@ class Suite:
                 f"load() returned {type(data).__name__}, not harness.evals.Data", where="guards.py: load()"
             )
         data.check()
-        for each in (*self.views.values(), *self.evaluations.values()):
+        for each in (*self.views.values(), *self.evaluations.values(), *self.properties.values()):
             if each.of not in data.populations:
                 raise SubjectError(
                     f"{each.name!r} is of {each.of!r}; the populations are {list(data.populations)}", where=each.where
@@ -337,7 +341,7 @@ def _scored(name: str, kind: str, bounds: tuple[float, float], where: str) -> tu
 
 
 def collect(module: ModuleType) -> Suite:
-    """Find the views and evaluations in a loaded guards module.
+    """Find the views, evaluations and properties in a loaded guards module.
 
     Raises SubjectError without `load`, without a view or an evaluation, for a name used twice, or for an evaluation
     of a view that is not there.
@@ -348,19 +352,24 @@ def collect(module: ModuleType) -> Suite:
         raise SubjectError("there is no load() that returns Data", where=place, remedy="def load() -> Data: …")
     views: dict[str, View] = {}
     evaluations: dict[str, Evaluation | Inquiry] = {}
+    properties: dict[str, Property] = {}
     seen: set[int] = set()
     for value in list(vars(module).values()):
         tagged = getattr(value, _TAG, None) if callable(value) else None
-        if id(value) in seen or not isinstance(tagged, (View, Scored)):
+        if id(value) in seen or not isinstance(tagged, (View, Scored, Property)):
             continue
         seen.add(id(value))
-        taken = views.get(tagged.name) if isinstance(tagged, View) else evaluations.get(tagged.name)
+        taken: View | Scored | Property | None = views.get(tagged.name)
+        if not isinstance(tagged, View):  # evals and properties stand side by side wherever they are told
+            taken = evaluations.get(tagged.name) or properties.get(tagged.name)
         if taken is not None:
             raise SubjectError(f"the name {tagged.name!r} is used twice, first at {taken.where}", where=tagged.where)
         if isinstance(tagged, View):
             views[tagged.name] = tagged
         elif isinstance(tagged, (Evaluation, Inquiry)):
             evaluations[tagged.name] = tagged
+        elif isinstance(tagged, Property):
+            properties[tagged.name] = tagged
     if not views or not evaluations:
         raise SubjectError("at least one @view and one @evaluation are wanted", where=place)
     for each in evaluations.values():
@@ -379,7 +388,7 @@ def collect(module: ModuleType) -> Suite:
                 remedy="an item is scored by what was answered about that item",
             )
         evaluations[each.name] = replace(each, of=of.pop())
-    return Suite(load, views, evaluations)
+    return Suite(load, views, evaluations, properties)
 
 
 def load_guards(path: Path, guarded: Container[str] | None = None) -> Suite:
@@ -458,17 +467,3 @@ def _line_of(error: BaseException, path: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{path.name}:{line}" if line else path.name
-
-
-def _where(function: Callable[..., Any]) -> str:
-    code = getattr(function, "__code__", None)
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else "guards.py"
-
-
-def _name(name: object, function: Callable[..., Any]) -> str:
-    """Check a view's or evaluation's name: what policies and gates can write."""
-    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or len(name) > 64:
-        raise SubjectError(
-            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=_where(function)
-        )
-    return name
