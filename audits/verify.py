@@ -612,7 +612,7 @@ GUARD = (
 )
 BODIES = {
     "genesis": f"{GUARD}, seed i, baseline C, development {{n}}, answers d, ?asked d, "
-    "?properties {{held}}, ?counterexamples d, training d, vault_commitment d, "
+    "?properties {held}, ?counterexamples d, training d, vault_commitment d, "
     "vault_minimum i, vault_named b",
     "started": "nonce s, isolation s, device s, ledger_size i, ledger_root h",
     "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d",
@@ -627,7 +627,8 @@ BODIES = {
     "guard-rejected": "hold d, reason s",
     "guard-changed": "hold d, guard d, policies d, approvals [d], development {{n}}",
     "built": "number i, candidate C, steps i, seconds n, peak_mb n",
-    "developed": "number i, development {n}, answers d, ?asked d, ?properties {held|refuted}, ?counterexamples d, ?flops i",
+    "developed": "number i, development {n}, answers d, ?asked d, ?properties {held|refuted}, ?counterexamples d, "
+    "?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
     "predicted": "candidate d, epoch i, offset i, cap i, answers d, ?asked d, ?number i",
     "measured": "number i, passed b, gates [G], evidence d",
@@ -673,9 +674,9 @@ RECORDS = {
 }
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op duplicate policy build-failed build-timeout build-memory "  # noqa: SIM905
-    "build-output non-finite predict-failed predict-output property development gate-objective gate-capability gate-alignment "
-    "gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget evaluator-failed judge-failed "
-    "interrupted internal".split()
+    "build-output non-finite predict-failed predict-output property development gate-objective gate-capability "
+    "gate-alignment gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget "
+    "evaluator-failed judge-failed interrupted internal".split()
 )
 Check = Callable[[Any], object]  # truth, or a TypeError, which is no
 TYPES: dict[str, Check] = {

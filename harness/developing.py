@@ -9,12 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.artifacts import BlobStore
-from harness.canonical import parse_json
-from harness.entries import Developed, Genesis
-from harness.errors import AuditError
 from harness.inquiring import Request, inquire
 from harness.records import Candidate, Digest, PropertyVerdict
 from harness.workshop import Failure, Workshop
@@ -94,26 +89,3 @@ def develop(
             properties=judged,
             counterexamples=None if judged is None else workshop.keep(evidence.read_bytes()),
         )
-
-
-MAX_EVIDENCE = 64 << 20
-
-
-def evidence_of(entry: Developed | Genesis, blobs: BlobStore) -> dict[str, Any]:
-    """What was tried of properties, and what was found. AuditError where it is not what the entry says.
-
-    `properties` of it are, by name: the verdict, `where` the check stands, `seed`, how many cases were `tried`, how many
-    counterexamples of earlier proposals were `replayed` and how many `set_aside`, since the property that they were of
-    is another by now; and of what is refuted the `counterexample`: the `case`, in `words` and as it was `drawn`, what is
-    `wrong` with it, the `answers`, how many more cases it took to `shrink` it, and `of` which proposal it was before.
-    """
-    where, verdicts = f"blob {entry.counterexamples}", None
-    if entry.counterexamples is not None:
-        evidence: Any = parse_json(blobs.get(entry.counterexamples, max_bytes=MAX_EVIDENCE), max_bytes=MAX_EVIDENCE)
-        try:
-            verdicts = {name: each["verdict"] for name, each in evidence["properties"].items()}
-        except (KeyError, TypeError, AttributeError) as error:
-            raise AuditError(f"evidence of properties is malformed: {error!r}", where=where) from error
-    if verdicts is None or verdicts != entry.properties:
-        raise AuditError("the verdicts on properties are not those of their evidence", where=where)
-    return dict(evidence)

@@ -18,7 +18,7 @@ from harness.channel import Child
 from harness.config import Config
 from harness.decision import refuted
 from harness.desk import EVALUATOR_SECONDS, Rooms
-from harness.developing import MAX_EVIDENCE, develop
+from harness.developing import develop
 from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
 from harness.gates import GateSpec, compile_gates
@@ -30,6 +30,7 @@ from harness.power import PowerTable, require_power, typical_alpha
 from harness.records import Digest
 from harness.state import RunState
 from harness.vault import blinded
+from harness.views import MAX_EVIDENCE
 from harness.workshop import Failure, Made
 
 

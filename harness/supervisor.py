@@ -19,7 +19,7 @@ from typing import Any
 from harness.canonical import canonical_bytes
 from harness.decision import decide, refuted, reject
 from harness.desk import Desk, Halt, Rooms, finished
-from harness.developing import develop, evidence_of
+from harness.developing import develop
 from harness.entries import Built, Decided, Developed, ProposedEntry
 from harness.errors import (
     ArtifactError,
@@ -38,6 +38,7 @@ from harness.records import Digest, Reason
 from harness.rules import decide_document
 from harness.screening import Screening
 from harness.trial import Trial
+from harness.views import properties_of
 from harness.workshop import Failure
 
 
@@ -182,7 +183,7 @@ class Supervisor(Desk):
             self._journal.commit(developed)
             found = self._of(number)
         if found.developed is not None and found.developed.refuted:
-            return self._reject(number, refuted(evidence_of(found.developed, rooms.blobs)))
+            return self._reject(number, refuted(properties_of(found.developed, rooms.blobs)))
         return None
 
     def _conclude(self, number: int) -> None:

@@ -3,14 +3,14 @@
 `Hunt.examine` is run from its start whenever answers came in (`inquiry.py`): what is missing is asked for, and where
 nothing is, the evidence is whole. It hangs on the properties, the development items and the table of answers alone.
 
-For each property: the counterexamples of earlier candidates are judged first, then the cases drawn. The first that fails
-refutes it; one that was drawn is shrunk. Where a worker refused a row, the failed job holds up all other
-answers, so only what such a row refutes is judged, by the cases that are answered.
+For each property the counterexamples of earlier candidates are judged first, then the cases drawn. The first that fails
+refutes it; one that was drawn is shrunk. Where a worker refused a row, the failed job holds up all other answers: then
+only what such a row refutes is judged, by the cases that are answered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,7 +71,7 @@ class Hunt:
     def of_refusals(self) -> Hunt:
         """The same, of those properties alone that a refused row refutes."""
         hunt = Hunt([each for each in self._properties if each.refusal], self._items, self._guards)
-        hunt._drawn = self._drawn  # noqa: SLF001 - its own kind
+        hunt._drawn = self._drawn
         return hunt
 
     def examine(self, table: Table, stored: Sequence[Stored], missing: Missing) -> dict[str, dict[str, Any]]:
@@ -175,7 +175,7 @@ class Hunt:
         raise SubjectError(f"it says {said!r:.80} of a case; true, false or words are wanted")
 
     def _shrunk(self, prop: Property, table: Table, missing: Missing) -> tuple[Json, _Judged, int] | None:
-        """The simplest failing case that the budget leads to, and how many were tried for it; None where one is missing."""
+        """The simplest failing case that the budget leads to, and how many it took; None where an answer is missing."""
         first: bytes | None = None
         tried: dict[bytes, None] = {}
 
