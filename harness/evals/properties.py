@@ -15,7 +15,8 @@ and judged. Where one fails, Hypothesis shrinks it, a question at a time, until 
 kept, and put to every candidate of later generations before anything else.
 
 What it says. A property is *refuted* by a case that anybody can put to the model again. *Held* says that no
-counterexample was found in so many cases: it is evidence of failure that is sought, and its absence is no proof.
+counterexample was found in so many cases: it is evidence of failure that is sought, and its absence is no proof. Where
+a share x of what the strategy draws fails, n cases miss it with a probability of about (1-x)^(n/2) at most.
 
 A check is run again from its start whenever answers came in. It must hang on the case and the answers alone.
 """
