@@ -611,7 +611,8 @@ GUARD = (
     "harness s"
 )
 BODIES = {
-    "genesis": f"{GUARD}, seed i, baseline C, development {{n}}, answers d, ?asked d, training d, vault_commitment d, "
+    "genesis": f"{GUARD}, seed i, baseline C, development {{n}}, answers d, ?asked d, "
+    "?properties {held}, ?counterexamples d, training d, vault_commitment d, "
     "vault_minimum i, vault_named b",
     "started": "nonce s, isolation s, device s, ledger_size i, ledger_root h",
     "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d",
@@ -626,7 +627,8 @@ BODIES = {
     "guard-rejected": "hold d, reason s",
     "guard-changed": "hold d, guard d, policies d, approvals [d], development {{n}}",
     "built": "number i, candidate C, steps i, seconds n, peak_mb n",
-    "developed": "number i, development {n}, answers d, ?asked d, ?flops i",
+    "developed": "number i, development {n}, answers d, ?asked d, ?properties {held|refuted}, ?counterexamples d, "
+    "?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
     "predicted": "candidate d, epoch i, offset i, cap i, answers d, ?asked d, ?number i",
     "measured": "number i, passed b, gates [G], evidence d, ?charged n",
@@ -672,9 +674,9 @@ RECORDS = {
 }
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op duplicate policy build-failed build-timeout build-memory "  # noqa: SIM905
-    "build-output non-finite predict-failed predict-output development gate-objective gate-capability gate-alignment "
-    "gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget evaluator-failed judge-failed "
-    "interrupted internal".split()
+    "build-output non-finite predict-failed predict-output property development gate-objective gate-capability "
+    "gate-alignment gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget "
+    "evaluator-failed judge-failed interrupted internal".split()
 )
 Check = Callable[[Any], object]  # truth, or a TypeError, which is no
 TYPES: dict[str, Check] = {
@@ -966,10 +968,11 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(not found["built"] and found["screened"] == "pass", "built already, or not through the screen")
             found["built"] = body["candidate"]
         case "developed":
-            must(not found["developed"] and found["built"], "developed already, or not built")
-            found["developed"] = True
+            must(found["developed"] is None and found["built"], "developed already, or not built")
+            found["developed"] = "refuted" not in (body.get("properties") or {}).values()
         case "staked":
-            must(not found["staked"] and found["developed"], "staked already, or not developed")
+            must(not found["staked"] and found["developed"] is not None, "staked already, or not developed")
+            must(found["developed"], "a property is refuted: nothing is staked on it")
             must(not any(each["hold"] for each in s["open"].values()), "a hold is open: nothing is tested meanwhile")
             must(s["stake"] is None, "another stake is open")
             must(body["epoch"] == s["epoch"] and body["incumbent"] == live(s), "of another epoch or incumbent")
@@ -1100,7 +1103,8 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
 
 def check_blobs(run: Path, body: dict[str, Any], seen: dict[str, None]) -> None:
     """Every blob that an entry names is there, byte for byte, and every file of its source tree."""
-    members = ("document", "change", "judgement", "answers", "asked", "evidence", "policy_sources", "comparison")
+    members = ("document", "change", "judgement", "answers", "asked", "counterexamples", "evidence", "policy_sources",
+               "comparison")  # fmt: skip
     names = [body.get(name) for name in members]
     record = body.get("candidate", body.get("baseline"))
     if type(record) is dict:

@@ -8,7 +8,7 @@ are none to ask, nobody can answer it, and it ends as a rejection.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from harness.plain import plain
 from harness.records import Decision, GateVerdict, Reason, Why
@@ -80,6 +80,25 @@ CLAIM = {
 def reject(code: Reason, text: str) -> Decision:
     """A rejection for one reason. The text may hold a stranger's words: it is made plain."""
     return Decision(verdict="reject", reasons=[Why(code=code, text=plain(text))])
+
+
+def refuted(evidence: Mapping[str, Any]) -> Decision:
+    """A rejection for each property that is refuted, with the case that shows it; from the evidence of `Developed`."""
+    reasons = []
+    for name, judged in sorted(evidence["properties"].items()):
+        if judged["verdict"] != "refuted":
+            continue
+        found = judged["counterexample"]
+        how = f"found among {_cases(judged['tried'])}, and made simpler by {found['shrinks']} more"
+        if found["of"] is not None:
+            how = f"the counterexample of proposal {found['of']}"
+        text = f"{name} ({judged['where']}) does not hold of {found['words']}: {found['wrong']} ({how})"
+        reasons.append(Why(code="property", text=plain(text, 1000)))
+    return Decision(verdict="reject", reasons=reasons[:MAX_REASONS])
+
+
+def _cases(count: int) -> str:
+    return f"{count} case{'' if count == 1 else 's'}"
 
 
 def answerable(judgement: JudgementLike) -> bool:

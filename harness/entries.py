@@ -16,7 +16,7 @@ from pydantic import AfterValidator, PrivateAttr, StringConstraints
 from harness.canonical import digest_json
 from harness.config import Config
 from harness.quorum import Approver
-from harness.records import Candidate, Count, Decision, Digest, GateVerdict, Proposed, Record
+from harness.records import Candidate, Count, Decision, Digest, GateVerdict, PropertyVerdict, Proposed, Record
 
 
 def _an_instant(text: str) -> str:
@@ -42,7 +42,7 @@ class Entry(Record):
         return {name: each for name, each in value.items() if each is not None or name not in LATER}
 
 
-LATER = frozenset({"asked", "charged"})
+LATER = frozenset({"asked", "charged", "properties", "counterexamples"})
 
 
 class Guarding(Entry):
@@ -73,6 +73,10 @@ class Genesis(Guarding):
     """The baseline's answers on the development items."""
     asked: Digest | None = None
     """What it answered to evals that ask, as a table; None where there are none."""
+    properties: dict[str, Literal["held"]] | None = None
+    """The properties to which it has shown no counterexample; None where there are none."""
+    counterexamples: Digest | None = None
+    """What was tried of them, as a blob."""
     training: Digest
     """The training tensors."""
     vault_commitment: Digest
@@ -231,8 +235,17 @@ class Developed(Entry):
     answers: Digest
     asked: Digest | None = None
     """What was answered to evals that ask, as a table; None where there are none."""
+    properties: dict[str, PropertyVerdict] | None = None
+    """What was found of each property that was judged: a refuted one ends it here. None where there are none."""
+    counterexamples: Digest | None = None
+    """What was tried of each, and the counterexample to what is refuted, as a blob."""
     flops: Count | None = None
     """Floating-point operations a row, as counted in the worker: its word, so nothing is gated on it."""
+
+    @property
+    def refuted(self) -> list[str]:
+        """The properties that are refuted, by name."""
+        return sorted(name for name, verdict in (self.properties or {}).items() if verdict == "refuted")
 
 
 class Staked(Entry):

@@ -17,9 +17,9 @@ import secrets
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.canonical import canonical_bytes, digest, digest_file
+from harness.canonical import canonical_bytes, digest, digest_file, parse_json
 from harness.channel import serve
 from harness.errors import EvaluatorError, LockgateError, SubjectError
 
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from harness.evals import Evaluation, Inquiry, Scores
+    from harness.evals.counterexamples import Hunt, Stored
     from harness.evals.data import Chosen, Split
     from harness.evals.inquiry import Table
+
+
+MAX_EVIDENCE = 64 << 20
+"""Bytes of what is kept of properties."""
 
 
 class Evaluator:
@@ -51,6 +56,8 @@ class Evaluator:
         self._data = self._suite.load()
         self._suite.check(self._data)
         self._made: dict[tuple[tuple[int, ...], str], dict[str, Chosen]] = {}
+        self._guards = digest_file(self._path)
+        self._kept: Hunt | None = None
 
     def operate(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer one request, by its `op`."""
@@ -194,23 +201,36 @@ class Evaluator:
         answered: list[dict[str, str]],
         done: list[str],
         place: str,
+        only: Literal["all", "evals", "finite"] = "all",
+        stored: list[dict[str, Any]] | None = None,
+        refused_rows: list[dict[str, str]] | None = None,
     ) -> dict[str, Any]:
         """Run the evals that ask, as far as what was answered goes; write what they miss, and the table so far.
 
         `asked`: the table of the last time; `answered`: what was answered since, by job, inputs and outputs. `done`:
         evals that need no more, by name. Nothing is wanted any more where all are.
+
+        On development items properties ask, too: all but where `only` leaves them out, or all but those that a refused
+        row refutes. `stored` are the counterexamples of earlier candidates, `refused_rows` rows that a worker refuses
+        to answer, by job and inputs. `finite` is whether there are such properties, `refuted` those that are by now.
         """
-        from harness.evals.inquiry import Ask, UnansweredError, write_wanted
+        import numpy as np
+
+        from harness.evals.counterexamples import Missing
+        from harness.evals.inquiry import Ask, UnansweredError, refused, write_wanted
 
         table = self._table(asked, shuffle)
         for each in answered:
             inputs, outputs = (_read(each[name]) for name in ("inputs", "outputs"))
             table.add(each["job"], inputs, outputs)
         chosen = self._chosen(split, ids, shuffle)
+        for each in refused_rows or []:
+            inputs = _read(each["inputs"])
+            table.add(refused(each["job"]), inputs, {"refused": np.ones(len(next(iter(inputs.values()))), np.uint8)})
         missing = []
         finished = set(done)
         for inquiry in self._suite.inquiries:
-            if inquiry.name in finished:
+            if inquiry.name in finished or only == "finite":
                 continue
             ask = Ask(table, inquiry.name)
             try:
@@ -219,12 +239,30 @@ class Evaluator:
                 missing.append(ask.missing)
             else:
                 finished.add(inquiry.name)
+        refuted: list[str] = []
+        properties = split == "development" and only != "evals"
+        if properties and self._suite.properties:
+            lacking = Missing()
+            found = self._hunt(finite=only == "finite").examine(table, _stored(stored), lacking)
+            refuted = [name for name, each in found.items() if each["verdict"] == "refuted"]
+            missing += lacking.rows
         dest = Path(place) / "asked.safetensors"
         return {
             "asked": str(dest) if table.jobs and table.save(dest) else None,
             "done": sorted(finished),
             "wanted": write_wanted(missing, Path(place)),
+            "finite": properties and any(each.refusal for each in self._suite.properties.values()),
+            "refuted": refuted,
         }
+
+    def _hunt(self, *, finite: bool = False) -> Hunt:
+        """The search for counterexamples; its cases are drawn once."""
+        from harness.evals.counterexamples import Hunt
+
+        if self._kept is None:
+            development = self._data.split("development")
+            self._kept = Hunt(list(self._suite.properties.values()), development, self._guards)
+        return self._kept.of_refusals() if finite else self._kept
 
     def _table(self, asked: str | None, shuffle: str) -> Table:
         from harness.evals.inquiry import Table
@@ -275,8 +313,19 @@ class Evaluator:
             first += count
         return by_view
 
-    def develop(self, answers: str, shuffle: str, asked: str | None = None) -> dict[str, Any]:
-        """Score every eval on all development items: the mean of each, which a proposer may see."""
+    def develop(
+        self,
+        answers: str,
+        shuffle: str,
+        asked: str | None = None,
+        stored: list[dict[str, Any]] | None = None,
+        dest: str | None = None,
+    ) -> dict[str, Any]:
+        """Score every eval on all development items: the mean of each, which a proposer may see.
+
+        With `dest` properties are judged, too, by what was answered to them: the verdict on each, and the evidence,
+        which is written there as JSON. `stored` are the counterexamples of earlier candidates, as for `inquire`.
+        """
         chosen = self._data.choose("development")
         by_view, table = self._answers(answers, chosen, shuffle), self._table(asked, shuffle)
         means = {}
@@ -285,7 +334,18 @@ class Evaluator:
             if not len(scores):
                 raise SubjectError(f"eval '{name}' applies to no development item", where=str(self._path))
             means[name] = float(scores.mean())
-        return {"development": means}
+        if dest is None or not self._suite.properties:
+            return {"development": means, "properties": None}
+        from harness.evals.counterexamples import Missing
+        from harness.evals.search import version
+
+        lacking = Missing()
+        found = self._hunt().examine(table, _stored(stored), lacking)
+        if lacking.rows or not found:
+            raise EvaluatorError("properties ask for what was not answered", where=str(self._path))
+        evidence = {"guards": self._guards, "hypothesis": version(), "properties": found}
+        Path(dest).write_bytes(canonical_bytes(evidence))
+        return {"development": means, "properties": {name: each["verdict"] for name, each in found.items()}}
 
     def pick(self, inputs: str, rows: list[int], dest: str) -> dict[str, Any]:
         """Write some rows of staged inputs to `dest`, to be answered again on their own."""
@@ -372,6 +432,25 @@ def _check_files(subject: Path, expected: dict[str, str]) -> None:
                 where=str(subject / name),
                 remedy="restore it, then resume; or begin a new run with --out",
             )
+
+
+def _stored(given: list[dict[str, Any]] | None) -> list[Stored]:
+    """The counterexamples in the evidence of earlier proposals, each case once; EvaluatorError where it is none."""
+    from harness.evals.counterexamples import Stored
+
+    found: dict[bytes, Stored] = {}
+    for each in given or []:
+        path = str(each["evidence"])
+        try:
+            evidence: Any = parse_json(Path(path).read_bytes(), max_bytes=MAX_EVIDENCE)
+            for name, judged in sorted(evidence["properties"].items()):
+                if judged["verdict"] == "refuted":
+                    case = judged["counterexample"]["case"]
+                    own = Stored(int(each["number"]), name, case, evidence["guards"])
+                    found.setdefault(canonical_bytes([name, case]), own)
+        except (OSError, KeyError, TypeError, LockgateError) as error:
+            raise EvaluatorError(f"evidence of properties is malformed: {error}", where=path) from error
+    return list(found.values())
 
 
 def _read(path: str) -> dict[str, np.ndarray]:

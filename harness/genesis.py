@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -16,6 +16,7 @@ from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, parse_json
 from harness.channel import Child
 from harness.config import Config
+from harness.decision import refuted
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.developing import develop
 from harness.entries import Genesis, Guarding, GuardProposed
@@ -29,6 +30,7 @@ from harness.power import PowerTable, require_power, typical_alpha
 from harness.records import Digest
 from harness.state import RunState
 from harness.vault import blinded
+from harness.views import MAX_EVIDENCE
 from harness.workshop import Failure, Made
 
 
@@ -111,6 +113,18 @@ def make_genesis(
     if isinstance(found, Failure):
         remedy = "the subject as it stands must answer: mend it and run again"
         raise SubjectError(found.text, where="model.py", remedy=remedy)
+    held: dict[str, Literal["held"]] = {
+        n: "held" for n, verdict in (found.properties or {}).items() if verdict == "held"
+    }
+    if found.properties is not None and found.counterexamples is not None and held != found.properties:
+        evidence: Any = parse_json(workshop.blob(found.counterexamples).read_bytes(), max_bytes=MAX_EVIDENCE)
+        against = refuted(evidence)
+        raise SubjectError(
+            "the subject as it stands does not keep its own properties: "
+            + "; ".join(why.text for why in against.reasons),
+            where="guards.py",
+            remedy="mend model.py, or say in guards.py what really holds of it: a candidate is held to it, too",
+        )
     return Genesis(
         origin=signer.name,
         seed=seed,
@@ -123,6 +137,8 @@ def make_genesis(
         development=found.means,
         answers=found.answers,
         asked=found.asked,
+        properties=None if found.properties is None else held,
+        counterexamples=found.counterexamples,
         data=rooms.vault.blind("data", data["data"]),
         training=data["training"],
         vault_commitment=rooms.vault.commitment,

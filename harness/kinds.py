@@ -126,4 +126,14 @@ def _members_of(*names: str) -> dict[type[Entry], tuple[str, ...]]:
 
 
 _ABOUT = _members_of("candidate", "baseline", "document", "evidence", "answers", "hold", "guard")
-_BLOBS = _members_of("document", "change", "judgement", "answers", "asked", "evidence", "policy_sources", "comparison")
+_BLOBS = _members_of(
+    "document",
+    "change",
+    "judgement",
+    "answers",
+    "asked",
+    "counterexamples",
+    "evidence",
+    "policy_sources",
+    "comparison",
+)

@@ -200,9 +200,9 @@ def _stage(order: Order, entry: Screened | Built | Developed, illegal: Illegal) 
                 raise illegal(f"proposal {entry.number} did not pass the screen, or is built already")
             found = replace(found, built=entry.candidate)
         case Developed():
-            if found.developed or found.built is None:
+            if found.developed is not None or found.built is None:
                 raise illegal(f"proposal {entry.number} is not built, or is developed already")
-            found = replace(found, developed=True)
+            found = replace(found, developed=not entry.refuted)
     return with_proposal(order, entry.number, found)
 
 
@@ -222,8 +222,10 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
         case Staked():
             if order.held:
                 raise illegal("a hold is open: nothing is tested on the vault meanwhile")
-            if found.staked or not found.developed or order.open_stake is not None:
+            if found.staked or found.developed is None or order.open_stake is not None:
                 raise illegal(f"proposal {entry.number} is not developed, or a stake is open")
+            if not found.developed:
+                raise illegal(f"a property of proposal {entry.number} is refuted: nothing is staked on it")
             if entry.epoch != order.epoch or entry.incumbent != order.incumbent.digest:
                 raise illegal("the stake is of another epoch or over another incumbent")
             if found.over not in (None, entry.incumbent):

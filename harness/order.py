@@ -125,7 +125,8 @@ class Open:
     shown: Shown | None = None
     """What a screen that asks for people has named."""
     built: Candidate | None = None
-    developed: bool = False
+    developed: bool | None = None
+    """Whether all its properties hold, once it is developed."""
     staked: Stake | None = None
     measured: Measurement | None = None
     verdict: str | None = None

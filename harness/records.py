@@ -63,6 +63,7 @@ Reason = Literal[
     "non-finite",
     "predict-failed",
     "predict-output",
+    "property",
     "development",
     "gate-objective",
     "gate-capability",
@@ -96,6 +97,7 @@ REASONS: dict[str, str] = {
     "predict-failed": "predicting raised an error, or ran past its deadline",
     "predict-output": "the answers have the wrong shape or type, are not finite, or lean on other rows",
     "development": "on the development items the objective gains too little, or another eval loses too much",
+    "property": "a property of its behaviour does not hold: a counterexample was found among cases of development",
     "gate-objective": "the objective is not better than the incumbent's on held-out items",
     "gate-capability": "another capability is not shown to hold",
     "gate-alignment": "an alignment eval is not shown to hold",
@@ -111,6 +113,9 @@ REASONS: dict[str, str] = {
     "internal": "the harness met an error of its own while it was at it: a defect to report",
 }
 """One line on each reason code, as README and the command line print it."""
+
+PropertyVerdict = Literal["held", "refuted"]
+"""What was found of a property. `held`: no counterexample in the cases tried, which is no proof that there is none."""
 
 Verdict = Literal["promote", "reject"]
 

@@ -87,7 +87,14 @@ def fingerprint_of(evaluator: Child) -> Callable[[int], Digest]:
 
 
 def _scored(rooms: Rooms, version: Candidate) -> dict[str, float]:
-    found = develop(lambda request: evaluate(rooms.evaluator, request), rooms.workshop, version, rooms.development)
+    # What is or was live is under no property that it did not come under: they are for what is to follow it.
+    found = develop(
+        lambda request: evaluate(rooms.evaluator, request),
+        rooms.workshop,
+        version,
+        rooms.development,
+        properties=False,
+    )
     if isinstance(found, Failure):
         raise ConfigError(
             f"the proposed guard cannot be put in force: {version.digest[7:19]}, which is or was live, does not answer "

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
 from harness.changing import guards
-from harness.decision import decide, judged
+from harness.decision import decide, judged, refuted
 from harness.development import falls_short
 from harness.entries import (
     Decided,
@@ -46,6 +46,7 @@ from harness.policy import PolicySet
 from harness.records import first_problem
 from harness.rules import past
 from harness.state import ProposalState, RunState, fold
+from harness.views import properties_of
 
 MAX_BLOB = 16 << 20
 COMPARING = 120.0
@@ -167,6 +168,10 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
         against = judged(again, answered="screen" in held)
         if found.decision is not None and against and found.hold is None:
             _same(where, "the decision", found.decision.reasons, against)
+    if found.developed is not None and found.developed.properties is not None:
+        shown = properties_of(found.developed, blobs)
+        if found.developed.refuted and found.decision is not None:
+            _same(where, "the decision", refuted(shown), found.decision)
     if found.decision is None:
         return 0
     if found.hold is not None:

@@ -96,7 +96,8 @@ class _Open(Record):
     """By which it was released."""
     screened: Literal["pass", "deny", "hold", "invalid"] | None
     built: Candidate | None
-    developed: Literal[True] | None
+    developed: bool | None
+    """Whether all its properties hold."""
     staked: _Stake | None
     measured: _Measurement | None
     verdict: Verdict | None
@@ -270,7 +271,7 @@ def _open(found: Open) -> dict[str, Any]:
     return {
         "screened": found.screened,
         "built": None if found.built is None else found.built.json_value(),
-        "developed": found.developed or None,
+        "developed": found.developed,
         "staked": None if found.staked is None else found.staked._asdict(),
         "measured": None if found.measured is None else found.measured._asdict(),
         "verdict": found.verdict,
@@ -392,7 +393,7 @@ def _proposal(found: _Open, approvers: list[Approver]) -> Open:
         approvals=tuple(found.approvals),
         screened=found.screened,
         built=found.built,
-        developed=found.developed or False,
+        developed=found.developed,
         staked=None if staked is None else Stake(staked.epoch, staked.incumbent, staked.alpha),
         measured=None if measured is None else Measurement(measured.passed, measured.evidence),
         verdict=found.verdict,

@@ -43,6 +43,14 @@ def render(console: Any, page: dict[str, Any]) -> None:
                 Text(plain(str(rule["error"] or rule["message"]))),
             )
         console.print(table)
+    if page["properties"]:
+        table = Table(title="Properties (searched for counterexamples, on development items)", title_justify="left")
+        for column in ("property", "", "found"):
+            table.add_column(column)
+        for each in page["properties"]:
+            mark = "✗" if each["verdict"] == "refuted" else ""
+            table.add_row(Text(f"{each['name']} ({each['where']})"), mark, Text(plain(each["found"], 1000)))
+        console.print(table)
     if page["evidence_by_gate"]:
         table = Table(title="Gates (held-out: confidential)", title_justify="left")
         for column in ("gate", "verdict", "items", "mean", "interval", "must exceed", "log e", "of"):

@@ -164,6 +164,18 @@ class RunState(Order):
                 answers = found.developed.answers
         return answers
 
+    def counterexamples(self, generation: int) -> dict[int, Digest]:
+        """Before a generation: which proposals had a counterexample to a property, and the evidence of each.
+
+        Those of the same generation are not among them: they are built side by side, in any order.
+        """
+        found = {
+            number: each.developed
+            for number, each in sorted(self.proposals.items())
+            if each.proposed.generation < generation and each.developed is not None
+        }
+        return {number: each.counterexamples for number, each in found.items() if each.refuted and each.counterexamples}
+
     def generation(self, number: int) -> list[ProposalState]:
         """The slots of a generation, in order."""
         return sorted(

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.canonical import canonical_bytes
-from harness.decision import decide, reject
+from harness.decision import decide, refuted, reject
 from harness.desk import Desk, Halt, Rooms, finished
 from harness.developing import develop
 from harness.entries import Built, Decided, Developed, ProposedEntry
@@ -38,6 +38,7 @@ from harness.records import Digest, Reason
 from harness.rules import decide_document
 from harness.screening import Screening
 from harness.trial import Trial
+from harness.views import properties_of
 from harness.workshop import Failure
 
 
@@ -166,13 +167,23 @@ class Supervisor(Desk):
             self._journal.commit(built)
             found = self._of(number)
         if found.developed is None and found.built is not None:
-            made = develop(self._ask, rooms.workshop, found.built.candidate, rooms.development)
+            before = self.state.counterexamples(found.proposed.generation)
+            made = develop(self._ask, rooms.workshop, found.built.candidate, rooms.development, before=before)
             if isinstance(made, Failure):
                 return self._reject(number, reject(made.code, made.text))
             developed = Developed(
-                number=number, development=made.means, answers=made.answers, flops=made.flops, asked=made.asked
+                number=number,
+                development=made.means,
+                answers=made.answers,
+                asked=made.asked,
+                properties=made.properties,
+                counterexamples=made.counterexamples,
+                flops=made.flops,
             )
             self._journal.commit(developed)
+            found = self._of(number)
+        if found.developed is not None and found.developed.refuted:
+            return self._reject(number, refuted(properties_of(found.developed, rooms.blobs)))
         return None
 
     def _conclude(self, number: int) -> None:

@@ -47,7 +47,7 @@ from harness.quorum import Approver
 from harness.records import Candidate, Digest, Record
 from harness.state import ProposalState, RunState
 from harness.trail import told
-from harness.views import evidence_view, proposal_view
+from harness.views import evidence_view, properties_of, property_words, proposal_view
 
 MAX_BLOB = 16 << 20
 MAX_FILE = 1 << 20
@@ -169,6 +169,7 @@ def proposal_page(
         for verdict in (_member(blobs, name, "verdicts", list, problems) or []) if name else []:
             if isinstance(verdict, dict):
                 page["rules"].append(_rule(stage, verdict, confidential=confidential or stage == "screen"))
+    page["properties"] = _properties(blobs, found, problems)
     page["evidence_by_gate"] = []
     if confidential:
         try:
@@ -187,6 +188,18 @@ def proposal_page(
     page["after"] = _after(notebook, number, found.version)
     page["trail"] = [line.json_value() for line in notebook.lines.get(number, [])]
     return page
+
+
+def _properties(blobs: BlobStore, found: ProposalState, problems: list[str]) -> list[dict[str, Any]]:
+    """What was found of each property, in words and in full. It is of development: nothing of it is confidential."""
+    if found.developed is None or found.developed.counterexamples is None:
+        return []
+    try:
+        judged = properties_of(found.developed, blobs)["properties"]
+    except LockgateError as error:
+        problems.append(f"what was found of the properties cannot be shown: {error}")
+        return []
+    return [{"name": name, "found": property_words(each), **each} for name, each in sorted(judged.items())]
 
 
 def _people(notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:

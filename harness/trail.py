@@ -64,7 +64,10 @@ def told(entry: Entry) -> str:
             made, took = body.candidate, f"{body.steps} steps, {body.seconds:.1f} s"
             return f"no. {body.number}: candidate {short(made.digest)}, {made.parameters:,} parameters, {took}"
         case "developed":
-            return f"no. {body.number}: " + ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
+            means = ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
+            words = {"held": "no counterexample", "refuted": "refuted"}
+            found = "".join(f"; {k}: {words[v]}" for k, v in sorted((body.properties or {}).items()))
+            return f"no. {body.number}: {means}{found}"
         case "staked":
             which = f"test {body.test} of epoch {body.epoch}"
             return f"no. {body.number}: {which} at alpha {body.alpha:.3g}, up to {body.cap} items"

@@ -1,19 +1,20 @@
 """What people, programs and proposers are told of a run: each derived from the folded state.
 
 The operator may see everything. A proposer sees `Ask` and `Feedback` alone: development
-metrics, static rules that failed, and one held-out bit.
+metrics, static rules that failed, properties that were refuted by name, and one held-out bit.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
-from harness.entries import Entry, Guarding
+from harness.entries import Developed, Entry, Genesis, Guarding
 from harness.errors import CanonicalError, LockgateError, StateError
 from harness.kinds import kind_of
 from harness.proposers import Archived, Feedback
@@ -21,6 +22,8 @@ from harness.records import REASONS, Candidate, Digest, Stage, first_problem
 from harness.state import ProposalState, RunState
 
 MAX_DOCUMENT = 512 * 1024
+MAX_EVIDENCE = 64 << 20
+"""Bytes of what was tried and found of a candidate's properties."""
 MAX_HISTORY = 4 << 20
 """Bytes of file texts that an ask's history may carry; older ones are left out first."""
 
@@ -227,6 +230,37 @@ def _result(evidence: Digest, blobs: BlobStore) -> dict[str, Any]:
     return result
 
 
+def properties_of(entry: Developed | Genesis, blobs: BlobStore) -> dict[str, Any]:
+    """What was tried of a candidate's properties, and what was found. StateError where it is not what the entry says.
+
+    `properties` of it are, by name: the verdict, `where` the check stands, `seed`, how many cases were `tried`, how
+    many counterexamples of earlier proposals were `replayed` and how many `set_aside`, since the property that they
+    were of is another by now. Of what is refuted the `counterexample`: the `case`, in `words` and as it was `drawn`,
+    what is `wrong` with it, the `answers`, how many cases more were tried to make it simpler (`shrinks`), and `of`
+    which proposal it was before. Also the digest of `guards`, and the version of `hypothesis`.
+    """
+    name, said = str(entry.counterexamples), entry.properties
+    try:
+        value: Any = parse_json(blobs.get(name, max_bytes=MAX_EVIDENCE), max_bytes=MAX_EVIDENCE)
+        verdicts = {each: judged["verdict"] for each, judged in value["properties"].items()}
+        for judged in value["properties"].values():
+            _ = property_words(judged)
+    except (CanonicalError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(f"the evidence of properties is malformed: {error!r}", where=name) from error
+    if verdicts != said:
+        raise StateError(f"the evidence of properties says {verdicts}, the log {said}"[:600], where=name)
+    return dict(value)
+
+
+def property_words(judged: Mapping[str, Any]) -> str:
+    """What was found of one property, in words. None found is no proof that there is none, and is not told as one."""
+    again = f", and in {judged['replayed']} of earlier proposals" if judged["replayed"] else ""
+    aside = f"; {judged['set_aside']} of another guard are of no use now" if judged["set_aside"] else ""
+    if judged["verdict"] == "held":
+        return f"no counterexample in {judged['tried']} cases{again}{aside}"
+    return f"refuted by {judged['counterexample']['words']}: {judged['counterexample']['wrong']}"
+
+
 def items_used(found: ProposalState, blobs: BlobStore) -> int | None:
     """How many held-out items a proposal's test scored, from the evidence; None where nothing was measured."""
     if found.measured is None:
@@ -302,6 +336,7 @@ def feedback(found: ProposalState, blobs: BlobStore) -> Feedback:
         stage=stage,
         development=found.developed.development if found.developed else None,
         failed_rules=found.screened.failed if found.screened else [],
+        refuted=found.developed.refuted if found.developed else [],
         promoted=found.outcome == "promoted",
     )
 

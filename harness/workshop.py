@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from harness.artifacts import BlobStore, TensorSpec, read_tensors, tensor_header
 from harness.canonical import canonical_bytes, parse_json
@@ -66,6 +66,8 @@ class Workshop:
 
     PREDICT = '{"job":"predict"}'
     """The job by which an eval that asks has rows answered."""
+    BATCHES: ClassVar[dict[str, int]] = {PREDICT: PREDICT_ROWS, '{"batch":1,"job":"predict"}': 1}
+    """Rows of one forward pass, by job: all together, or each alone."""
 
     def __init__(
         self, engine: Engine, blobs: BlobStore, config: Config, work: Path, *, seed: int, output: list[int]
@@ -197,9 +199,9 @@ class Workshop:
 
         Raises SubjectError for a job that there is not.
         """
-        if job != self.PREDICT:
+        if job not in self.BATCHES:
             raise SubjectError(f"no worker does the job {job[:100]}", where="guards.py")
-        output = self._predicted(candidate, inputs, rows)
+        output = self._predicted(candidate, inputs, rows, batch=self.BATCHES[job])
         if isinstance(output, Failure):
             return output
         outputs.write_bytes(output.output)

@@ -75,6 +75,7 @@ class Vectors:
             "asked": told(paper_run.asking),
             "changed": told(paper_run.changing),
             "fresh": told(paper_run.freshly),
+            "properties": told(paper_run.refuting),
         }
         with tempfile.TemporaryDirectory() as place:
             self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
@@ -1329,6 +1330,34 @@ def order(v: Vectors) -> None:
     )
 
 
+def properties(v: Vectors) -> None:
+    """§7.6: what is refuted costs no held-out item."""
+    with tempfile.TemporaryDirectory() as place:
+        items = paper_run.refuting(paper_run.Paper(paper_run.BlobStore(Path(place))))
+    v.valid("properties", "properties hold of one candidate, and one of another is refuted", v.bases["properties"])
+    refuted = 1 + next(place for place, item in enumerate(items)
+                       if "refuted" in (item.body.get("properties") or {}).values())  # fmt: skip
+    staked = v.one("staked", 2)
+    staked.body["number"] = items[refuted - 1].body["number"]
+
+    def case(name: str, why: str, clause: str, *last: Item, upto: int = refuted) -> None:
+        v.illegal(name, why, clause, [*copy.deepcopy(items[:upto]), *last], base="properties")
+
+    case("staked-although-a-property-is-refuted", "a test of what a counterexample refutes", "§7.6", staked)
+    better = copy.deepcopy(items[refuted - 1])
+    better.body["properties"] = dict.fromkeys(better.body["properties"], "held")
+    case("developed-again-after-a-refutation", "properties judged until they hold", "§7.5", better)
+    proved = copy.deepcopy(items[refuted - 1])
+    proved.body["properties"] = dict.fromkeys(proved.body["properties"], "proved")
+    case("property-said-to-be-proved", "a verdict that no search can give", "§6", proved, upto=refuted - 1)
+    genesis = copy.deepcopy(items[0])
+    genesis.body["properties"] = dict.fromkeys(genesis.body["properties"], "refuted")
+    case("baseline-refuted", "a baseline that does not keep its own properties", "§6", genesis, upto=0)
+    gone = items[refuted - 1].body["counterexamples"][7:]
+    v.invalid("counterexamples-missing", "the evidence of properties is gone",
+              {f"blobs/sha256/{gone[:2]}/{gone}": None}, "§8.1", refuted - 1, base="properties")  # fmt: skip
+
+
 def models(v: Vectors) -> None:
     """§8 and §9."""
     plain = v.plain
@@ -1444,7 +1473,7 @@ def main() -> None:
     for group in ("valid", "invalid"):
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
-    for part in (valid, answers, fresh, lists, guards, heads, tiles, envelopes, order, models, links):
+    for part in (valid, answers, fresh, lists, guards, heads, tiles, envelopes, order, properties, models, links):
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
     print(f"{counts['valid']} valid, {counts['invalid']} invalid")

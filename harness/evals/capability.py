@@ -31,7 +31,8 @@ import numpy as np
 
 from harness.errors import SubjectError
 from harness.evals.data import Array
-from harness.evals.suite import EvaluationKind, View, declare, declared, specify, where_of
+from harness.evals.suite import EvaluationKind, View, specify
+from harness.evals.tagging import declare, declared, where_of
 
 Scorer = Callable[[Array, Array], Array]
 """Labels and the answers under one view in, one score in [0, 1] for each item out."""

@@ -31,8 +31,15 @@ from harness.evals.data import Array, Inputs, rows_of
 
 PREDICT = '{"job":"predict"}'
 """The job that a plain `ask(inputs)` is for."""
+ALONE = '{"batch":1,"job":"predict"}'
+"""The same, each row in a batch of its own."""
 ANSWERS = "answers"
 Rows = dict[str, Array]
+
+
+def refused(job: str) -> str:
+    """The job under which a table keeps the rows that a worker refused to answer in another job."""
+    return f'{{"refused":{job}}}'
 
 
 class UnansweredError(BaseException):

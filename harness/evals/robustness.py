@@ -30,7 +30,8 @@ import numpy as np
 from harness.errors import SubjectError
 from harness.evals.capability import Scorer, right
 from harness.evals.data import Array, Inputs, Raw
-from harness.evals.suite import EvaluationKind, View, checked_name, declare, specify, where_of
+from harness.evals.suite import EvaluationKind, View, specify
+from harness.evals.tagging import checked_name, declare, where_of
 
 Corruption = Callable[[Any, int, np.random.Generator], Any]
 """Raw items, a severity from 1 to 5 and a generator in; as many raw items of the same form out."""

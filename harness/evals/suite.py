@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Self, TypeVar, get_args
@@ -18,11 +18,12 @@ import numpy.typing as npt
 from harness.errors import SubjectError
 from harness.evals.data import MAIN, Array, Data, Inputs, Items, Raw, rows_of
 from harness.evals.inquiry import Ask
+from harness.evals.properties import Property
+from harness.evals.tagging import checked_name, declare, declared, where_of
 
 EvaluationKind = Literal["capability", "alignment", "robustness"]
 """What an evaluation is about; reports group by it."""
 
-_TAG = "__lockgate_guard__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -185,6 +186,7 @@ class Suite:
     load_data: Callable[[], Data]
     views: Mapping[str, View]
     evaluations: Mapping[str, Evaluation | Inquiry]
+    properties: Mapping[str, Property] = field(default_factory=dict)
 
     @property
     def inquiries(self) -> list[Inquiry]:
@@ -204,7 +206,7 @@ class Suite:
                 f"load() returned {type(data).__name__}, not harness.evals.Data", where="guards.py: load()"
             )
         data.check()
-        for each in (*self.views.values(), *self.evaluations.values()):
+        for each in (*self.views.values(), *self.evaluations.values(), *self.properties.values()):
             if each.of not in data.populations:
                 raise SubjectError(
                     f"{each.name!r} is of {each.of!r}; the populations are {list(data.populations)}", where=each.where
@@ -284,17 +286,6 @@ class Suite:
                     where=each.where,
                     remedy="a score may use the item's own label and answers only",
                 )
-
-
-def declare(function: _F, *tags: View | Evaluation | Inquiry) -> _F:
-    """Tag a function with views and evaluations, beside those that it has: `collect` finds them by it."""
-    setattr(function, _TAG, (*declared(function), *tags))
-    return function
-
-
-def declared(function: Callable[..., Any]) -> tuple[View | Evaluation | Inquiry, ...]:
-    """What a function is tagged with so far."""
-    return tuple(getattr(function, _TAG, ()))
 
 
 def view(name: str, *, of: str = MAIN) -> Callable[[_F], _F]:
@@ -404,7 +395,7 @@ def _common(
 
 
 def collect(module: ModuleType) -> Suite:
-    """Find the views and evaluations in a loaded guards module.
+    """Find the views, evaluations and properties in a loaded guards module.
 
     Raises SubjectError without `load`, without a view or an evaluation, for a name used twice, or for an evaluation
     of a view that is not there.
@@ -415,19 +406,20 @@ def collect(module: ModuleType) -> Suite:
         raise SubjectError("there is no load() that returns Data", where=place, remedy="def load() -> Data: …")
     views: dict[str, View] = {}
     evaluations: dict[str, Evaluation | Inquiry] = {}
+    properties: dict[str, Property] = {}
     seen: set[int] = set()
     for value in list(vars(module).values()):
-        tags = getattr(value, _TAG, ()) if callable(value) else ()
-        if id(value) in seen or not isinstance(tags, tuple):
+        tags = declared(value)
+        if id(value) in seen:
             continue
         seen.add(id(value))
         for tagged in tags:
-            known: dict[str, Any] = views if isinstance(tagged, View) else evaluations
-            for each in [tagged] if isinstance(tagged, View) else tagged.sliced():
-                if each.name in known:
-                    first = known[each.name].where
-                    raise SubjectError(f"the name {each.name!r} is used twice, first at {first}", where=each.where)
-                known[each.name] = each
+            # evals and properties stand side by side wherever they are told
+            kin: list[dict[str, Any]] = [views] if isinstance(tagged, View) else [evaluations, properties]
+            for each in tagged.sliced() if isinstance(tagged, Scored) else [tagged]:
+                if taken := [known[each.name].where for known in kin if each.name in known]:
+                    raise SubjectError(f"the name {each.name!r} is used twice, first at {taken[0]}", where=each.where)
+                kin[-1 if isinstance(each, Property) else 0][each.name] = each
     if not views or not evaluations:
         raise SubjectError("at least one @view and one @evaluation are wanted", where=place)
     for each in evaluations.values():
@@ -446,7 +438,7 @@ def collect(module: ModuleType) -> Suite:
                 remedy="an item is scored by what was answered about that item",
             )
         evaluations[each.name] = replace(each, of=of.pop())
-    return Suite(load, views, evaluations)
+    return Suite(load, views, evaluations, properties)
 
 
 def load_guards(path: Path, guarded: Container[str] | None = None) -> Suite:
@@ -525,18 +517,3 @@ def _line_of(error: BaseException, path: Path) -> str:
             line = trace.tb_lineno
         trace = trace.tb_next
     return f"{path.name}:{line}" if line else path.name
-
-
-def where_of(function: Callable[..., Any]) -> str:
-    """The file and line of a function, by which errors name what it was tagged with."""
-    code = getattr(function, "__code__", None)
-    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else "guards.py"
-
-
-def checked_name(name: object, where: str) -> str:
-    """Check the name of a view, an evaluation or a slice: what policies and gates can write. SubjectError."""
-    if not isinstance(name, str) or not name.isidentifier() or not name.isascii() or len(name) > 64:
-        raise SubjectError(
-            f"{name!r} is no name: letters, digits and _, at most 64, not starting with a digit", where=where
-        )
-    return name

@@ -56,6 +56,8 @@ class Feedback(Record):
     stage: Stage
     development: dict[str, float] | None = None
     failed_rules: list[str] = []
+    refuted: list[str] = []
+    """The properties to which a counterexample was found, by name."""
     promoted: bool = False
 
 

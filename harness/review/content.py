@@ -214,6 +214,7 @@ def decision(pages: Pages, page: dict[str, Any], proofs: dict[int, list[str]]) -
         "diffs": [_diff(path, text) for path, text in page["files"]],
         "gates_told": [_gate(gate, page["claims"]) for gate in page["evidence_by_gate"]],
         "metrics": _metrics(pages, found),
+        "properties": page["properties"],
         "rules": sorted(page["rules"], key=lambda rule: (rule["passed"] is True, rule["stage"] != "screen")),
         "proofs": proofs,
     }

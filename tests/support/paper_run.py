@@ -286,6 +286,22 @@ def freshly(paper: Paper) -> list[Item]:
     return copy.deepcopy(tell.items)
 
 
+def refuting(paper: Paper) -> list[Item]:
+    """Tell the story of a run with properties: the candidate promoted has them, and one of the last is refuted."""
+    items = story(paper)
+    for item in items:
+        if item.kind in ("genesis", "developed"):
+            item.body |= {
+                "properties": {"alone": "held", "steady": "held"},
+                "counterexamples": paper.blob(f"tried {item.body.get('number', 0)}"),
+            }
+    place = next(place for place, item in enumerate(items) if item.kind == "developed" and item.body["number"] == 3)
+    items[place].body["properties"]["steady"] = "refuted"
+    end = next(place for place, item in enumerate(items) if item.kind == "decided" and item.body["number"] == 3)
+    items[end].body["decision"] = {"verdict": "reject", "reasons": [{"code": "property", "text": "steady"}]}
+    return items[: place + 1] + items[end:]
+
+
 ASKED = (*people.PEOPLE, *people.OTHERS)
 
 
