@@ -27,7 +27,9 @@ from harness.evals.search import draw
 from harness.evals.suite import collect
 from harness.evals.tagging import TAG
 from harness.folder import RunFolder
+from harness.keys import VaultKey
 from harness.replay import replay_run
+from harness.rescoring import rescore
 from harness.views import ask_view, properties_of
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
@@ -166,11 +168,13 @@ def test_the_row_without_an_answer_is_found(run):
     assert decode(found_of(run, 4)["answers"]["counterexample"]["case"]) == 3.0
 
 
-def test_the_trail_verifies_and_every_decision_is_derived_again(run):
-    """Both the verifier and the replay take a run with properties."""
+def test_the_trail_verifies_and_every_decision_is_derived_again(run, subject):
+    """Both verifiers and the replay take a run with properties, and every search is made again to the same end."""
     folder = RunFolder(run[0])
     assert verify_run(folder, folder.public_key)["verdict"].startswith("valid at size")
     assert replay_run(folder)["decisions"] == 4
+    counts = rescore(folder, subject, VaultKey.load(folder.vault_key))
+    assert counts["properties"] == 4
     command = [sys.executable, "audits/verify.py", str(run[0]), "--key", str(folder.public_key)]
     assert subprocess.run(command, check=False, capture_output=True).returncode == 0
 
