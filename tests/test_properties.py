@@ -277,6 +277,15 @@ def row(x):
     return {"x": np.array([x], np.float32)}
 
 
+def showing():
+    """A function of its own that shows a case as one row."""
+
+    def show(case):
+        return row(case)
+
+    return show
+
+
 def below(name="below", most=999, **more):
     """A property: no answer is above 0; cases are whole numbers."""
 
@@ -501,6 +510,12 @@ def test_a_property_that_cannot_be_searched_is_refused_where_it_stands(head, mes
         guards_with(tmp_path, "return True", head=head)
 
 
+def test_a_function_is_one_property():
+    """A second decorator on one function would hide the first: it is refused."""
+    with pytest.raises(SubjectError, match="another's already"):
+        bounded("more", 0, 1, cases=st.none)(below())
+
+
 def test_names_are_used_once(digits, tmp_path):
     """A property has a name of its own among the evals, and its population is one that there is."""
     made = rigs.vary(digits, tmp_path / "subject")
@@ -557,8 +572,8 @@ def pairs(name, cases=lambda: st.integers(0, 9)):
         "falling": (
             monotone(name, cases=cases, direction="falls", slack=0.1)(lambda case: (row(case), row(case + 1))),
             lambda x: 0.05 * x, lambda x: x),
-        "bounded": (bounded(name, 0, 1, cases=cases)(row), lambda x: x / 9, lambda x: x / 8),
-        "finite": (finite(name, cases=cases)(row), lambda x: x, lambda x: None if x > 7 else x),
+        "bounded": (bounded(name, 0, 1, cases=cases)(showing()), lambda x: x / 9, lambda x: x / 8),
+        "finite": (finite(name, cases=cases)(showing()), lambda x: x, lambda x: None if x > 7 else x),
     }  # fmt: skip
 
 
@@ -574,7 +589,7 @@ def test_a_ready_made_property_holds_of_what_has_it_and_of_nothing_else(kind):
 
 def test_a_row_that_is_answered_otherwise_alone_is_found():
     """Batch and single are two jobs; where they disagree, the property is refuted."""
-    check = batch_single("alone", cases=lambda: st.integers(0, 9))(row)
+    check = batch_single("alone", cases=lambda: st.integers(0, 9))(showing())
     for alone, verdict in ((0.0, "held"), (1.0, "refuted")):
         asked = Asked(lambda x: x)
         put = asked._put
