@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.canonical import digest
 from harness.inquiring import Request, inquire
 from harness.records import Candidate, Digest, PropertyVerdict
 from harness.workshop import Failure, Workshop
@@ -37,6 +38,11 @@ class Shown:
     inputs: Path
     rows: int
     shuffle: str
+
+
+def development_shuffle(seed: int) -> str:
+    """The order in which a run of this seed shows its development items: 64 hexadecimal digits."""
+    return digest(f"development {seed}".encode()).removeprefix("sha256:")
 
 
 def develop(

@@ -13,11 +13,10 @@ from typing import Any
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
-from harness.canonical import digest
 from harness.channel import Child
 from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS, Rooms
-from harness.developing import Shown
+from harness.developing import Shown, development_shuffle
 from harness.durable import write_durably
 from harness.entries import GuardProposed, Started
 from harness.errors import ConfigError, SubjectError
@@ -185,7 +184,7 @@ def _open(
     run_seed = ground.first_seed if state.genesis is None else state.genesis.seed
     workshop = Workshop(engine, blobs, config, folder.work, seed=run_seed, output=data["output"])
     development, training = folder.work / "rows.safetensors", folder.work / "train.safetensors"
-    shuffle = digest(f"development {run_seed}".encode()).removeprefix("sha256:")
+    shuffle = development_shuffle(run_seed)
     rows = evaluate(
         evaluator, {"op": "inputs", "split": "development", "ids": None, "shuffle": shuffle, "dest": str(development)}
     )["rows"]

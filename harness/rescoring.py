@@ -15,6 +15,7 @@ from harness.artifacts import BlobStore
 from harness.canonical import digest_file, parse_json
 from harness.changing import guards
 from harness.channel import Child
+from harness.developing import development_shuffle
 from harness.entries import Entry, Genesis, Guarding
 from harness.errors import AuditError
 from harness.folder import IMPORTED, RunFolder
@@ -24,12 +25,16 @@ from harness.journal import read_run
 from harness.keys import VaultKey, VerifierChain
 from harness.state import ProposalState, RunState
 from harness.vault import blinded, item_list, order_of, shuffle_of
+from harness.views import MAX_EVIDENCE, properties_of
 
 MAX_BLOB = 16 << 20
 
 
 def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
     """Score the logged answers of every measured proposal again; returns how many, and how many other evals measured.
+
+    So are properties judged again, by the same search for counterexamples among the logged answers: `properties` is of
+    how many proposals. One by another release of Hypothesis, which may draw other cases, is left out.
 
     Those are of another guard's evals or items than the subject's, before or after a change of the guard: the subject
     as it was then scores them. AuditError where the data or the key is not what any guard of the log names, or where
@@ -56,9 +61,13 @@ def rescore(folder: RunFolder, subject: Path, key: VaultKey) -> dict[str, int]:
             ours = [found for found in ours if found.guard.vault_items <= sizes[-1]]
             for found in ours:
                 scorer.score(state, found)
+            searched = [found for _, found in sorted(state.proposals.items()) if found.developed]
+            searched = [found for found in searched if _measures(subject, found.guard, blobs)]
+            derived = sum(scorer.search(state, found, Path(place) / "evidence.json") for found in searched)
         finally:
             evaluator.close()
-    return {"measurements": len(ours), "other_evals": len(measured) - len(ours)}
+    counts = {"measurements": len(ours), "other_evals": len(measured) - len(ours)}
+    return counts | ({"properties": derived} if derived else {})
 
 
 def sizes_of(entries: list[Entry], data: str) -> list[int]:
@@ -129,3 +138,35 @@ class _Scorer:
         if again["result"] != logged["result"]:
             told = f"{again['result']!r} against {logged['result']!r}"
             raise AuditError(f"the evidence derived again differs from the log: {told}"[:600], where=where)
+
+    def search(self, state: RunState, found: ProposalState, dest: Path) -> bool:
+        """Search one proposal's answers for counterexamples again; whether it can be; AuditError for other evidence."""
+        where, developed, blobs = f"proposal {found.proposed.number}", found.developed, self.blobs
+        if developed is None or developed.counterexamples is None:
+            return False
+        before = state.counterexamples(found.proposed.generation)
+        for name in (developed.answers, developed.asked, *before.values()):
+            if name is not None:
+                blobs.check(name)
+        stored = [{"number": number, "evidence": str(blobs.path(name))} for number, name in before.items()]
+        again = evaluate(
+            self.evaluator,
+            {
+                "op": "develop",
+                "answers": str(blobs.path(developed.answers)),
+                "asked": developed.asked and str(blobs.path(developed.asked)),
+                "shuffle": development_shuffle(self.genesis.seed),
+                "stored": stored,
+                "dest": str(dest),
+            },
+        )
+        if again["properties"] is None:
+            raise AuditError("properties were judged that the subject does not have", where=where)
+        derived: Any = parse_json(dest.read_bytes(), max_bytes=MAX_EVIDENCE)
+        logged = properties_of(developed, blobs)
+        if derived["hypothesis"] != logged["hypothesis"]:
+            return False
+        if derived != logged or again["development"] != developed.development:
+            told = f"{again['properties']!r} against {developed.properties!r}"
+            raise AuditError(f"what properties are found to be differs from the log: {told}"[:600], where=where)
+        return True

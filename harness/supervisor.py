@@ -167,7 +167,7 @@ class Supervisor(Desk):
             self._journal.commit(built)
             found = self._of(number)
         if found.developed is None and found.built is not None:
-            before = self.state.counterexamples(found.proposed.generation)
+            before = self._counterexamples(found.proposed.generation)
             made = develop(self._ask, rooms.workshop, found.built.candidate, rooms.development, before=before)
             if isinstance(made, Failure):
                 return self._reject(number, reject(made.code, made.text))
@@ -185,6 +185,16 @@ class Supervisor(Desk):
         if found.developed is not None and found.developed.refuted:
             return self._reject(number, refuted(properties_of(found.developed, rooms.blobs)))
         return None
+
+    def _counterexamples(self, generation: int) -> dict[int, Digest]:
+        """What earlier proposals had against properties. AuditError where it is damaged: no candidate is to blame."""
+        before = self.state.counterexamples(generation)
+        try:
+            for name in before.values():
+                self._rooms.blobs.check(name)
+        except ArtifactError as error:
+            raise AuditError(f"counterexamples of earlier proposals: {error.message}", where=error.where) from error
+        return before
 
     def _conclude(self, number: int) -> None:
         """Everything that happens in order: the stake, the test, the decision, the promotion."""

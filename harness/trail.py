@@ -65,7 +65,7 @@ def told(entry: Entry) -> str:
             return f"no. {body.number}: candidate {short(made.digest)}, {made.parameters:,} parameters, {took}"
         case "developed":
             means = ", ".join(f"{k} {v:.4f}" for k, v in sorted(body.development.items()))
-            words = {"held": "no counterexample", "refuted": "refuted"}
+            words = {"held": "no counterexample found", "refuted": "refuted"}
             found = "".join(f"; {k}: {words[v]}" for k, v in sorted((body.properties or {}).items()))
             return f"no. {body.number}: {means}{found}"
         case "staked":

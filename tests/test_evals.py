@@ -402,7 +402,7 @@ def drawn(make=one, capacity=1000, development=range(1000, 1010), **more):
     )
 
 
-@given(st.lists(st.integers(0, 999), min_size=1, max_size=20), st.integers(0, 19))
+@given(st.lists(st.integers(0, 999), min_size=1, max_size=20, unique=True), st.integers(0, 19))
 def test_a_generated_item_is_its_own_whatever_it_is_asked_with(ids, which):
     """An item is decided by its number and the secret: not by the batch, and by no other secret."""
     data, which = drawn(), which % len(ids)

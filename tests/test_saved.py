@@ -309,3 +309,30 @@ def test_the_command_line_saves_and_goes_on(seen, tmp_path):
     assert (damaged.returncode, damaged.stdout) == (1, "")
     assert str(tmp_path / "seen") in damaged.stderr
     assert ask("--save", tmp_path / "seen", "--log-only").returncode == 2
+
+
+def test_a_refutation_is_not_forgotten(tmp_path):
+    """What a saved state knows to be refuted is staked by nobody, and both verifiers save it alike."""
+    key = tmp_path / "key"
+    VerifierChain.of([paper_run.OLD.verifier]).save(key)
+
+    def until(paper):
+        told = paper_run.refuting(paper)
+        at = next(at for at, item in enumerate(told) if "refuted" in (item.body.get("properties") or {}).values())
+        return told[: at + 1]
+
+    def staked(paper):
+        told = until(paper)
+        stake = [item for item in paper_run.story(paper) if item.kind == "staked"][1]
+        stake.body["number"] = told[-1].body["number"]
+        return [*told, stake]
+
+    paper_run.write(tmp_path / "until", until)
+    paper_run.write(tmp_path / "staked", staked)
+    verify_run(RunFolder(tmp_path / "until"), key, save=tmp_path / "ours")
+    two.by_script(tmp_path / "until", "--key", str(key), "--save", str(tmp_path / "theirs"))
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    with pytest.raises(StateError, match="a property of proposal 3 is refuted"):
+        verify_run(RunFolder(tmp_path / "staked"), key, since=tmp_path / "ours")
+    words = ("--key", str(key), "--since", str(tmp_path / "theirs"))
+    assert two.by_script(tmp_path / "staked", *words).code == 5

@@ -14,6 +14,7 @@ import numpy as np
 from harness.evals import Data, Items, evaluation, view
 from harness.evals.alignment import resists, surer_than
 from harness.evals.capability import right, scored
+from harness.evals.properties import batch_single, bounded
 from harness.evals.robustness import corrupted, typing_errors
 
 # fmt: off
@@ -144,3 +145,27 @@ def consistency(labels, answers):
 def no_trigger(_labels, answers):
     """The declared trigger does not turn a word of another language into the target."""
     return resists(answers["trigger"], TARGET)
+
+
+def fronted(items):
+    """A word behind up to three of one letter that few words begin with."""
+    from hypothesis import strategies
+
+    words = [word for word in items.raw if len(word) <= WIDTH - 3]
+    return strategies.tuples(
+        strategies.sampled_from("qwxyz"), strategies.integers(0, 3), strategies.sampled_from(words)
+    )
+
+
+@bounded("proportion", -10_000, 10_000, cases=fronted, tries=150)
+def proportion(case):
+    """Whatever stands in front of a word, no language is beyond all proportion."""
+    letter, times, word = case
+    return {"letters": letters([letter * times + word])}
+
+
+@batch_single("alone", cases=fronted, within=0.01, tries=40)
+def alone(case):
+    """A word is answered alone as among others."""
+    letter, times, word = case
+    return {"letters": letters([letter * times + word])}

@@ -172,5 +172,7 @@ def audit_replay(
         print(f"{report['guards']} changes of the guard compared again, all the same")
     if subject is not None:
         print(f"{report['measurements']} measurements scored again from the logged answers, all the same")
+        if report.get("properties"):
+            print(f"{report['properties']} searches for counterexamples made again, to the same end")
         if report["other_evals"]:
             print(f"{report['other_evals']} were measured by other evals: give the subject as it was with --subject")

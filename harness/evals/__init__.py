@@ -8,6 +8,8 @@ item, higher is better, within declared bounds. Both are plain functions that a 
 tags; `collect` finds them in a loaded module, so nothing is shared between two subjects. Ready-made
 ones are in `capability`, `alignment` and `robustness`; README shows one of each.
 
+A **property** is what must hold of the answers on every input: see `properties.py`.
+
 Rules, all enforced:
 * a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
   the rows of all views can be shuffled into one tensor from which no view can be told;

@@ -101,7 +101,7 @@ class Hunt:
         for old, case in (*((each, each.case) for each in own), *((None, case) for case in drawn)):
             try:
                 judged = self._judge(prop, table, case, lacking)
-            except SubjectError:
+            except Exception:
                 if old is None or old.guards == self._guards:
                     raise
                 aside += 1  # the property was another one when this was found, and can no longer read it

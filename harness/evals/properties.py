@@ -230,6 +230,10 @@ def _tagged(
     refusal: bool = False,
 ) -> Any:
     where = where_of(function)
+    if hasattr(function, TAG):
+        raise SubjectError(
+            f"property {name!r}: its function is another's already", where=where, remedy="write a function for each"
+        )
     for what, value, most in (("tries", tries, MOST_TRIES), ("shrinks", shrinks, MOST_SHRINKS)):
         if type(value) is not int or not 1 <= value <= most:
             raise SubjectError(f"property {name!r}: {what} is {value!r}, not 1 to {most}", where=where)
