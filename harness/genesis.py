@@ -189,7 +189,7 @@ def same_run(
     if stands[2] != named.data:
         raise ConfigError(
             "the data's items or labels have changed",
-            remedy="restore them; where held-out items were added, `lockgate guard propose RUN`",
+            remedy="restore them; where held-out items were added, `lockgate vault add RUN`",
         )
     if training != genesis.training:
         raise ConfigError("the training data have changed since genesis", remedy="restore them, or begin a new run")

@@ -136,11 +136,15 @@ def text_of(item: Any) -> str | None:
         return str(item)
     if isinstance(item, Mapping):
         item = [item[key] for key in sorted(item)]
-    if isinstance(item, (list, tuple)):
-        parts = [text_of(each) for each in item]
-        known = [part for part in parts if part is not None]
-        return "\n".join(known) if len(known) == len(parts) else None
-    return None
+    if not isinstance(item, (list, tuple)):
+        return None
+    parts: list[str] = []
+    for each in item:
+        part = text_of(each)
+        if part is None:
+            return None
+        parts.append(part)
+    return "\n".join(parts)
 
 
 class Texts:
