@@ -14,17 +14,17 @@ Why it holds: (1) Of a candidate that a gate g should stop, E of g starts at 1 a
 items that nobody has seen, whatever was learnt before, so its expectation where the test stops is at most 1. (2) A
 promotion pays 1 <= alpha * E of g, and any other end gives back alpha * min(1, least E) <= alpha * E of g, so in
 expectation the chance of the false promotion and what is given back are together at most alpha; of a candidate that
-no gate should stop, A may only fall. (3) Hence the sum of
-A and of 1 once a false promotion has been made, A being counted only until then, is a supermartingale that starts at
-delta and never falls below the chance of the event (Ville). That alpha <= A is all that is asked of the shares: by
-which rule they fall over k, and that they get the refunds again, is a matter of power.
+no gate should stop, A may only fall. (3) Hence what is A until a false promotion, and 1 from then on, is a nonnegative
+supermartingale that starts at delta, so the chance that it ever is 1 is at most delta. Of the shares this asks no more
+than that each is fixed before its test, and no more than A: how they fall over k is a matter of power.
 
 Conditions, each enforced elsewhere or here: the *least* E, for which gate should have stopped it is not known; items
 that no test has had before (`offset` only rises, and by all that a stake covers); a stop that does not look ahead, so
 that a test of fresh items is not told to how many of them an eval will apply (`evaluator.test`); evidence that is
 stopped where its gate passed, or with the test. Scores of spent items may be told to anybody: none of them returns.
 
-Not covered: a generator whose items are not independent draws, which no ledger can know.
+Not covered: a generator whose items are not independent draws; one vault key for two vaults, whose items are then the
+same. No ledger can know either.
 """
 
 from __future__ import annotations
@@ -84,8 +84,6 @@ class FreshState(LedgerState):
     def _unshared(self) -> Self:
         if self.high_water or self.kappa != 1.0:
             raise ValueError("no two tests share items")
-        if self.spent + (self.pending.alpha if self.pending else 0.0) > self.delta:
-            raise ValueError("more staked than is left of delta")
         return self
 
     @property

@@ -38,11 +38,20 @@ def told():
     """Tell the stories: (kind, body) of each entry, with what has to be said of it besides."""
     with tempfile.TemporaryDirectory() as place:
         items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
-        asking, changing = (
+        asking, changing, freshly = (
             tell(paper_run.Paper(paper_run.BlobStore(Path(place) / tell.__name__)))
-            for tell in (paper_run.asking, paper_run.changing)
+            for tell in (paper_run.asking, paper_run.changing, paper_run.freshly)
         )
-    asked, changed = ([{"kind": item.kind, "body": item.body} for item in told] for told in (asking, changing))
+    asked, changed, fresh = (
+        [{"kind": item.kind, "body": item.body} for item in told] for told in (asking, changing, freshly)
+    )
+    among = copy.deepcopy(fresh)  # of several runs on a named vault: less is staked, of later items
+    among[0]["body"]["vault_named"] = True
+    for k, item in enumerate(each for each in among if each["kind"] == "staked"):
+        item["body"] |= {"test": 2 * k + 1, "offset": 2000 * k + 7, "alpha": item["body"]["alpha"] / 9}
+    for item in among:
+        if item["kind"] == "measured":
+            item["body"]["charged"] /= 9
     made = [n for n, each in enumerate(changed) if each["kind"] == "guard-changed"]
     whole = [{"kind": item.kind, "body": item.body} for item in items]
     place = {kind: [n for n, each in enumerate(whole) if each["kind"] == kind] for kind in {e["kind"] for e in whole}}
@@ -86,6 +95,9 @@ def told():
         changed,
         changed[: made[0] + 1],
         changed[: made[1] + 1],
+        fresh,
+        fresh,
+        among,
     ]
 
 

@@ -14,14 +14,19 @@ from rigs import generation, knobs
 
 from harness import desk
 from harness.auditing import verify_run
+from harness.auditlog import AuditLog
 from harness.commands.vault import _fresh
 from harness.entries import Measured, Predicted, Promoted, Staked
+from harness.envelope import seal
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
 from harness.fresh_ledger import FreshState, charge, share
 from harness.journal import read_run
-from harness.keys import VaultKey, VerifierChain
+from harness.keys import Signer, VaultKey, VerifierChain
+from harness.kinds import KINDS, kind_of, subjects_of
 from harness.ledger_replay import replay_ledger
+from harness.operating import power_of
+from harness.power import typical_alpha
 from harness.replay import replay_run
 from harness.rescoring import rescore
 
@@ -195,6 +200,63 @@ def test_killed_anywhere_in_a_test_nothing_is_lost_or_given_back(run, fresh, tmp
     assert (state.test, state.offset, state.spent, state.pending) == (1, cut[0].cap, cut[1].charged, None)
 
 
+def test_a_measured_test_that_a_rollback_ends_costs_what_was_measured(fresh, tmp_path):
+    """Killed after its measurement, and then ended by a rollback: log and vault have the same cost, and the run goes on."""
+    opened = fresh.open(tmp_path / "run")
+    generation(opened, 1, knobs(**BETTER))
+    commit = type(opened.rooms.journal).commit
+
+    def commit_and_die(self, *entries):
+        commit(self, *entries)
+        if isinstance(entries[0], Measured):
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(opened.rooms.journal), "commit", commit_and_die)
+        with pytest.raises(Killed):
+            generation(opened, 2, knobs("architecture", **STARVED))
+    opened.close()
+    opened = fresh.open(tmp_path / "run")
+    assert opened.rooms.vault.state.pending is not None
+    opened.supervisor.rollback(0, by="tests", reason="a look")
+    state = opened.rooms.vault.state
+    opened.close()
+    opened = fresh.open(tmp_path / "run")  # the end of the epoch is asked for again, and nothing is charged again
+    assert opened.rooms.vault.state == state
+    opened.supervisor.settle(2)
+    generation(opened, 3, knobs("architecture", **{**STARVED, "hidden": 80}))
+    state = opened.rooms.vault.state
+    opened.close()
+    told = stakes(tmp_path / "run")
+    assert [staked.test for staked, _ in told] == [1, 2, 3]
+    assert state.spent == pytest.approx(sum(measured.charged for _, measured in told), rel=1e-12)
+    assert told[2][0].alpha == pytest.approx((0.05 - told[1][1].charged) * share(3), rel=1e-12)
+    assert replay_run(RunFolder(tmp_path / "run"))["stakes"] == 3
+
+
+def test_a_cost_that_does_not_follow_is_found(fresh, tmp_path):
+    """Signed rightly and legal by the log alone: a test that gives more back than its evidence is worth."""
+    run = tmp_path / "run"
+    opened = fresh.open(run)
+    generation(opened, 1, knobs("architecture", **STARVED))
+    opened.close()
+    folder, entries = RunFolder(run), entries_of(run)
+    signer = Signer.load(folder.signing_key)
+    shutil.rmtree(folder.log)
+    with AuditLog.create(folder.log, signer, signer.name) as log:
+        for entry in entries:
+            kind, body = kind_of(entry), entry.json_value()
+            if kind == "measured":
+                body["charged"] /= 2
+            log.append([seal(kind, body, subjects_of(KINDS[kind].parse(body)), signer)])
+    assert verify_run(folder, key=folder.public_key, log_only=True)["verdict"].startswith("valid")
+    with pytest.raises(AuditError, match="its evidence costs") as error:
+        verify_run(folder, key=folder.public_key)
+    assert error.value.clause == "§8.5"
+    with pytest.raises(AuditError, match="its evidence costs"):
+        replay_run(folder)
+
+
 def evidence(run, measured):
     """Read the log evidence of a test's gates."""
     told = json.loads(desk.BlobStore(run / "blobs").get(measured.evidence))
@@ -218,6 +280,13 @@ def test_another_named_run_goes_on_with_the_ledger(fresh, tmp_path):
     (first, cost), (second, _) = told
     assert (first.test, second.test, second.offset) == (1, 2, first.offset + first.cap)
     assert second.alpha == pytest.approx((0.05 - cost.charged) * share(2), rel=1e-12)
+
+
+def test_power_is_calculated_for_the_twentieth_test_of_a_life(fresh):
+    """`gates power` assumes of fresh items the stake of the twentieth test, of which nothing has come back."""
+    table, floor = power_of(fresh.subject)
+    assert table.alpha == typical_alpha(0.05, fresh=True)
+    assert table.joint > floor
 
 
 @pytest.mark.parametrize(("items", "other"), [("scarce", "fresh"), ("fresh", "scarce")])

@@ -246,7 +246,7 @@ def _with(config: Config, path: tuple[str, ...], value) -> Config | None:
 
 
 VALUES = (
-    *(1, 3, 900, 0.01, 0.3, 0.9, "bwrap", "cpu", "other", ["lib.py"], ["lockdown"]),
+    *(1, 3, 900, 0.01, 0.3, 0.9, "bwrap", "cpu", "fresh", "other", ["lib.py"], ["lockdown"]),
     {"other": 1},
     {"scripted": {}},
 )

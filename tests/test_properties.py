@@ -25,7 +25,7 @@ from harness.evals.inquiry import ANSWERS, PREDICT, Table, refused
 from harness.evals.properties import batch_single, bounded, equivariance, finite, holds, invariance, monotone
 from harness.evals.search import draw
 from harness.evals.suite import collect
-from harness.evals.tagging import TAG
+from harness.evals.tagging import declared
 from harness.folder import RunFolder
 from harness.keys import VaultKey
 from harness.replay import replay_run
@@ -250,7 +250,7 @@ class Asked:
 
     def look(self, *functions, stored=(), guards="g", hunt=None):
         """Look for counterexamples until nothing is missing; the evidence by name."""
-        hunt = hunt or Hunt([getattr(each, TAG) for each in functions], ITEMS, guards)
+        hunt = hunt or Hunt([declared(each)[0] for each in functions], ITEMS, guards)
         while True:
             missing = Missing()
             found = hunt.examine(self.table, stored, missing)
@@ -315,7 +315,7 @@ def test_a_defect_is_missed_as_seldom_as_it_is_said(share):
     threshold = most * (1 - share)
     missed = 0
     for number in range(searches):
-        prop = getattr(below(f"p{number}", most=most - 1, tries=tries), TAG)
+        prop = declared(below(f"p{number}", most=most - 1, tries=tries))[0]
         missed += max(draw(prop.cases(), prop.seed, tries)) < threshold
     expected = searches * (1 - share) ** (tries / 2)
     assert missed <= expected + 4 * np.sqrt(expected) + 1

@@ -211,6 +211,21 @@ def test_fresh_items_are_spent_by_every_test(tmp_path):
     vault.close()
 
 
+def test_more_may_be_made_from_the_end_of_an_epoch_on(tmp_path):
+    """Where a generator may make more, they join at the end of an epoch, as items do that are added; tests count on."""
+    vault = open_vault(tmp_path, fresh=True, items=500)
+    vault.stake("run/1", 450)
+    vault.close_test("run/1", 450, promoted=False, log_es=[-1.0])
+    assert vault.state.exhausted
+    vault.close()
+    vault = open_vault(tmp_path, fresh=True, items=900, data=sha("more"), first=lambda _: sha("data"))
+    vault.end_epoch("run/guard/9", 900)
+    assert (vault.state.size, vault.state.test, vault.state.offset) == (900, 1, 450)
+    assert vault.stake("run/2", 1000).items == 450
+    vault.close()
+    open_vault(tmp_path, fresh=True, items=900, data=sha("more")).close()
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 def test_a_vault_is_of_one_kind_for_good(tmp_path, fresh):
     """A vault that was begun with shared items gives nothing back later, and none of fresh items shares any."""

@@ -53,7 +53,7 @@ def vault_status(run: Run, json_: Json = False) -> None:
         "exhausted": ledger.exhausted,
         "epoch": ledger.epoch,
         "tests": tests,
-        "tests_of_epoch": ledger.test,
+        "tests_of_epoch": None if fresh else ledger.test,
         "delta": ledger.delta,
         "spent": ledger.spent,
         "at_stake": ledger.pending.alpha if ledger.pending else 0.0,
