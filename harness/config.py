@@ -38,6 +38,16 @@ class GateRule(Record):
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     cap: Annotated[int, Field(gt=0, le=200_000)] | None = None
 
+    @property
+    def name(self) -> str:
+        """By which results, rules and pages name it."""
+        return f"{self.eval}/{self.kind}"
+
+    @property
+    def bar(self) -> float | None:
+        """Its margin, threshold or rate; None where it has none of them."""
+        return next((value for value in (self.margin, self.threshold, self.rate) if value is not None), None)
+
     @model_validator(mode="after")
     def _fields_fit(self) -> GateRule:
         needed = {"improve": None, "parent": "margin", "anchor": "margin", "floor": "threshold", "rare": "rate"}.get(

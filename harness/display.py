@@ -314,7 +314,7 @@ def held_line(hold: dict[str, Any]) -> str:
     by = f" ({', '.join(hold['approved_by'])})" if hold["approved_by"] else ""
     more = ", and a rule asks for more" if len(hold["approved_by"]) >= hold["require"] else ""
     return plain(
-        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {', '.join(hold['rules'])}; "
+        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {', '.join([*hold['gates'], *hold['rules']])}; "
         f"{len(hold['approved_by'])} of {hold['require']} approvals{by}{more}, until {hold['expires'][:16]}Z",
         2000,
     )

@@ -189,10 +189,14 @@ def _bars(guard: Guarding) -> dict[str, float]:
 
 
 def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, judge: Judge) -> None:
-    """A hold follows from its document: nothing denies it, and the rules that it names ask for people."""
+    """A hold follows from its document: nothing denies it, and the rules that it names ask for people.
+
+    That the gates which it names do is the order's to say (`asking`).
+    """
     entry = hold.said
     again = _judge_decided(where, entry.stage, entry.document, entry.judgement, blobs, policies, judge)
-    _same(where, "why it was held", (again.outcome, again.failed), ("hold", entry.rules))
+    outcome = "pass" if entry.gates and not entry.rules else "hold"
+    _same(where, "why it was held", (again.outcome, again.failed), (outcome, entry.rules))
 
 
 def _replay_ended(where: str, found: ProposalState, blobs: BlobStore, policies: PolicySet, judge: Judge) -> int:

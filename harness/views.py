@@ -15,6 +15,7 @@ from harness.canonical import parse_json
 from harness.entries import Entry, Guarding
 from harness.errors import CanonicalError, StateError
 from harness.kinds import kind_of
+from harness.plain_gates import asking
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Digest, Stage, first_problem
 from harness.state import ProposalState, RunState
@@ -101,6 +102,7 @@ def hold_view(state: RunState, number: int) -> dict[str, Any]:
         "hold": hold.digest,
         "stage": hold.stage,
         "rules": hold.said.rules,
+        "gates": asking(guard.config, hold.said.gates or []),
         "candidate": hold.said.candidate,
         "expires": hold.expires,
         "approved_by": [approver.name for _, approver in hold.approvals],

@@ -1,0 +1,106 @@
+"""What a gate asks for and what its test came to, in words.
+
+`line` says it of a result, from that result alone. What was not shown begins with "not shown", and nothing else does.
+Bounds are those of the gate's own e-process: true with probability 1 - alpha whenever and for whatever reason the test
+stopped, which an exact binomial bound for a number of items fixed beforehand is not. They are rounded to where they
+say less, never more.
+
+Not covered: whether the result follows from the answers (`replay`, `rescoring`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from typing import TYPE_CHECKING
+
+from harness.config import Config
+from harness.decision import CLAIM
+from harness.plain import plain
+
+if TYPE_CHECKING:
+    from harness.statistics import GateResult
+
+__all__ = ["asking", "claims", "line"]
+
+_UP, _DOWN = (Context(prec=2, rounding=way) for way in (ROUND_CEILING, ROUND_FLOOR))
+MAX_LINE = 400
+
+
+def claims(config: Config) -> dict[str, str]:
+    """What each gate asks for, in words, by its name."""
+    return {gate.name: f"{gate.eval} is {_claim(gate.kind, gate.bar)}" for gate in config.gates}
+
+
+def asking(config: Config, names: Iterable[str]) -> list[str]:
+    """What is not shown of the ceilings that ask for people, in words; `names` as eval/kind."""
+    bars = {f"{gate.eval}/{gate.kind}": gate.bar for gate in config.gates}
+    told = []
+    for name in names:
+        evaluation, _, kind = name.rpartition("/")
+        told.append(plain(f"{evaluation} is not shown to be {_claim(kind, bars.get(name))}", MAX_LINE))
+    return told
+
+
+def line(gate: GateResult) -> str:
+    """What a gate's test came to, in a line."""
+    evaluation, _, kind = gate.name.rpartition("/")
+    kind, _, policy = kind.partition("@")
+    evaluation = (evaluation or gate.name) + (f" (policy {policy})" if policy else "")
+    claim = _claim(kind, abs(gate.theta) if kind != "floor" else gate.theta)
+    if gate.verdict != "pass":
+        why = "given up after" if gate.verdict == "fail" else "after"
+        people = "; people decide" if kind == "ceiling" else ""
+        told = f"not shown: {evaluation} is {claim}; {why} {_items(gate.n)}{_seen(gate, kind)}{people}"
+    else:
+        told = f"{evaluation}: {claim}, with error at most {_up(_alpha(gate))}{_seen(gate, kind)}"
+    return plain(told, MAX_LINE)
+
+
+def _claim(kind: str, bar: float | None) -> str:
+    asked = CLAIM.get(kind, "beyond its bar")
+    if bar is None or kind == "improve":
+        return asked
+    if kind == "rare":
+        return f"failing more seldom than {bar:g}"
+    return asked.replace("by the margin", f"by {bar:g}") if "by the margin" in asked else _of(asked, bar)
+
+
+def _of(asked: str, bar: float) -> str:
+    return f"{asked.replace('its', 'the')} {bar:g}"
+
+
+def _seen(gate: GateResult, kind: str) -> str:
+    """What was seen, and the bound that follows from it."""
+    if gate.mean is None:
+        return ""
+    low, high = gate.interval
+    if kind == "rare":
+        failures = f"{gate.losses:,} failure{'' if gate.losses == 1 else 's'} in {gate.n:,}"
+        return f"; {failures}, their rate at most {_up(-low)} at 1 − α"
+    if kind == "floor":
+        return f"; {gate.mean:.3g} on average over {_items(gate.n)}, at least {_down(low)} at 1 − α"
+    if kind == "ceiling":
+        return f"; {-gate.mean:.3g} on average over {_items(gate.n)}, at most {_up(-low)} at 1 − α"
+    if kind in ("improve", "parent", "anchor"):
+        return f"; {gate.wins:,} better, {gate.losses:,} worse and {gate.ties:,} the same of {gate.n:,}"
+    return f"; between {_down(low)} and {_up(high)} at 1 − α over {_items(gate.n)}"
+
+
+def _items(count: int) -> str:
+    return f"{count:,} item{'' if count == 1 else 's'}"
+
+
+def _alpha(gate: GateResult) -> float:
+    return math.exp(-gate.threshold) if gate.threshold > 0 else 1.0
+
+
+def _up(value: float) -> str:
+    """Two digits, and not less than the value."""
+    return f"{_UP.create_decimal(Decimal(value)):g}"
+
+
+def _down(value: float) -> str:
+    """Two digits, and not more than the value."""
+    return f"{_DOWN.create_decimal(Decimal(value)):g}"
