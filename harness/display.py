@@ -313,8 +313,9 @@ def held_line(hold: dict[str, Any]) -> str:
     """A hold in a line: what asks for people, how many have agreed, and until when it waits."""
     by = f" ({', '.join(hold['approved_by'])})" if hold["approved_by"] else ""
     more = ", and a rule asks for more" if len(hold["approved_by"]) >= hold["require"] else ""
+    asks = ", ".join([*hold["gates"], *hold["rules"]])
     return plain(
-        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {', '.join([*hold['gates'], *hold['rules']])}; "
+        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {asks}; "
         f"{len(hold['approved_by'])} of {hold['require']} approvals{by}{more}, until {hold['expires'][:16]}Z",
         2000,
     )

@@ -48,14 +48,15 @@ def line(gate: GateResult) -> str:
     evaluation, _, kind = gate.name.rpartition("/")
     kind, _, policy = kind.partition("@")
     evaluation = (evaluation or gate.name) + (f" (policy {policy})" if policy else "")
-    claim = _claim(kind, abs(gate.theta) if kind != "floor" else gate.theta)
-    if gate.verdict != "pass":
-        why = "given up after" if gate.verdict == "fail" else "after"
-        people = "; people decide" if kind == "ceiling" else ""
-        told = f"not shown: {evaluation} is {claim}; {why} {_items(gate.n)}{_seen(gate, kind)}{people}"
-    else:
-        told = f"{evaluation}: {claim}, with error at most {_up(_alpha(gate))}{_seen(gate, kind)}"
-    return plain(told, MAX_LINE)
+    claim = _claim(kind, gate.theta if kind == "floor" else abs(gate.theta))
+    seen, bound = _seen(gate, kind)
+    error = f"with error at most {_up(_alpha(gate))}"
+    if gate.verdict == "pass":
+        return plain(f"{evaluation}: {claim} ({seen}{bound}), {error}", MAX_LINE)
+    after = "given up after" if gate.verdict == "fail" else "after"
+    told = f"not shown: {evaluation} is {claim}, {after} {_items(gate.n)}"
+    told += f" ({seen}{bound}{f' {error}' if bound else ''})" if seen else ""
+    return plain(told + ("; people decide" if kind == "ceiling" else ""), MAX_LINE)
 
 
 def _claim(kind: str, bar: float | None) -> str:
@@ -71,21 +72,20 @@ def _of(asked: str, bar: float) -> str:
     return f"{asked.replace('its', 'the')} {bar:g}"
 
 
-def _seen(gate: GateResult, kind: str) -> str:
-    """What was seen, and the bound that follows from it."""
+def _seen(gate: GateResult, kind: str) -> tuple[str, str]:
+    """What was seen, and the bound that follows from it; nothing of no item."""
     if gate.mean is None:
-        return ""
+        return "", ""
     low, high = gate.interval
     if kind == "rare":
-        failures = f"{gate.losses:,} failure{'' if gate.losses == 1 else 's'} in {gate.n:,}"
-        return f"; {failures}, their rate at most {_up(-low)} at 1 − α"
+        return f"{gate.losses:,} failure{'' if gate.losses == 1 else 's'} in {gate.n:,}", f", upper bound {_up(-low)}"
     if kind == "floor":
-        return f"; {gate.mean:.3g} on average over {_items(gate.n)}, at least {_down(low)} at 1 − α"
+        return f"{gate.mean:.3g} on average over {_items(gate.n)}", f", lower bound {_down(low)}"
     if kind == "ceiling":
-        return f"; {-gate.mean:.3g} on average over {_items(gate.n)}, at most {_up(-low)} at 1 − α"
+        return f"{0.0 - gate.mean:.3g} on average over {_items(gate.n)}", f", upper bound {_up(-low)}"
     if kind in ("improve", "parent", "anchor"):
-        return f"; {gate.wins:,} better, {gate.losses:,} worse and {gate.ties:,} the same of {gate.n:,}"
-    return f"; between {_down(low)} and {_up(high)} at 1 − α over {_items(gate.n)}"
+        return f"{gate.wins:,} better, {gate.losses:,} worse and {gate.ties:,} the same of {gate.n:,}", ""
+    return f"{_items(gate.n)}", f", between {_down(low)} and {_up(high)}"
 
 
 def _items(count: int) -> str:
