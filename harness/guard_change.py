@@ -6,7 +6,8 @@ point, with a verdict as policies have it (`strictness`): **at-least-as-strict**
 decide. A guard's verdict is the worst of its points.
 
 A gate is judged by what it guarantees: its null hypothesis is tested at the whole alpha of the stake, so a smaller
-margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. But a gate with a cap of its own
+margin, a higher floor or a lower ceiling is stricter, whatever it does to the power: that a candidate is not shown to
+be below a ceiling is for people to answer, and without one nobody would be asked. But a gate with a cap of its own
 moves the batches at which the others are looked at, and is unknown. What an eval in `guards.py` means, or another
 version of a package, is never compared: a file that differs is unknown.
 
@@ -156,11 +157,13 @@ def _as_rules_read_it(point: Point, old: Guard, new: Guard, readers: list[Reader
         return point
     if where in BUDGETS:
         who = [each.name for each in readers if not each.grows_with(f"{where}_left")]
-    elif where.startswith("gate ") and point.what == "is new":
-        names = [[f"{gate.eval}/{gate.kind}" for gate in guard.config.gates] for guard in (old, new)]
-        who = [each.name for each in readers if each.reads("gates") and each.gains_by(*names)]
     elif where.startswith("gate "):
-        who = [each.name for each in readers if not each.reads_verdicts_only()]
+        names = [[gate.name for gate in guard.config.gates] for guard in (old, new)]
+        # a stricter ceiling is missed more often, and a rule may pass by that once people have let the proposal go on
+        if point.what == "is new" or where.endswith("(ceiling)"):
+            who = [each.name for each in readers if each.reads("gates") and each.gains_by(*names)]
+        if point.what != "is new":
+            who += [each.name for each in readers if not each.reads_verdicts_only()]
     elif where.startswith("approvers") and where != "approvers.hours":
         who = [each.name for each in readers if each.reads("approvals")]
     if not who:
