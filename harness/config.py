@@ -10,7 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from harness.errors import ConfigError
 from harness.quorum import Approvers, Witnesses
@@ -37,11 +44,20 @@ class GateRule(Record):
     threshold: float | None = None
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     cap: Annotated[int, Field(gt=0, le=200_000)] | None = None
+    policy: str | None = None
+    """The policy that demands it as a floor (`floors`); never written in lockgate.yaml, nor where there is none."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = fields(self)
+        if self.policy is None:
+            del value["policy"]
+        return value
 
     @property
     def name(self) -> str:
         """By which results, rules and pages name it."""
-        return f"{self.eval}/{self.kind}"
+        return f"{self.eval}/{self.kind}" + ("" if self.policy is None else f"@{self.policy}")
 
     @property
     def bar(self) -> float | None:
@@ -53,6 +69,8 @@ class GateRule(Record):
         needed = {"improve": None, "parent": "margin", "anchor": "margin", "floor": "threshold", "rare": "rate"}.get(
             self.kind, "threshold"
         )
+        if self.policy is not None and self.kind != "floor":
+            raise ValueError("a policy demands floors, and no other gates")
         for field in ("margin", "threshold", "rate"):
             given = getattr(self, field) is not None
             if given != (field == needed):
@@ -188,7 +206,7 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
     if not isinstance(located.value, dict):
         raise ConfigError("not a mapping", where=f"{name}:1")
     try:
-        return Config.parse(located.value)
+        config = Config.parse(located.value)
     except ValidationError as error:
         _, message = first_problem(error)
         loc = error.errors(include_url=False, include_context=False)[0]["loc"]
@@ -198,6 +216,14 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
             where=f"{name}:{_line(located, loc)}",
             remedy="the fields are listed under 'lockgate.yaml' in README.md",
         ) from error
+    for index, gate in enumerate(config.gates):
+        if gate.policy is not None:
+            raise ConfigError(
+                f"gates.{index}.policy: only the floor that a policy demands has one",
+                where=f"{name}:{_line(located, ('gates', index, 'policy'))}",
+                remedy="remove it here; a policy's `floors` become gates by themselves",
+            )
+    return config
 
 
 def _line(located: Located, loc: tuple[str | int, ...]) -> int:

@@ -19,6 +19,7 @@ from harness.config import Config
 from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
+from harness.floors import check_floors
 from harness.gates import GateSpec, compile_gates
 from harness.guard_change import Guard, changed_policies, points
 from harness.keys import Signer, VaultKey
@@ -31,14 +32,15 @@ from harness.vault import blinded
 from harness.workshop import Failure, Made
 
 
-def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
-    """Compile the gates against the evals that there are.
+def check_gates(config: Config, data: dict[str, Any], subject: Path, policies: PolicySet) -> list[GateSpec]:
+    """Compile the gates, those that policies demand among them, against the evals that there are.
 
-    ConfigError where an alignment eval has no gate: what must not regress must be tested.
+    ConfigError for a floor that is none of these evals', and where an alignment eval has no gate: what must not regress
+    must be tested.
     """
-    gates = compile_gates(
-        [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
-    )
+    bounds: dict[str, tuple[float, float]] = {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
+    check_floors(policies, bounds)
+    gates = compile_gates([gate.json_value() for gate in config.gates], bounds)
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:
         if each["kind"] == "alignment" and each["name"] not in gated:

@@ -151,7 +151,7 @@ def _as_rules_read_it(point: Point, old: Guard, new: Guard, readers: list[Reader
     What the new rules let pass, the old ones do too, of the same document: `compare_sets` says so. So it is enough that
     the old ones let pass no less of the document as it was.
     """
-    where = point.where.removeprefix("lockgate.yaml: ")
+    where = point.where.removeprefix("lockgate.yaml: ").removeprefix("policies: ")
     who: list[str] = []
     if point.verdict != "at-least-as-strict":
         return point
@@ -160,7 +160,7 @@ def _as_rules_read_it(point: Point, old: Guard, new: Guard, readers: list[Reader
     elif where.startswith("gate "):
         names = [[gate.name for gate in guard.config.gates] for guard in (old, new)]
         # a stricter ceiling is missed more often, and a rule may pass by that once people have let the proposal go on
-        if point.what == "is new" or where.endswith("(ceiling)"):
+        if {*names[0]} != {*names[1]} or where.endswith("(ceiling)"):
             who = [each.name for each in readers if each.reads("gates") and each.gains_by(*names)]
         if point.what != "is new":
             who += [each.name for each in readers if not each.reads_verdicts_only()]
@@ -192,7 +192,8 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
     """A gate is known by eval and kind: one more lets less pass, for all of them must."""
     before, now = ({(gate.eval, gate.kind): gate for gate in gates} for gates in (old, new))
     for name in sorted(before.keys() | now.keys()):
-        where = f"lockgate.yaml: gate {name[0]} ({name[1]})"
+        whose = {gate.policy for gate in (before.get(name), now.get(name)) if gate is not None and gate.policy}
+        where = f"{'policies' if whose else 'lockgate.yaml'}: gate {name[0]} ({name[1]})"
         if name not in now:
             yield Point(where=where, what="is gone", verdict="weaker")
         elif name not in before:
@@ -202,7 +203,9 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
         else:
             for field, was, is_ in differences(before[name].json_value(), now[name].json_value()):
                 verdict = "unknown"
-                if field in MARGINS:
+                if field == "policy":
+                    verdict = "at-least-as-strict"  # who demands it; rules may read its name, which is another
+                elif field in MARGINS:
                     verdict = _moved(MARGINS[field], was, is_)
                 elif field == "threshold":
                     verdict = _moved("lower" if name[1] == "ceiling" else "higher", was, is_)

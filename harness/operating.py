@@ -14,6 +14,7 @@ from harness.desk import EVALUATOR_SECONDS
 from harness.durable import write_durably
 from harness.entries import Halted
 from harness.errors import ConfigError, KeyFileError, LockgateError, ServiceError, SubjectError
+from harness.floors import guarded
 from harness.folder import RunFolder
 from harness.genesis import check_gates, gates_power
 from harness.journal import Journal
@@ -21,6 +22,7 @@ from harness.keyring import change_passphrase, list_keys, make_keys, rotate, unl
 from harness.keys import VaultKey
 from harness.opening import open_journal, read_subject
 from harness.passphrase import Passphrase, PassphraseSource
+from harness.policy import load_subject_policies
 from harness.power import PowerTable
 
 
@@ -171,6 +173,8 @@ def power_of(subject: Path) -> tuple[PowerTable, float]:
     import tempfile
 
     config = load_config(subject)
+    policies = load_subject_policies(config.policies, subject)
+    config = guarded(config, policies)
     with tempfile.TemporaryDirectory() as place:
         evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
         try:
@@ -179,5 +183,5 @@ def power_of(subject: Path) -> tuple[PowerTable, float]:
             evaluator.close()
     if "ok" not in answer:
         raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
-    gates = check_gates(config, answer["ok"], subject)
+    gates = check_gates(config, answer["ok"], subject, policies)
     return gates_power(gates, config, answer["ok"], floor=0.0), config.ledger.min_power

@@ -28,7 +28,8 @@ from harness.entries import (
     ProposedEntry,
     Screened,
 )
-from harness.errors import AuditError
+from harness.errors import AuditError, ConfigError
+from harness.floors import bare, guarded
 from harness.folder import RunFolder
 from harness.gates import theta_of
 from harness.genesis import guard_of, policies_of
@@ -70,6 +71,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
         policies = _Policies(blobs)
         for number in sorted(state.proposals):
             decisions += _replay_proposal(state, number, blobs, policies.of(state.proposals[number].guard), judge)
+        _replay_floors(entries, policies)
         guards = _replay_guards(entries, blobs, judge)
     return {"decisions": decisions, "stakes": stakes, "guards": guards, "entries": state.size}
 
@@ -85,6 +87,17 @@ class _Policies:
         if guard.policies not in self._known:
             self._known[guard.policies] = policies_of(guard, self._blobs)
         return self._known[guard.policies]
+
+
+def _replay_floors(entries: list[Entry], policies: _Policies) -> None:
+    """That the gates of each guard are those of its lockgate.yaml, and one for each floor that its policies demand."""
+    for index, guard, _ in guards(entries):
+        where = f"entry {index}"
+        try:
+            again = guarded(bare(guard.config), policies.of(guard)).gates
+        except ConfigError as error:
+            raise AuditError(f"its policies and gates contradict each other: {error.message}", where=where) from error
+        _same(where, "the gates with the floors that policies demand", again, guard.config.gates)
 
 
 def _replay_guards(entries: list[Entry], blobs: BlobStore, judge: Judge) -> int:
@@ -182,10 +195,7 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
 
 def _bars(guard: Guarding) -> dict[str, float]:
     """What each gate of a guard is tested against, by its name."""
-    return {
-        f"{gate.eval}/{gate.kind}": theta_of(gate.kind, gate.margin or gate.threshold or gate.rate or 0.0)
-        for gate in guard.config.gates
-    }
+    return {gate.name: theta_of(gate.kind, gate.bar or 0.0) for gate in guard.config.gates}
 
 
 def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, judge: Judge) -> None:
