@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 from typing import TYPE_CHECKING
 
 from harness.config import Config
@@ -20,9 +20,9 @@ from harness.decision import CLAIM
 from harness.plain import plain
 
 if TYPE_CHECKING:
-    from harness.statistics import GateResult
+    from harness.statistics import GateResult, TestResult
 
-__all__ = ["asking", "claims", "line"]
+__all__ = ["asking", "claims", "line", "unshown"]
 
 _UP, _DOWN = (Context(prec=2, rounding=way) for way in (ROUND_CEILING, ROUND_FLOOR))
 MAX_LINE = 400
@@ -59,6 +59,12 @@ def line(gate: GateResult) -> str:
     return plain(told + ("; people decide" if kind == "ceiling" else ""), MAX_LINE)
 
 
+def unshown(result: TestResult) -> list[str]:
+    """The lines of the gates that stopped a candidate: those that failed, or else all that were not shown."""
+    failed = [gate for gate in result.gates if gate.verdict == "fail"]
+    return [line(gate) for gate in failed or result.gates if gate.verdict != "pass"]
+
+
 def _claim(kind: str, bar: float | None) -> str:
     asked = CLAIM.get(kind, "beyond its bar")
     if bar is None or kind == "improve":
@@ -78,11 +84,14 @@ def _seen(gate: GateResult, kind: str) -> tuple[str, str]:
         return "", ""
     low, high = gate.interval
     if kind == "rare":
-        return f"{gate.losses:,} failure{'' if gate.losses == 1 else 's'} in {gate.n:,}", f", upper bound {_up(-low)}"
+        return (
+            f"{gate.losses:,} failure{'' if gate.losses == 1 else 's'} in {gate.n:,}",
+            f", upper bound {_up(0.0 - low)}",
+        )
     if kind == "floor":
         return f"{gate.mean:.3g} on average over {_items(gate.n)}", f", lower bound {_down(low)}"
     if kind == "ceiling":
-        return f"{0.0 - gate.mean:.3g} on average over {_items(gate.n)}", f", upper bound {_up(-low)}"
+        return f"{0.0 - gate.mean:.3g} on average over {_items(gate.n)}", f", upper bound {_up(0.0 - low)}"
     if kind in ("improve", "parent", "anchor"):
         return f"{gate.wins:,} better, {gate.losses:,} worse and {gate.ties:,} the same of {gate.n:,}", ""
     return f"{_items(gate.n)}", f", between {_down(low)} and {_up(high)}"
@@ -98,9 +107,14 @@ def _alpha(gate: GateResult) -> float:
 
 def _up(value: float) -> str:
     """Two digits, and not less than the value."""
-    return f"{_UP.create_decimal(Decimal(value)):g}"
+    return _rounded(value, _UP)
 
 
 def _down(value: float) -> str:
     """Two digits, and not more than the value."""
-    return f"{_DOWN.create_decimal(Decimal(value)):g}"
+    return _rounded(value, _DOWN)
+
+
+def _rounded(value: float, way: Context) -> str:
+    # to twelve digits first: what a logarithm and its exponential add to 0.001 is no reason to say 0.0011
+    return f"{way.create_decimal(f'{value:.12g}').normalize():g}"

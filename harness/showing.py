@@ -61,6 +61,8 @@ def render(console: Any, page: dict[str, Any]) -> None:
                 f"{gate['threshold']:.2f}",
             )
         console.print(table)
+        for gate in page["evidence_by_gate"]:
+            console.print(Text(f"  {gate['line']}"), soft_wrap=True)
     for hold in page["people"]:
         title = f"People, {hold['stage']} ({hold['outcome']}; {hold['require']} must agree): "
         title += ", ".join([*hold["gates"], *hold["rules"]])

@@ -6,7 +6,7 @@ metrics, static rules that failed, and one held-out bit.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -15,10 +15,13 @@ from harness.canonical import parse_json
 from harness.entries import Entry, Guarding
 from harness.errors import CanonicalError, StateError
 from harness.kinds import kind_of
-from harness.plain_gates import asking
+from harness.plain_gates import asking, line
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Digest, Stage, first_problem
 from harness.state import ProposalState, RunState
+
+if TYPE_CHECKING:
+    from harness.statistics import TestResult
 
 MAX_DOCUMENT = 512 * 1024
 MAX_HISTORY = 4 << 20
@@ -199,17 +202,21 @@ def event_view(state: RunState, index: int, entry: Entry) -> dict[str, Any]:
 
 
 def evidence_view(found: ProposalState, blobs: BlobStore) -> list[dict[str, Any]]:
-    """Each gate's numbers, from the confidential evidence: for the operator, never for a proposer."""
+    """Each gate's numbers, and a line of words, from the confidential evidence: for the operator, never a proposer."""
     if found.measured is None:
         return []
+    return [{**gate.json_value(), "line": line(gate)} for gate in result_of(found.measured.evidence, blobs).gates]
+
+
+def result_of(evidence: Digest, blobs: BlobStore) -> TestResult:
+    """The test's result in a blob of evidence; StateError where there is none."""
     from harness.statistics import TestResult  # late: it brings numpy
 
-    result = _result(found.measured.evidence, blobs)
     try:
-        return [gate.json_value() for gate in TestResult.parse(result).gates]
+        return TestResult.parse(_result(evidence, blobs))
     except ValidationError as error:
         place, message = first_problem(error)
-        raise StateError(f"the evidence is malformed: {place}: {message}", where=found.measured.evidence) from error
+        raise StateError(f"the evidence is malformed: {place}: {message}", where=evidence) from error
 
 
 def _result(evidence: Digest, blobs: BlobStore) -> dict[str, Any]:
