@@ -433,6 +433,8 @@ def ceilings(v: Vectors) -> None:
     by_list = {**v.key, "approvers": "".join(person.line for person in people.PEOPLE).encode()}
     v.valid("ceilings", "people let a candidate go on that is not shown to be below a ceiling, and refuse another",
             v.bases["ceilings"], reader=by_list, arguments=BY_LIST, live=2)  # fmt: skip
+    v.valid("floor-of-a-policy", "a gate that a policy demands stands among those of the configuration",
+            told(paper_run.demanding))  # fmt: skip
     with tempfile.TemporaryDirectory() as place:
         items = paper_run.reaching(paper_run.Paper(paper_run.BlobStore(Path(place))))
     measured, held, decided = (

@@ -17,14 +17,18 @@ from harness.config import Config, GateRule, parse_config
 from harness.entries import Genesis
 from harness.errors import AuditError, ConfigError, PolicyError
 from harness.floors import bare, check_floors, compare_floors, floors_of, guarded
+from harness.folder import RunFolder
 from harness.gates import compile_gates
 from harness.guard_change import Guard, compare_guards
-from harness.guarding import guard_on_disk
+from harness.guarding import guard_on_disk, propose_guard
+from harness.keys import VaultKey
 from harness.operating import power_of
+from harness.passphrase import PassphraseSource
 from harness.policy import policy_set_of
 from harness.policy_file import PolicySource
 from harness.policy_format import format_policy
 from harness.replay import replay_run
+from harness.rescoring import rescore
 
 BETTER = knobs(steps=150)
 CONFIG = """\
@@ -256,6 +260,33 @@ def test_a_run_tests_the_floor_and_a_replay_derives_it(rig, floored, tmp_path):
         verified(run)
     finally:
         run.close()
+
+
+@pytest.mark.usefixtures("quick_disk")
+def test_a_higher_floor_is_in_force_without_people_and_a_lower_one_waits(rig, floored, tmp_path):
+    """At a change of the guard the gates follow the floors: raised at the next start, lowered not without approvers."""
+    out = tmp_path / "run"
+    run = rig.open(out, floored)
+    generation(run, 1, BETTER)
+    run.close()
+    told = {"by": "operator", "reason": "a test", "vault_key": None, "seconds": 20.0}
+    for name, floor in (("lower", 0.05), ("higher", 0.2)):
+        place = tmp_path / name
+        rigs.vary(floored, place, policies__core=text(f"{{eval: parity, floor: {floor}}}"))
+        said = propose_guard(RunFolder(out), place, PassphraseSource(None), **told)
+        assert said["verdict"] == ("weaker" if name == "lower" else "at-least-as-strict")
+        assert (said["rejected"] is not None) == (name == "lower")
+    run = rig.open(out, tmp_path / "higher")
+    try:
+        (gate,) = [gate for gate in run.supervisor.state.guarding.config.gates if gate.policy]
+        assert (gate.name, gate.threshold) == ("parity/floor@core", 0.2)
+        generation(run, 2, knobs("architecture", steps=150, hidden=24))
+        assert "parity/floor@core" in [gate.name for gate in run.supervisor.state.proposals[2].measured.gates]
+        assert verified(run)["guards"] == 1
+        key = VaultKey.load(RunFolder(out).vault_key)
+    finally:
+        run.close()
+    assert rescore(RunFolder(out), tmp_path / "higher", key) == {"measurements": 2, "other_evals": 0}
 
 
 @pytest.mark.usefixtures("quick_disk")

@@ -368,6 +368,24 @@ def reaching(paper: Paper) -> list[Item]:
     return signed(copy.deepcopy(tell.items))
 
 
+def demanding(paper: Paper) -> list[Item]:
+    """Tell of a run whose policies demand a floor: one not above it, one promoted."""
+    base, two, three = (paper.candidate(name) for name in ("base", "two", "three"))
+    tell = Teller(paper, base)
+    tell.begin(config=config_of(3, {**MORE, "policy": "core"}, require=None))
+    tell.propose(1)
+    tell.test(1, two, "pass", "pass", "fail")
+    tell.decide(1, "reject", "gate-alignment")
+    tell.propose(2)
+    tell.test(2, three)
+    tell.items[-3].body |= {"test": 2, "alpha": 0.05 * gamma(1) * gamma(2), "ledger_size": 3}
+    for item in tell.items:
+        for gate in item.body.get("gates", []):
+            gate["name"] += "@core" if gate["kind"] == "floor" else ""
+    tell.promote(2, three)
+    return signed(copy.deepcopy(tell.items))
+
+
 def hold_digest(body: dict[str, Any]) -> str:
     """What people sign of a hold (FORMAT §5.9)."""
     return digest_json({name: value for name, value in body.items() if name != "gates" or value is not None})
