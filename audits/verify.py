@@ -988,6 +988,8 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(gates and passed == all(gate["verdict"] == "pass" for gate in gates), "`passed` does not follow")
             pairs = sorted([gate["eval"], gate["kind"]] for gate in gates)
             must(pairs == run["gates"], "other gates than those of the configuration")
+            named = all(gate["name"].partition("@")[0] == f"{gate['eval']}/{gate['kind']}" for gate in gates)
+            must(named, "a gate under another's name")
             missed = [gate for gate in gates if gate["verdict"] != "pass"]
             only = all(gate["kind"] == "ceiling" for gate in missed)
             asking = sorted(f"{gate['eval']}/{gate['kind']}" for gate in missed) if only else []

@@ -244,6 +244,8 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 raise illegal("'passed' does not follow from the gates")
             if tuple(sorted((gate.eval, gate.kind) for gate in entry.gates)) != terms_of(order).gates:
                 raise illegal("other gates than those of the configuration")
+            if any(gate.name.partition("@")[0] != f"{gate.eval}/{gate.kind}" for gate in entry.gates):
+                raise illegal("a gate under another's name")
             found = replace(found, measured=Measurement(entry.passed, entry.evidence, ceilings(entry.gates)))
             return {**with_proposal(order, entry.number, found), "open_stake": None}
         case Decided():

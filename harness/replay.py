@@ -181,6 +181,9 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
         [(g.name, g.verdict) for g in result.gates],
         [(g.name, g.verdict) for g in found.measured.gates],
     )
+    told = [(g.eval, g.kind, g.name) for g in found.measured.gates]
+    bound = {gate.name: (gate.eval, gate.kind, gate.name) for gate in found.guard.config.gates}
+    _same(where, "the gates by eval, kind and name", told, [bound.get(g.name) for g in result.gates])
     _same(where, "the bars of the gates", {g.name: g.theta for g in result.gates}, _bars(found.guard))
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)

@@ -454,6 +454,14 @@ def ceilings(v: Vectors) -> None:
 
     missed, hold, first, last = items[measured], items[held], items[held + 1], items[decided]
     rules = {"rules": ["pack/rule"]}
+    improve, parent, ceiling = items[measured].body["gates"]
+    swapped = [
+        improve,
+        {**parent, "verdict": "inconclusive", "eval": ceiling["eval"], "kind": ceiling["kind"]},
+        {**ceiling, "verdict": "pass", "eval": parent["eval"], "kind": parent["kind"]},
+    ]
+    case("measured-under-anothers-name", "a gate that was not shown is passed off as a ceiling", "§7.8",
+         changed(measured, gates=swapped))  # fmt: skip
     case("measured-as-passed-over-a-ceiling", "a ceiling that was not shown counts as passed", "§7.8",
          changed(measured, passed=True))  # fmt: skip
     case(
