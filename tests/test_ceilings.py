@@ -14,7 +14,7 @@ from harness.display import held_line
 from harness.folder import RunFolder
 from harness.review.site import write_pages
 from harness.trail import trail
-from harness.views import feedback, summary
+from harness.views import feedback, result_of, summary
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 BETTER = knobs(steps=150)
@@ -81,6 +81,7 @@ def test_a_candidate_that_is_not_shown_to_be_below_a_ceiling_waits_for_people(op
     assert state.held == {1}, state.proposals[1].developed
     measured, said = state.proposals[1].measured, state.proposals[1].hold.said
     assert [gate.name for gate in measured.gates if gate.verdict != "pass"] == ["smudges/ceiling"]
+    assert result_of(measured.evidence, opened.rooms.blobs).held
     assert (state.held, measured.passed, said.gates) == ({1}, False, ["smudges/ceiling"])
     assert said.rules == ["baseline-decide/ceilings-stand"]
     (told,) = summary(state)["holds"]
@@ -122,6 +123,8 @@ def test_one_refusal_rejects_and_the_pages_say_of_what(opened, tmp_path):
     assert (bit(opened, 1), opened.supervisor.state.live) == (False, 0)
     folder = RunFolder(opened.rooms.folder.root)
     write_pages(folder, tmp_path / "pages", key=folder.public_key)
+    page = (tmp_path / "pages" / "decisions" / "1.html").read_text()
+    assert "not shown: smudges is below the ceiling 0.12, " in page
     assert f"{WORDS}: people decide" in (tmp_path / "pages" / "decisions" / "1.html").read_text()
     generation(opened, 2, knobs(steps=140))
     assert opened.supervisor.state.proposals[2].measured is not None
