@@ -169,9 +169,9 @@ def decide(
     names = ", ".join(sorted({gate.name for gate in gates if gate.verdict == "pass"}))
     text = f"passed every gate ({names}) and every rule"
     if approvers:
-        left = f"that {', '.join(asking)} is not shown, and " if asking else ""
-        text = f"passed {'the gates' if asking else 'every gate'} ({names}); "
-        text += f"{', '.join(approvers)} approved {left}what the rules leave to people"
+        missed = f" but {', '.join(asking)}, which is not shown" if asking else ""
+        text = f"passed every gate ({names}){missed}; {', '.join(approvers)} approved "
+        text += "that it goes on all the same" if asking else "what the rules leave to people"
     return Decision(verdict="promote", reasons=[Why(code="passed", text=text)])
 
 

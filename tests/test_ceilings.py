@@ -95,7 +95,7 @@ def test_a_candidate_that_is_not_shown_to_be_below_a_ceiling_waits_for_people(op
     assert settle(opened) == []
     assert kinds(opened)[-5:] == ["decided", "authorised", "intended", "promoted", "watched"]
     (why,) = opened.supervisor.state.proposals[1].decision.reasons
-    assert "smudges/ceiling is not shown" in why.text
+    assert f"but smudges/ceiling, which is not shown; {BEN.name}, {CAT.name} approved" in why.text
     assert opened.supervisor.state.live == 1
     assert bit(opened, 1) is True
     assert verified(opened)["decisions"] == 1
