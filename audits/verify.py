@@ -619,7 +619,7 @@ BODIES = {
     "screened": "number i, base d, recipe o, source d, change d, document d, judgement d, "
     "outcome pass|deny|hold|invalid, failed [s]",
     "held": "origin s, number i, stage screen|decide, incumbent d, guard d, policies d, document d, judgement d, "
-    "rules [s], expires t, ?candidate d",
+    "rules [s], expires t, ?candidate d, ?gates [s]",
     "approved": "?number i, hold d, by s, key s, reason s, signature s",
     "refused": "?number i, hold d, by s, key s, reason s, signature s",
     "guard-proposed": f"{GUARD}, base d, comparison d, verdict at-least-as-strict|weaker|unknown, by s, reason s, "
@@ -667,7 +667,7 @@ RECORDS = {
     "F": "base d, recipe o, source d, change d, document d, judgement d",
     "H": "stage screen|decide|guard, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
     "T": "epoch i, incumbent d, ?alpha n",
-    "M": "passed b, evidence d",
+    "M": "passed b, evidence d, ceilings [s]",
     "V": "candidate C, index i, raw d",
     "U": "number i, version i, candidate d, incumbent d, expires t, raw d",
     "I": "action promote|rollback, version i, candidate d, ?authorisation i",
@@ -901,16 +901,21 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(run["agree"], "the run has no approvers")
             must(all(body[name] == run[name] for name in about), "another log, guard or policies than this run's")
             must(body["incumbent"] == live(s), "another incumbent than the live one")
-            must(body["rules"] and earlier(body["time"], body["expires"]), "no rule that asks, or expired at once")
+            asks = body["rules"] or body.get("gates")
+            must(asks and earlier(body["time"], body["expires"]), "nothing that asks, or expired at once")
+            measured = found["measured"] if body["stage"] == "decide" else None
+            gates = measured["ceilings"] if measured else []
+            must(body.get("gates") == (gates or None), "other gates than those that ask for people")
             if body["stage"] == "screen":
                 shown = found["shown"] or {}
                 same = all(shown.get(name) == body[name] for name in ("document", "judgement"))
                 must(same and body.get("candidate") is None, "no screen asks for people, or another one")
             else:
-                passed = found["measured"] and found["measured"]["passed"] and not found["asked"]
-                must(passed, "its gates have not passed, or people have answered this")
+                good = measured and (measured["passed"] or gates) and not found["asked"]
+                must(good, "its gates have not passed, or people have answered this")
                 must(body.get("candidate") == found["built"]["digest"], "another candidate than the one measured")
-            named = sha256(encoded({"candidate": None} | body))
+            known = {name: value for name, value in body.items() if name != "gates" or value is not None}
+            named = sha256(encoded({"candidate": None} | known))
             found["hold"] = waiting(named, body["stage"], body["incumbent"], body["expires"])
         case "approved" | "refused":
             hold, verdict = found["hold"], {"approved": "approve"}.get(kind, "refuse")
@@ -1007,16 +1012,23 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(gates and passed == all(gate["verdict"] == "pass" for gate in gates), "`passed` does not follow")
             pairs = sorted([gate["eval"], gate["kind"]] for gate in gates)
             must(pairs == run["gates"], "other gates than those of the configuration")
+            named = all(gate["name"].partition("@")[0] == f"{gate['eval']}/{gate['kind']}" for gate in gates)
+            must(named, "a gate under another's name")
             charged, alpha = body.get("charged"), found["staked"]["alpha"]
             must((charged is None) == (alpha is None), "what a test costs is said of fresh items, and only of them")
             if alpha is not None:
                 must(0 <= charged <= alpha, "a test costs no more than its stake, and no less than nothing")
                 must(not (passed and charged), "a test that passed costs nothing")
                 s["alphas"] -= alpha - charged
-            found["measured"], s["stake"] = {"passed": passed, "evidence": body["evidence"]}, None
+            missed = [gate for gate in gates if gate["verdict"] != "pass"]
+            only = all(gate["kind"] == "ceiling" for gate in missed)
+            asking = sorted(f"{gate['eval']}/{gate['kind']}" for gate in missed) if only else []
+            found["measured"] = {"passed": passed, "evidence": body["evidence"], "ceilings": asking}
+            s["stake"] = None
         case "decided":
             verdict, measured = body["decision"]["verdict"], found["measured"]
-            must(verdict != "promote" or (measured and measured["passed"]), "promoted without a passed measurement")
+            good = measured and (measured["passed"] or (measured["ceilings"] and found["hold"]))
+            must(verdict != "promote" or good, "promoted without a passed measurement, or without those to be asked")
             must(verdict == "promote" or body["decision"]["reasons"], "not promoted, without a reason")
             if found["hold"] and verdict == "promote":
                 let_go(s, found, "decide", body, clause)

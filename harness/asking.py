@@ -64,7 +64,7 @@ def check_approvers(entry: Guarding, illegal: Illegal) -> None:
 
 
 def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> None:
-    """A hold stands behind a screen that asks for people, or behind gates that passed, and names what is there."""
+    """A hold stands behind a screen that asks for people, or behind gates of which only ceilings have not passed."""
     terms = terms_of(order)
     if not terms.agree:
         raise illegal("the run has no approvers")
@@ -72,14 +72,17 @@ def _check_hold(order: Order, found: Open, entry: Held, illegal: Illegal) -> Non
         raise illegal("another log, guard or policies than this run's")
     if entry.incumbent != order.incumbent.digest:
         raise illegal("another incumbent than the live one")
-    if not entry.rules or expired(entry.time, entry.expires):
-        raise illegal("no rule that asks for people, or expired at once")
+    if not (entry.rules or entry.gates) or expired(entry.time, entry.expires):
+        raise illegal("no rule and no gate that asks for people, or expired at once")
+    measured = found.measured
+    if entry.gates != (list(measured.ceilings) or None if entry.stage == "decide" and measured else None):
+        raise illegal("other gates than those that ask for people")
     if entry.stage == "screen":
         if found.shown is None or entry.candidate is not None:
             raise illegal("its screen does not ask for people")
         if found.shown[4:] != (entry.document, entry.judgement):
             raise illegal("another document or judgement than the screen's")
-    elif found.measured is None or not found.measured.passed or found.built is None:
+    elif measured is None or found.built is None or not (measured.passed or measured.ceilings):
         raise illegal("its gates have not passed")
     elif entry.candidate != found.built.digest:
         raise illegal("another candidate than the one measured")

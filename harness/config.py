@@ -48,12 +48,33 @@ class GateRule(Record):
     threshold: float | None = None
     rate: Annotated[float, Field(gt=0, lt=1)] | None = None
     cap: Annotated[int, Field(gt=0, le=200_000)] | None = None
+    policy: str | None = None
+    """The policy that demands it as a floor (`floors`); never written in lockgate.yaml, nor where there is none."""
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        value: dict[str, Any] = fields(self)
+        if self.policy is None:
+            del value["policy"]
+        return value
+
+    @property
+    def name(self) -> str:
+        """By which results, rules and pages name it."""
+        return f"{self.eval}/{self.kind}" + ("" if self.policy is None else f"@{self.policy}")
+
+    @property
+    def bar(self) -> float | None:
+        """Its margin, threshold or rate; None where it has none of them."""
+        return next((value for value in (self.margin, self.threshold, self.rate) if value is not None), None)
 
     @model_validator(mode="after")
     def _fields_fit(self) -> GateRule:
         needed = {"improve": None, "parent": "margin", "anchor": "margin", "floor": "threshold", "rare": "rate"}.get(
             self.kind, "threshold"
         )
+        if self.policy is not None and self.kind != "floor":
+            raise ValueError("a policy demands floors, and no other gates")
         for field in ("margin", "threshold", "rate"):
             given = getattr(self, field) is not None
             if given != (field == needed):
@@ -237,7 +258,7 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
     if not isinstance(located.value, dict):
         raise ConfigError("not a mapping", where=f"{name}:1")
     try:
-        return Config.parse(located.value)
+        config = Config.parse(located.value)
     except ValidationError as error:
         _, message = first_problem(error)
         loc = error.errors(include_url=False, include_context=False)[0]["loc"]
@@ -247,6 +268,14 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
             where=f"{name}:{_line(located, loc)}",
             remedy="the fields are listed under 'lockgate.yaml' in README.md",
         ) from error
+    for index, gate in enumerate(config.gates):
+        if gate.policy is not None:
+            raise ConfigError(
+                f"gates.{index}.policy: only the floor that a policy demands has one",
+                where=f"{name}:{_line(located, ('gates', index, 'policy'))}",
+                remedy="remove it here; a policy's `floors` become gates by themselves",
+            )
+    return config
 
 
 def _line(located: Located, loc: tuple[str | int, ...]) -> int:

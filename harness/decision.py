@@ -3,6 +3,9 @@
 A candidate is promoted only where every gate passed **and** every rule of the decide
 stage held. Everything else is a rejection with its reasons. A hold waits for people; where there
 are none to ask, nobody can answer it, and it ends as a rejection.
+
+A ceiling asks for people as a rule may: where every other gate passed, and a capability is only not shown to be below
+its ceiling, a quorum of approvers lets it be promoted, and nothing else does. What a rule denies stays denied.
 """
 
 from __future__ import annotations
@@ -135,6 +138,14 @@ def judged(judgement: JudgementLike, *, answered: bool = False) -> list[Why]:
     ]
 
 
+def ceilings(gates: Sequence[GateVerdict]) -> tuple[str, ...]:
+    """Which ceilings ask for people, as eval/kind, sorted: those not shown, where every other gate has passed."""
+    missed = [gate for gate in gates if gate.verdict != "pass"]
+    if any(gate.kind != "ceiling" for gate in missed):
+        return ()
+    return tuple(sorted(f"{gate.eval}/{gate.kind}" for gate in missed))
+
+
 def gated(gates: Sequence[GateVerdict], eval_kinds: Mapping[str, str]) -> list[Why]:
     """The reasons that the gates give against a candidate; empty only where every gate passed."""
     if not gates:
@@ -166,13 +177,27 @@ def decide(
 
     `approvers` are those who let a held proposal go on, a quorum of them; none where it was not held here.
     """
-    against = gated(gates, eval_kinds)
+    asking = ceilings(gates)
     # Where a gate failed, the rule that demands passed gates fails too: one reason for one fact.
+    against = [] if asking else gated(gates, eval_kinds)
     against = against or judged(judgement, answered=bool(approvers))
+    if asking and not approvers and all(why.code == "hold-unanswered" for why in against):
+        against = [*_unanswered(gates), *against][:MAX_REASONS]
     if against:
         return Decision(verdict="reject", reasons=against)
-    names = ", ".join(sorted({gate.name for gate in gates}))
+    names = ", ".join(sorted({gate.name for gate in gates if gate.verdict == "pass"}))
     text = f"passed every gate ({names}) and every rule"
     if approvers:
-        text = f"passed every gate ({names}); {', '.join(approvers)} approved what the rules leave to people"
+        missed = f" but {', '.join(asking)}, which is not shown" if asking else ""
+        text = f"passed every gate ({names}){missed}; {', '.join(approvers)} approved "
+        text += "that it goes on all the same" if asking else "what the rules leave to people"
     return Decision(verdict="promote", reasons=[Why(code="passed", text=text)])
+
+
+def _unanswered(gates: Sequence[GateVerdict]) -> list[Why]:
+    """Why a candidate is rejected that is only not shown to be below its ceilings, and of which nobody was asked."""
+    return [
+        Why(code="hold-unanswered", text=f"{gate.eval} is not shown to be {CLAIM[gate.kind]}, and nobody can be asked")
+        for gate in gates
+        if gate.verdict != "pass"
+    ]

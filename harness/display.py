@@ -17,6 +17,8 @@ from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.errors import LockgateError
 from harness.plain import plain
+from harness.plain_gates import unshown
+from harness.views import result_of
 
 _COLOUR = {"promoted": "bold green", "reject": "red", "voided": "yellow", "hold": "yellow"}
 _STAGE = {
@@ -163,6 +165,16 @@ def objective_interval(out: Path, row: dict[str, Any], objective: str) -> str:
     return ""
 
 
+def not_shown(out: Path, row: dict[str, Any]) -> list[str]:
+    """What its gates did not show of a candidate, a line each, from the confidential evidence; none where all was."""
+    if not row.get("evidence") or all(gate["verdict"] == "pass" for gate in row["gates"]):
+        return []
+    try:
+        return unshown(result_of(row["evidence"], BlobStore(out / "blobs")))
+    except LockgateError:
+        return []
+
+
 def _who(row: dict[str, Any]) -> str:
     return plain(f"{row['proposer']}: {row['label']}" if row["label"] else str(row["proposer"]), 200)
 
@@ -220,6 +232,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
                 ),
                 soft_wrap=True,
             )
+            for told in not_shown(out, row):
+                console.print(Text(f"      {told}"), soft_wrap=True)
     if screened := screen_line(summary["development_screen"]):
         console.print(Text(screened), soft_wrap=True)
     guarantee = summary["guarantee"]
@@ -234,6 +248,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
         console.print(Text(f"Proposed: {change_line(summary['guard_change'])}"), soft_wrap=True)
     for hold in summary["holds"]:
         console.print(Text(f"Waiting for people: {held_line(hold)}"), soft_wrap=True)
+        for told in not_shown(out, by_number[hold["number"]]):
+            console.print(Text(f"      {told}"), soft_wrap=True)
     if summary["holds"]:
         number = summary["holds"][0]["number"]
         console.print(
@@ -329,8 +345,9 @@ def held_line(hold: dict[str, Any]) -> str:
     """A hold in a line: what asks for people, how many have agreed, and until when it waits."""
     by = f" ({', '.join(hold['approved_by'])})" if hold["approved_by"] else ""
     more = ", and a rule asks for more" if len(hold["approved_by"]) >= hold["require"] else ""
+    asks = ", ".join([*hold["gates"], *hold["rules"]])
     return plain(
-        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {', '.join(hold['rules'])}; "
+        f"proposal {hold['number']} by {hold['proposer']}, {hold['stage']}: {asks}; "
         f"{len(hold['approved_by'])} of {hold['require']} approvals{by}{more}, until {hold['expires'][:16]}Z",
         2000,
     )

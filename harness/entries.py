@@ -134,7 +134,16 @@ class Held(Entry):
     """None at the screen, where nothing is built yet."""
     rules: list[str]
     """The rules that ask for people, as policy/rule."""
+    gates: list[str] | None = None
+    """The ceilings that ask for people, as eval/kind, sorted; None, and not written, where there are none."""
     expires: Time
+
+    def json_value(self) -> dict[str, Any]:
+        """As the log has it: what no gate asks for reads as it did before any gate could ask."""
+        value = super().json_value()
+        if self.gates is None:
+            del value["gates"]
+        return value
 
 
 class Answered(Entry):

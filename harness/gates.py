@@ -50,6 +50,8 @@ class GateSpec(Record):
     theta: float
     bounds: tuple[float, float]
     cap: Annotated[int, Field(ge=1)] | None = None
+    policy: str | None = None
+    """The policy that demands it, where it is none of lockgate.yaml's."""
 
     @model_validator(mode="after")
     def _inside(self) -> Self:
@@ -63,8 +65,8 @@ class GateSpec(Record):
 
     @property
     def name(self) -> str:
-        """`eval/kind`, unique in a configuration."""
-        return f"{self.eval}/{self.kind}"
+        """`eval/kind`, and `@policy` where one demands it; unique in a configuration."""
+        return f"{self.eval}/{self.kind}" + ("" if self.policy is None else f"@{self.policy}")
 
     @property
     def paired(self) -> Literal["incumbent", "baseline"] | None:
@@ -109,9 +111,10 @@ class GateSpec(Record):
 def compile_gates(gates: Sequence[Mapping[str, Any]], bounds: Mapping[str, tuple[float, float]]) -> list[GateSpec]:
     """Compile the gates of a configuration, given the score bounds of each eval.
 
-    A gate is {eval, kind, margin (parent, anchor) | threshold (floor, ceiling) | rate (rare), cap?}; keys whose value
-    is None count as absent. Raises StatisticsError, `where` naming the gate, for anything that is not a gate that can
-    be tested: an unknown eval, a missing or superfluous parameter, one outside the score's bounds, two of one name.
+    A gate is {eval, kind, margin (parent, anchor) | threshold (floor, ceiling) | rate (rare), cap?, policy?}; keys
+    whose value is None count as absent. Raises StatisticsError, `where` naming the gate, for anything that is not a
+    gate that can be tested: an unknown eval, a missing or superfluous parameter, one outside the score's bounds, two
+    of one name.
     """
     if not gates:
         raise StatisticsError("no gate: nothing would stand in the way of a promotion", remedy="declare gates")
@@ -128,6 +131,7 @@ def compile_gates(gates: Sequence[Mapping[str, Any]], bounds: Mapping[str, tuple
 
 def _compile_gate(raw: dict[str, Any], bounds: Mapping[str, tuple[float, float]], where: str) -> GateSpec:
     evaluation, kind, cap = raw.pop("eval", None), raw.pop("kind", None), raw.pop("cap", None)
+    policy = raw.pop("policy", None)
     if not isinstance(evaluation, str) or evaluation not in bounds:
         raise StatisticsError(f"no eval is called {evaluation!r}", where=where, remedy=f"have {sorted(bounds)}")
     if kind != "improve" and kind not in _PARAMETER:
@@ -150,7 +154,7 @@ def _compile_gate(raw: dict[str, Any], bounds: Mapping[str, tuple[float, float]]
         raise StatisticsError(f"{parameter} must lie strictly between {least:g} and {most:g}", where=where)
     if parameter == "rate" and (low, high) != (0.0, 1.0):
         raise StatisticsError(f"a rare gate needs a score in [0, 1], not [{low:g}, {high:g}]", where=where)
-    return GateSpec(eval=evaluation, kind=kind, theta=theta_of(kind, value), bounds=(low, high), cap=cap)
+    return GateSpec(eval=evaluation, kind=kind, theta=theta_of(kind, value), bounds=(low, high), cap=cap, policy=policy)
 
 
 def theta_of(kind: str, value: float) -> float:

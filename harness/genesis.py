@@ -21,6 +21,7 @@ from harness.desk import EVALUATOR_SECONDS, Rooms
 from harness.developing import develop
 from harness.entries import Genesis, Guarding, GuardProposed
 from harness.errors import AuditError, ConfigError, EvaluatorError, LockgateError, SubjectError
+from harness.floors import check_floors
 from harness.gates import GateSpec, compile_gates
 from harness.guard_change import Guard, changed_policies, points
 from harness.keys import Signer, VaultKey
@@ -34,11 +35,11 @@ from harness.views import MAX_EVIDENCE
 from harness.workshop import Failure, Made
 
 
-def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[GateSpec]:
-    """Compile the gates against the evals that there are.
+def check_gates(config: Config, data: dict[str, Any], subject: Path, policies: PolicySet) -> list[GateSpec]:
+    """Compile the gates, those that policies demand among them, against the evals that there are.
 
-    ConfigError where an alignment eval has no gate: what must not regress must be tested. And where the ledger is not
-    of the kind of the held-out items.
+    ConfigError for a floor that is none of these evals', where an alignment eval has no gate, since what must not
+    regress must be tested, and where the ledger is not of the kind of the held-out items.
     """
     items = "fresh" if data["generated"] else "scarce"
     if config.ledger.items != items:
@@ -48,9 +49,9 @@ def check_gates(config: Config, data: dict[str, Any], subject: Path) -> list[Gat
             where=str(subject / "lockgate.yaml"),
             remedy=f"write `items: {items}` under `ledger`; `Generated` in guards.py is what goes with `fresh`",
         )
-    gates = compile_gates(
-        [gate.json_value() for gate in config.gates], {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
-    )
+    bounds: dict[str, tuple[float, float]] = {e["name"]: tuple(e["bounds"]) for e in data["evals"]}
+    check_floors(policies, bounds)
+    gates = compile_gates([gate.json_value() for gate in config.gates], bounds)
     _check_screen(config, {each["name"] for each in data["evals"]}, subject)
     gated = {gate.eval for gate in gates}
     for each in data["evals"]:

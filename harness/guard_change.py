@@ -6,7 +6,8 @@ point, with a verdict as policies have it (`strictness`): **at-least-as-strict**
 decide. A guard's verdict is the worst of its points.
 
 A gate is judged by what it guarantees: its null hypothesis is tested at the whole alpha of the stake, so a smaller
-margin, a higher floor or a lower ceiling is stricter, whatever it does to the power. But a gate with a cap of its own
+margin, a higher floor or a lower ceiling is stricter, whatever it does to the power: that a candidate is not shown to
+be below a ceiling is for people to answer, and without one nobody would be asked. But a gate with a cap of its own
 moves the batches at which the others are looked at, and is unknown. What an eval in `guards.py` means, or another
 version of a package, is never compared: a file that differs is unknown.
 
@@ -153,17 +154,19 @@ def _as_rules_read_it(point: Point, old: Guard, new: Guard, readers: list[Reader
     What the new rules let pass, the old ones do too, of the same document: `compare_sets` says so. So it is enough that
     the old ones let pass no less of the document as it was.
     """
-    where = point.where.removeprefix("lockgate.yaml: ")
+    where = point.where.removeprefix("lockgate.yaml: ").removeprefix("policies: ")
     who: list[str] = []
     if point.verdict != "at-least-as-strict":
         return point
     if where in BUDGETS:
         who = [each.name for each in readers if not each.grows_with(f"{where}_left")]
-    elif where.startswith("gate ") and point.what == "is new":
-        names = [[f"{gate.eval}/{gate.kind}" for gate in guard.config.gates] for guard in (old, new)]
-        who = [each.name for each in readers if each.reads("gates") and each.gains_by(*names)]
     elif where.startswith("gate "):
-        who = [each.name for each in readers if not each.reads_verdicts_only()]
+        names = [[gate.name for gate in guard.config.gates] for guard in (old, new)]
+        # a stricter ceiling is missed more often, and a rule may pass by that once people have let the proposal go on
+        if {*names[0]} != {*names[1]} or where.endswith("(ceiling)"):
+            who = [each.name for each in readers if each.reads("gates") and each.gains_by(*names)]
+        if point.what != "is new":
+            who += [each.name for each in readers if not each.reads_verdicts_only()]
     elif where.startswith("approvers") and where != "approvers.hours":
         who = [each.name for each in readers if each.reads("approvals")]
     if not who:
@@ -200,7 +203,8 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
     """A gate is known by eval and kind: one more lets less pass, for all of them must."""
     before, now = ({(gate.eval, gate.kind): gate for gate in gates} for gates in (old, new))
     for name in sorted(before.keys() | now.keys()):
-        where = f"lockgate.yaml: gate {name[0]} ({name[1]})"
+        whose = {gate.policy for gate in (before.get(name), now.get(name)) if gate is not None and gate.policy}
+        where = f"{'policies' if whose else 'lockgate.yaml'}: gate {name[0]} ({name[1]})"
         if name not in now:
             yield Point(where=where, what="is gone", verdict="weaker")
         elif name not in before:
@@ -210,7 +214,9 @@ def _gates(old: list[GateRule], new: list[GateRule]) -> Iterator[Point]:
         else:
             for field, was, is_ in differences(before[name].json_value(), now[name].json_value()):
                 verdict = "unknown"
-                if field in MARGINS:
+                if field == "policy":
+                    verdict = "at-least-as-strict"  # who demands it; rules may read its name, which is another
+                elif field in MARGINS:
                     verdict = _moved(MARGINS[field], was, is_)
                 elif field == "threshold":
                     verdict = _moved("lower" if name[1] == "ceiling" else "higher", was, is_)

@@ -21,6 +21,7 @@ from harness.config import Config, load_config
 from harness.desk import EVALUATOR_SECONDS
 from harness.entries import GuardProposed, GuardRejected
 from harness.errors import ConfigError, SubjectError
+from harness.floors import guarded
 from harness.folder import RunFolder, guard_files, guard_parts
 from harness.genesis import check_gates, evaluate, gates_power, guard_of
 from harness.guard_change import ITEMS, Guard, GuardComparison, Point, changed_policies, compare_guards, points
@@ -52,6 +53,7 @@ def guard_on_disk(subject: Path) -> Guard:
 
     config = load_config(subject)
     policies = load_subject_policies(config.policies, subject)
+    config = guarded(config, policies)
     approvers = load_approvers(subject, config.approvers) if config.approvers else []
     try:
         files = guard_files(subject, config)
@@ -230,7 +232,7 @@ def _data(subject: Path, new: Guard, state: RunState, key: VaultKey) -> tuple[st
             if "ok" not in answer:
                 raise SubjectError(str(answer["message"]), where=answer.get("where"), remedy=answer.get("remedy"))
             described = answer["ok"]
-            gates_power(check_gates(config, described, subject), config, described)
+            gates_power(check_gates(config, described, subject, new.policies), config, described)
             data, items = blinded(key, "data", described["data"]), int(described["vault"])
             if data != named.data:
                 first = fingerprint_of(evaluator)(named.vault_items)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from harness.approval import Answer, answered_by
 from harness.canonical import digest, parse_json
-from harness.decision import answerable
+from harness.decision import answerable, ceilings
 from harness.desk import Desk
 from harness.durable import write_durably
 from harness.entries import Approved, Decided, Held, Refused, Screened
@@ -46,12 +46,16 @@ class Holding(Desk):
     """The people's side of the supervisor."""
 
     def hold(self, number: int, stage: Literal["screen", "decide"], judgement: Judgement, *kept: Digest) -> None:
-        """Let a proposal wait for people; `kept` are the document that was judged and the judgement, as blobs."""
+        """Let a proposal wait for people, whom rules ask for, or ceilings that it is not shown to be below.
+
+        `kept` are the document that was judged and the judgement, as blobs.
+        """
         rooms, state, found = self._rooms, self.state, self._of(number)
         rule, guard = rooms.config.approvers, state.guarding
         if rule is None:
             raise StateError("nobody can answer a hold: the run has no approvers")
         document, judged = kept
+        asking = ceilings(found.measured.gates) if stage == "decide" and found.measured else ()
         expires = datetime.now(UTC) + timedelta(hours=rule.hours)
         self._journal.commit(
             Held(
@@ -65,6 +69,7 @@ class Holding(Desk):
                 judgement=judged,
                 candidate=found.built.candidate.digest if stage == "decide" and found.built else None,
                 rules=judgement.failed,
+                gates=list(asking) or None,
                 expires=expires.isoformat(timespec="milliseconds"),
             )
         )

@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.asking import answer, check_approvers, hold, released, shown
 from harness.changing import change
+from harness.decision import ceilings
 from harness.entries import (
     Approved,
     Authorised,
@@ -249,8 +250,10 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 raise illegal("'passed' does not follow from the gates")
             if tuple(sorted((gate.eval, gate.kind) for gate in entry.gates)) != terms_of(order).gates:
                 raise illegal("other gates than those of the configuration")
+            if any(gate.name.partition("@")[0] != f"{gate.eval}/{gate.kind}" for gate in entry.gates):
+                raise illegal("a gate under another's name")
             back = _given_back(found.staked, entry, illegal)
-            found = replace(found, measured=Measurement(entry.passed, entry.evidence))
+            found = replace(found, measured=Measurement(entry.passed, entry.evidence, ceilings(entry.gates)))
             return {
                 **with_proposal(order, entry.number, found),
                 "open_stake": None,
@@ -258,8 +261,9 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
             }
         case Decided():
             verdict = entry.decision.verdict
-            if verdict == "promote" and (found.measured is None or not found.measured.passed):
-                raise illegal("a promotion without a passed measurement")
+            measured, asked = found.measured, found.hold is not None
+            if verdict == "promote" and not (measured and (measured.passed or (measured.ceilings and asked))):
+                raise illegal("a promotion without a passed measurement, or without the people whom a ceiling asks for")
             if verdict != "promote" and not entry.decision.reasons:
                 raise illegal("a rejection without a reason")
             if verdict == "reject":

@@ -20,6 +20,7 @@ from harness.developing import Shown, development_shuffle
 from harness.durable import write_durably
 from harness.entries import GuardProposed, Started
 from harness.errors import ConfigError, SubjectError
+from harness.floors import guarded
 from harness.folder import RunFolder, guard_files, guard_parts, read_source
 from harness.genesis import check_gates, evaluate, gates_power, make_genesis, same_run
 from harness.guard_change import Guard
@@ -92,6 +93,7 @@ def open_run(
         if fresh:
             write_subject(folder, subject, vault_key, first_seed)
         policies = load_subject_policies(config.policies, subject)
+        config = guarded(config, policies)
         signer = _signer(folder, config.name, passphrase, note)
         key = _vault_key(vault_key or folder.vault_key, passphrase, begun=not fresh)
         ground = Ground(
@@ -172,7 +174,7 @@ def _open(
     guard = Guard.of(config, ground.policies, approvers, parts)
     evaluator.expect({"op": "describe"}, answer, seconds=EVALUATOR_SECONDS)
     data = dict(answer["ok"])  # a copy: what is added to it is no part of the greeting
-    gates = check_gates(config, data, subject)
+    gates = check_gates(config, data, subject, ground.policies)
     gates_power(gates, config, data)
     judge = Judge()
     closers.append(judge.close)

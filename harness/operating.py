@@ -15,6 +15,7 @@ from harness.desk import EVALUATOR_SECONDS
 from harness.durable import write_durably
 from harness.entries import Halted
 from harness.errors import ConfigError, KeyFileError, LockgateError, ServiceError, SubjectError
+from harness.floors import guarded
 from harness.folder import RunFolder
 from harness.genesis import assumed, check_gates
 from harness.journal import Journal, read_run
@@ -23,6 +24,7 @@ from harness.keys import VaultKey, VerifierChain
 from harness.ledger_replay import replay_ledger
 from harness.opening import open_journal, read_subject
 from harness.passphrase import Passphrase, PassphraseSource
+from harness.policy import load_subject_policies
 from harness.power import LADDER, PowerTable, Reach, power, reach, typical_alpha
 from harness.records import Record
 
@@ -209,6 +211,8 @@ def power_of(subject: Path, run: RunFolder | None = None, effects: Sequence[floa
     import tempfile
 
     config = load_config(subject)
+    policies = load_subject_policies(config.policies, subject)
+    config = guarded(config, policies)
     with tempfile.TemporaryDirectory() as place:
         evaluator = Child(["-m", "harness.evaluator", str(subject)], name="evaluator", stderr=Path(place) / "stderr")
         try:
@@ -220,7 +224,7 @@ def power_of(subject: Path, run: RunFolder | None = None, effects: Sequence[floa
     config = config.with_slices([each["name"] for each in answer["ok"]["evals"]], str(subject / "lockgate.yaml"))
     described, rule = answer["ok"], config.ledger
     standing = None if run is None else _next_test(config, run)
-    gates = check_gates(config, described, subject)
+    gates = check_gates(config, described, subject, policies)
     alpha = typical_alpha(rule.delta, fresh=rule.items == "fresh") if standing is None else standing.alpha
     if alpha is None:
         return GatesPower(floor=rule.min_power, table=None, reach=(), run=standing)

@@ -113,6 +113,8 @@ class Measurement(NamedTuple):
 
     passed: bool
     evidence: Digest
+    ceilings: tuple[str, ...] = ()
+    """Which ask for people, as eval/kind (`decision.ceilings`)."""
 
 
 @dataclass(frozen=True)

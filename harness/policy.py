@@ -61,6 +61,7 @@ class PolicySummary(Record):
     kinds: list[Kind]
     rules: list[str]
     params: dict[str, Any]
+    floors: dict[str, float]
 
 
 class CheckReport(Record):
@@ -170,6 +171,7 @@ def summary(policy: Policy) -> PolicySummary:
         kinds=list(policy.kinds),
         rules=[rule.id for rule in policy.document.rules],
         params=policy.params,
+        floors={floor.eval: floor.floor for floor in policy.document.floors},
     )
 
 

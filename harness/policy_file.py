@@ -66,6 +66,15 @@ class Rule(Record):
     )
 
 
+class Floor(Record):
+    """A bar that each candidate must be shown to be above, on held-out items."""
+
+    eval: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")] = Field(
+        description="The eval, as guards.py names it."
+    )
+    floor: float = Field(description="What its mean must be shown to be above, within the bounds of its scores.")
+
+
 class PolicyFile(Record):
     """One document of a policy file."""
 
@@ -79,6 +88,11 @@ class PolicyFile(Record):
         "boolean, or a list or map, not empty, of one kind of these.",
     )
     variables: list[Variable] = Field(default_factory=list, description="Named intermediate values.")
+    floors: Annotated[list[Floor], Field(max_length=100)] = Field(
+        default_factory=list,
+        description="Bars on held-out items, of a policy for stage `decide` and all kinds: each becomes a gate of kind "
+        "`floor`, called `EVAL/floor@POLICY`, and is tested like those of lockgate.yaml.",
+    )
     rules: Annotated[list[Rule], Field(min_length=1)] = Field(description="What must hold; every rule is judged.")
 
 
@@ -162,6 +176,7 @@ def _parse(
             message = f"the rule id {rule.id} is taken, at {rules[rule.id]}"
             errors.append(PolicyError(message, where=where, remedy="choose another id"))
         rules.setdefault(rule.id, where)
+    errors += _floor_errors(document, located)
     params = {}
     for name, value in document.params.items():
         where = located.at(("params", name))
@@ -175,6 +190,23 @@ def _parse(
         except PolicyError as error:
             errors.append(error)
     return Policy(document, params, located)
+
+
+def _floor_errors(document: PolicyFile, located: Located) -> list[PolicyError]:
+    """What is wrong with the floors of a document, but for what only the evals can tell (`floors`)."""
+    known: dict[str, str] = {}
+    errors = []
+    if document.floors and (document.match.stage, document.match.kinds) != ("decide", "all"):
+        message = "floors are tested of every candidate, and this policy is for some alone"
+        remedy = "write match: {stage: decide, kinds: all}, or keep the floors in a policy of their own"
+        errors.append(PolicyError(message, where=located.at(("floors",)), remedy=remedy))
+    for index, floor in enumerate(document.floors):
+        where = located.at(("floors", index))
+        if floor.eval in known:
+            message = f"another floor on {floor.eval} stands at {known[floor.eval]}"
+            errors.append(PolicyError(message, where=where, remedy="keep the higher"))
+        known.setdefault(floor.eval, where)
+    return errors
 
 
 def schema_errors(error: ValidationError, located: Located, record: type[Record]) -> list[PolicyError]:

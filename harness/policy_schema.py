@@ -23,7 +23,7 @@ from harness.policy_document import (
     Shape,
     shape_of,
 )
-from harness.policy_file import PolicyFile
+from harness.policy_file import Floor, PolicyFile
 from harness.policy_suite import Suite
 from harness.records import Record
 
@@ -66,6 +66,20 @@ def reference() -> str:
         ]
         lines += ["| field | type | range | meaning |", "|---|---|---|---|"]
         lines += [f"| `{path}` | {kind} | {span} | {meaning} |" for path, kind, span, meaning in rows(decide, name)]
+    lines += [
+        "",
+        "## What a policy demands beside its rules",
+        "",
+        "`floors` of a policy for stage `decide` and all kinds. Each is tested on held-out items, as a gate called",
+        "`EVAL/floor@POLICY`; of several on one eval the highest. One of lockgate.yaml's own must be at least as high.",
+        "",
+        "| field | type | meaning |",
+        "|---|---|---|",
+    ]
+    types = {"eval": "string", "floor": "double"}
+    lines += [
+        f"| `floors[].{name}` | {types[name]} | {each.description} |" for name, each in Floor.model_fields.items()
+    ]
     lines += ["", "## Functions", "", "| function | gives | meaning |", "|---|---|---|"]
     lines += [f"| `{usage}` | {gives} | {meaning} |" for usage, gives, meaning in FUNCTIONS.values()]
     lines += [

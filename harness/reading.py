@@ -4,11 +4,13 @@ Budgets and gates stand in the document that rules are shown. So a rule may ask 
 only the new guard has; where all that a guard sets is stricter, such a rule is not. Of a rule that is not known to be
 harmless this says that it is not: then people decide.
 
-A document with a gate that has not passed is rejected whatever rules say, so all gates have passed here.
+A document with a gate that has not passed is rejected whatever rules say, but for a ceiling, of which people decide. So
+all gates have passed here, and any of the ceilings may not have.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +20,8 @@ from harness.judgement import values_of
 from harness.policy import PolicySet
 from harness.policy_compiler import CompiledPolicy, CompiledRule, compile_policy
 
+_CEILINGS: Final = 4
+"""With more ceilings than this, too many documents would have to be tried."""
 _ABOVE: Final = ("_>_", "_>=_")
 _BELOW: Final = ("_<_", "_<=_")
 
@@ -66,18 +70,34 @@ class Reader:
         return all(_verdicts_only(tree.root) for tree in [self.rule.require.tree, *self._variables])
 
     def gains_by(self, old: Collection[str], new: Collection[str]) -> bool:
-        """Whether other gates than `old`, all passed, may let it pass: True unless it is known that they do not."""
+        """Whether other gates than `old` may let it pass: True unless it is known that they do not.
+
+        All have passed, but for ceilings: any of those may be missed, and more of them where the new ones are stricter.
+        """
         trees = [self.rule.require.tree, *self._variables]
         inner = {name for name, _ in self.policy.variables}
         others = {path.split(".", 1)[0] for tree in trees for path in tree.reads()} - {"gates", "params"} - inner
         if others or not self.reads_verdicts_only():
             return True
-        return self._holds(new) and not self._holds(old)
+        capped = [name for name in {*old, *new} if name.endswith("/ceiling")]
+        if len(capped) > _CEILINGS:
+            return True
+        for missed in _subsets(capped):
+            if self._holds(new, missed) and not all(self._holds(old, less) for less in _subsets(missed)):
+                return True
+        return False
 
-    def _holds(self, gates: Collection[str]) -> bool:
-        passed = {name: {"verdict": "pass", "n": 1, "mean": 0.0, "theta": 0.0} for name in gates}
-        values, _ = values_of(self.policy, {"gates": passed})
+    def _holds(self, gates: Collection[str], missed: Collection[str]) -> bool:
+        """Whether it passes where these gates have, and those missed have not."""
+        shown = {"n": 1, "mean": 0.0, "theta": 0.0}
+        told = {name: {"verdict": "inconclusive" if name in missed else "pass", **shown} for name in gates}
+        values, _ = values_of(self.policy, {"gates": told})
         return self.rule.require.holds(self.policy.environment.activation(values)) is True
+
+
+def _subsets(names: Collection[str]) -> list[tuple[str, ...]]:
+    """Every choice of these names."""
+    return [some for size in range(len(names) + 1) for some in itertools.combinations(names, size)]
 
 
 def _paths(node: Any) -> Iterator[str]:

@@ -30,7 +30,8 @@ from harness.entries import (
     Screened,
     Staked,
 )
-from harness.errors import AuditError
+from harness.errors import AuditError, ConfigError
+from harness.floors import bare, guarded
 from harness.folder import RunFolder
 from harness.gates import theta_of
 from harness.genesis import guard_of, policies_of
@@ -73,6 +74,7 @@ def replay_run(folder: RunFolder) -> dict[str, Any]:
         policies = _Policies(blobs)
         for number in sorted(state.proposals):
             decisions += _replay_proposal(state, number, blobs, policies.of(state.proposals[number].guard), judge)
+        _replay_floors(entries, policies)
         guards = _replay_guards(entries, blobs, judge)
     return {"decisions": decisions, "stakes": stakes, "guards": guards, "entries": state.size}
 
@@ -88,6 +90,17 @@ class _Policies:
         if guard.policies not in self._known:
             self._known[guard.policies] = policies_of(guard, self._blobs)
         return self._known[guard.policies]
+
+
+def _replay_floors(entries: list[Entry], policies: _Policies) -> None:
+    """That the gates of each guard are those of its lockgate.yaml, and one for each floor that its policies demand."""
+    for index, guard, _ in guards(entries):
+        where = f"entry {index}"
+        try:
+            again = guarded(bare(guard.config), policies.of(guard)).gates
+        except ConfigError as error:
+            raise AuditError(f"its policies and gates contradict each other: {error.message}", where=where) from error
+        _same(where, "the gates with the floors that policies demand", again, guard.config.gates)
 
 
 def _replay_guards(entries: list[Entry], blobs: BlobStore, judge: Judge) -> int:
@@ -193,6 +206,9 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
         [(g.name, g.verdict) for g in result.gates],
         [(g.name, g.verdict) for g in found.measured.gates],
     )
+    told = [(g.eval, g.kind, g.name) for g in found.measured.gates]
+    bound = {gate.name: (gate.eval, gate.kind, gate.name) for gate in found.guard.config.gates}
+    _same(where, "the gates by eval, kind and name", told, [bound.get(g.name) for g in result.gates])
     _same(where, "the bars of the gates", {g.name: g.theta for g in result.gates}, _bars(found.guard))
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)
@@ -207,17 +223,18 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
 
 def _bars(guard: Guarding) -> dict[str, float]:
     """What each gate of a guard is tested against, by its name."""
-    return {
-        f"{gate.eval}/{gate.kind}": theta_of(gate.kind, gate.margin or gate.threshold or gate.rate or 0.0)
-        for gate in guard.config.gates
-    }
+    return {gate.name: theta_of(gate.kind, gate.bar or 0.0) for gate in guard.config.gates}
 
 
 def _replay_hold(where: str, hold: Hold, blobs: BlobStore, policies: PolicySet, judge: Judge) -> None:
-    """A hold follows from its document: nothing denies it, and the rules that it names ask for people."""
+    """A hold follows from its document: nothing denies it, and the rules that it names ask for people.
+
+    That the gates which it names do is the order's to say (`asking`).
+    """
     entry = hold.said
     again = _judge_decided(where, entry.stage, entry.document, entry.judgement, blobs, policies, judge)
-    _same(where, "why it was held", (again.outcome, again.failed), ("hold", entry.rules))
+    outcome = "pass" if entry.gates and not entry.rules else "hold"
+    _same(where, "why it was held", (again.outcome, again.failed), (outcome, entry.rules))
 
 
 def _replay_ended(where: str, found: ProposalState, blobs: BlobStore, policies: PolicySet, judge: Judge) -> int:

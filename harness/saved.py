@@ -56,6 +56,8 @@ class _Stake(Record):
 class _Measurement(Record):
     passed: bool
     evidence: Digest
+    ceilings: list[str]
+    """That ask for people, as eval/kind."""
 
 
 class _Shown(Record):
@@ -273,7 +275,7 @@ def _open(found: Open) -> dict[str, Any]:
         "built": None if found.built is None else found.built.json_value(),
         "developed": found.developed,
         "staked": None if found.staked is None else found.staked._asdict(),
-        "measured": None if found.measured is None else found.measured._asdict(),
+        "measured": None if found.measured is None else _measurement(found.measured),
         "verdict": found.verdict,
         "permit": found.authorisation,
         "ended": False,
@@ -284,6 +286,10 @@ def _open(found: Open) -> dict[str, Any]:
         "asked": found.asked,
         "approvals": list(found.approvals),
     }
+
+
+def _measurement(measured: Measurement) -> dict[str, Any]:
+    return {"passed": measured.passed, "evidence": measured.evidence, "ceilings": list(measured.ceilings)}
 
 
 def _hold(hold: Hold) -> dict[str, Any]:
@@ -383,7 +389,7 @@ def _held(found: _Hold, approvers: list[Approver]) -> Hold:
 
 
 def _proposal(found: _Open, approvers: list[Approver]) -> Open:
-    staked, measured = found.staked, found.measured
+    staked, told = found.staked, found.measured
     return Open(
         proposer=found.proposer,
         shown=None if found.shown is None else Shown(*(getattr(found.shown, name) for name in Shown._fields)),
@@ -395,7 +401,7 @@ def _proposal(found: _Open, approvers: list[Approver]) -> Open:
         built=found.built,
         developed=found.developed,
         staked=None if staked is None else Stake(staked.epoch, staked.incumbent, staked.alpha),
-        measured=None if measured is None else Measurement(measured.passed, measured.evidence),
+        measured=None if told is None else Measurement(told.passed, told.evidence, tuple(told.ceilings)),
         verdict=found.verdict,
         authorisation=found.permit,
     )

@@ -69,8 +69,11 @@ def render(console: Any, page: dict[str, Any]) -> None:
                 f"{gate['threshold']:.2f}",
             )
         console.print(table)
+        for gate in page["evidence_by_gate"]:
+            console.print(Text(f"  {gate['line']}"), soft_wrap=True)
     for hold in page["people"]:
-        title = f"People, {hold['stage']} ({hold['outcome']}; {hold['require']} must agree): {', '.join(hold['rules'])}"
+        title = f"People, {hold['stage']} ({hold['outcome']}; {hold['require']} must agree): "
+        title += ", ".join([*hold["gates"], *hold["rules"]])
         console.print(Text(plain(title, 1000), style="bold"))
         for each in hold["answers"]:
             why = f": {each['reason']}" if each["reason"] else ""

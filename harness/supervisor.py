@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.canonical import canonical_bytes
-from harness.decision import decide, refuted, reject
+from harness.decision import ceilings, decide, refuted, reject
 from harness.desk import Desk, Halt, Rooms, finished
 from harness.developing import develop
 from harness.entries import Built, Decided, Developed, ProposedEntry
@@ -238,7 +238,9 @@ class Supervisor(Desk):
             screened = judged_document(rooms.blobs.get(found.screened.document))
             document = decide_document(screened, self.state, rooms.config, found, evidence)
             judgement = rooms.judge.decide(rooms.policies, "decide", document["proposal"]["kind"], document)
-            if judgement.outcome == "hold" and found.measured.passed and self._holding.possible:
+            asking = bool(ceilings(found.measured.gates))
+            waits = judgement.outcome == "hold" or (judgement.outcome == "pass" and asking)
+            if waits and (found.measured.passed or asking) and self._holding.possible:
                 shown, kept = self._salted(document), self._salted(judgement.json_value())
                 return self._holding.hold(number, "decide", judgement, shown, kept)
             approvers = list[str]()

@@ -17,8 +17,6 @@ from typing import Any
 from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
-from harness.config import Config
-from harness.decision import CLAIM
 from harness.entries import (
     Approved,
     Authorised,
@@ -42,6 +40,7 @@ from harness.journal import Step
 from harness.kinds import kind_of
 from harness.merkle import leaf_hash
 from harness.plain import plain
+from harness.plain_gates import asking, claims
 from harness.proposal import unified_diff
 from harness.quorum import Approver
 from harness.records import Candidate, Digest, Record
@@ -214,6 +213,7 @@ def _people(notebook: Notebook, found: ProposalState) -> list[dict[str, Any]]:
                 "stage": hold.stage,
                 "hold": hold.digest,
                 "rules": said.rules,
+                "gates": asking(found.guard.config, said.gates or []),
                 "expires": hold.expires,
                 "require": rule.require if rule else 0,
                 "outcome": ended,
@@ -237,21 +237,6 @@ def answers_to(hold: Digest, notebook: Notebook, approvers: Iterable[Approver]) 
         }
         for each in notebook.answers.get(hold, [])
     ]
-
-
-def claims(config: Config) -> dict[str, str]:
-    """What each gate asks for, in words, by its name."""
-    words = {}
-    for gate in config.gates:
-        asked = CLAIM[gate.kind]
-        if gate.margin is not None:
-            asked = asked.replace("by the margin", f"by {gate.margin:g}")
-        if gate.threshold is not None:
-            asked = f"{asked.replace('its', 'the')} {gate.threshold:g}"
-        if gate.rate is not None:
-            asked = f"failing more seldom than {gate.rate:g}"
-        words[f"{gate.eval}/{gate.kind}"] = f"{gate.eval} is {asked}"
-    return words
 
 
 def _after(notebook: Notebook, number: int, version: int | None) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def told(entry: Entry) -> str:
         case "screened":
             return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
         case "held":
-            return f"no. {body.number} waits for people ({body.stage}): {', '.join(body.rules)}, until {body.expires}"
+            asks = ", ".join([*(f"{name} is not shown" for name in body.gates or []), *body.rules])
+            return f"no. {body.number} waits for people ({body.stage}): {asks}, until {body.expires}"
         case "approved" | "refused":
             why, what = f": {body.reason}" if body.reason else "", "the guard"
             return f"{what if body.number is None else f'no. {body.number}'}: {kind_of(entry)} by {body.by}{why}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -17,9 +17,13 @@ from harness.canonical import parse_json
 from harness.entries import Developed, Entry, Genesis, Guarding
 from harness.errors import CanonicalError, LockgateError, StateError
 from harness.kinds import kind_of
+from harness.plain_gates import asking, line
 from harness.proposers import Archived, Feedback
 from harness.records import REASONS, Candidate, Digest, Stage, first_problem
 from harness.state import ProposalState, RunState
+
+if TYPE_CHECKING:
+    from harness.statistics import TestResult
 
 MAX_DOCUMENT = 512 * 1024
 MAX_EVIDENCE = 64 << 20
@@ -109,6 +113,7 @@ def hold_view(state: RunState, number: int) -> dict[str, Any]:
         "hold": hold.digest,
         "stage": hold.stage,
         "rules": hold.said.rules,
+        "gates": asking(guard.config, hold.said.gates or []),
         "candidate": hold.said.candidate,
         "expires": hold.expires,
         "approved_by": [approver.name for _, approver in hold.approvals],
@@ -205,17 +210,21 @@ def event_view(state: RunState, index: int, entry: Entry) -> dict[str, Any]:
 
 
 def evidence_view(found: ProposalState, blobs: BlobStore) -> list[dict[str, Any]]:
-    """Each gate's numbers, from the confidential evidence: for the operator, never for a proposer."""
+    """Each gate's numbers, and a line of words, from the confidential evidence: for the operator, never a proposer."""
     if found.measured is None:
         return []
+    return [{**gate.json_value(), "line": line(gate)} for gate in result_of(found.measured.evidence, blobs).gates]
+
+
+def result_of(evidence: Digest, blobs: BlobStore) -> TestResult:
+    """The test's result in a blob of evidence; StateError where there is none."""
     from harness.statistics import TestResult  # late: it brings numpy
 
-    result = _result(found.measured.evidence, blobs)
     try:
-        return [gate.json_value() for gate in TestResult.parse(result).gates]
+        return TestResult.parse(_result(evidence, blobs))
     except ValidationError as error:
         place, message = first_problem(error)
-        raise StateError(f"the evidence is malformed: {place}: {message}", where=found.measured.evidence) from error
+        raise StateError(f"the evidence is malformed: {place}: {message}", where=evidence) from error
 
 
 def _result(evidence: Digest, blobs: BlobStore) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Vectors:
             "changed": told(paper_run.changing),
             "fresh": told(paper_run.freshly),
             "properties": told(paper_run.refuting),
+            "ceilings": told(paper_run.reaching),
         }
         with tempfile.TemporaryDirectory() as place:
             self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
@@ -525,6 +526,95 @@ def left_before(items: list[Item], at: int) -> float:
 def blob_of(name: str) -> str:
     """Where a blob lies."""
     return f"blobs/sha256/{name[7:9]}/{name[7:]}"
+
+
+def ceilings(v: Vectors) -> None:
+    """§7.17: capabilities that are not shown to be below a ceiling ask for people, and nothing else lets them go on."""
+    by_list = {**v.key, "approvers": "".join(person.line for person in people.PEOPLE).encode()}
+    v.valid("ceilings", "people let a candidate go on that is not shown to be below a ceiling, and refuse another",
+            v.bases["ceilings"], reader=by_list, arguments=BY_LIST, live=2)  # fmt: skip
+    v.valid("floor-of-a-policy", "a gate that a policy demands stands among those of the configuration",
+            told(paper_run.demanding))  # fmt: skip
+    with tempfile.TemporaryDirectory() as place:
+        items = paper_run.reaching(paper_run.Paper(paper_run.BlobStore(Path(place))))
+    measured, held, decided = (
+        next(at for at, item in enumerate(items) if item.kind == kind) for kind in ("measured", "held", "decided")
+    )
+    second = next(at for at in range(decided, len(items)) if items[at].kind == "held")
+
+    def changed(place: int, **body: Any) -> Item:
+        return Item(items[place].kind, {**copy.deepcopy(items[place].body), **body})
+
+    def case(name: str, why: str, clause: str, *entries: Item) -> None:
+        v.illegal(name, why, clause, [*copy.deepcopy(items[: held - 1]), *entries], base="ceilings")
+
+    def verdicts(*told: str) -> Item:
+        gates = [{**gate, "verdict": each} for gate, each in zip(items[measured].body["gates"], told, strict=True)]
+        return changed(measured, gates=gates, passed=set(told) == {"pass"})
+
+    missed, hold, first, last = items[measured], items[held], items[held + 1], items[decided]
+    rules = {"rules": ["pack/rule"]}
+    improve, parent, ceiling = items[measured].body["gates"]
+    swapped = [
+        improve,
+        {**parent, "verdict": "inconclusive", "eval": ceiling["eval"], "kind": ceiling["kind"]},
+        {**ceiling, "verdict": "pass", "eval": parent["eval"], "kind": parent["kind"]},
+    ]
+    case("measured-under-anothers-name", "a gate that was not shown is passed off as a ceiling", "§7.8",
+         changed(measured, gates=swapped))  # fmt: skip
+    case("measured-as-passed-over-a-ceiling", "a ceiling that was not shown counts as passed", "§7.8",
+         changed(measured, passed=True))  # fmt: skip
+    case(
+        "promoted-over-a-ceiling",
+        "promoted, not shown to be below a ceiling, and nobody was asked",
+        "§7.9",
+        missed,
+        last,
+    )
+    case(
+        "promoted-over-a-ceiling-by-nobody",
+        "promoted over a ceiling while people are asked",
+        "§7.9",
+        missed,
+        hold,
+        last,
+    )
+    case("promoted-over-a-ceiling-by-one", "promoted over a ceiling with one of two approvals", "§7.9",
+         missed, hold, first, last)  # fmt: skip
+    case("promoted-over-a-failed-gate", "promoted with a gate that has failed beside the ceiling", "§7.9",
+         verdicts("pass", "fail", "inconclusive"), last)  # fmt: skip
+    case("held-for-no-rule-and-no-gate", "a hold that nothing asks for", "§7.17", missed, changed(held, gates=None))
+    case("held-without-its-ceiling", "a hold by a rule that hides the ceiling from people", "§7.17",
+         missed, changed(held, gates=None, **rules))  # fmt: skip
+    case("held-for-another-ceiling", "a hold that names another ceiling", "§7.17",
+         missed, changed(held, gates=["accuracy/ceiling"]))  # fmt: skip
+    case("held-for-a-ceiling-more", "a hold that names one ceiling more", "§7.17",
+         missed, changed(held, gates=["accuracy/ceiling", "jumps/ceiling"]))  # fmt: skip
+    case("held-for-a-ceiling-that-passed", "a hold by a rule that names a ceiling which was shown", "§7.17",
+         verdicts("pass", "pass", "pass"), changed(held, **rules))  # fmt: skip
+    case("held-for-an-empty-list-of-gates", "a hold by a rule with a list of no gates", "§7.17",
+         verdicts("pass", "pass", "pass"), changed(held, gates=[], **rules))  # fmt: skip
+    case("held-for-a-ceiling-beside-a-failed-gate", "a hold by the ceiling although another gate has failed", "§7.17",
+         verdicts("pass", "fail", "inconclusive"), hold)  # fmt: skip
+    case("held-by-a-rule-beside-a-failed-gate", "a hold by a rule although a gate has failed", "§7.17",
+         verdicts("pass", "fail", "inconclusive"), changed(held, gates=None, **rules))  # fmt: skip
+    case("held-for-an-inconclusive-floor", "a gate of another kind that was not shown counts as a ceiling", "§7.17",
+         verdicts("pass", "inconclusive", "pass"), changed(held, gates=["parity/parent"]))  # fmt: skip
+    other = paper_run.hold_digest({**hold.body, "gates": None, **rules})
+    signature = base64.b64encode(people.ANN.sign(message(other, "approve", first.body["reason"]))).decode()
+    case("approved-without-the-ceiling", "what ann signed does not say that a ceiling asks", "§7.17",
+         missed, hold, changed(held + 1, hold=other, signature=signature))  # fmt: skip
+    case("promoted-over-a-ceiling-on-anothers-words", "an approval of another hold than the one that names the ceiling",
+         "§7.17", missed, hold, changed(held + 1, signature=signature))  # fmt: skip
+    screen = next(at for at, item in enumerate(items) if item.kind == "screened")
+    asked = changed(screen, outcome="hold", failed=["pack/rule"])
+    shown = {name: asked.body[name] for name in ("document", "judgement")}
+    early = changed(held, stage="screen", candidate=None, **shown, **rules)
+    v.illegal("held-for-a-ceiling-at-the-screen", "a hold at the screen that names a gate", "§7.17",
+              [*copy.deepcopy(items[:screen]), asked, early], base="ceilings")  # fmt: skip
+    refused = Item("decided", {**copy.deepcopy(items[decided].body), "number": 2})
+    v.illegal("promoted-over-a-ceiling-though-refused", "promoted over a ceiling although one refused", "§7.9",
+              [*copy.deepcopy(items[: second + 3]), refused], base="ceilings")  # fmt: skip
 
 
 BY_LIST = ["--key", "READER/key", "--approvers", "READER/approvers"]
@@ -1473,7 +1563,9 @@ def main() -> None:
     for group in ("valid", "invalid"):
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
-    for part in (valid, answers, fresh, lists, guards, heads, tiles, envelopes, order, properties, models, links):
+    for part in (
+        valid, answers, ceilings, fresh, lists, guards, heads, tiles, envelopes, order, properties, models, links
+    ):  # fmt: skip
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}
     print(f"{counts['valid']} valid, {counts['invalid']} invalid")

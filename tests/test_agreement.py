@@ -38,13 +38,11 @@ def told():
     """Tell the stories: (kind, body) of each entry, with what has to be said of it besides."""
     with tempfile.TemporaryDirectory() as place:
         items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
-        asking, changing, freshly = (
+        stories = [
             tell(paper_run.Paper(paper_run.BlobStore(Path(place) / tell.__name__)))
-            for tell in (paper_run.asking, paper_run.changing, paper_run.freshly)
-        )
-    asked, changed, fresh = (
-        [{"kind": item.kind, "body": item.body} for item in told] for told in (asking, changing, freshly)
-    )
+            for tell in (paper_run.asking, paper_run.changing, paper_run.freshly, paper_run.reaching)
+        ]
+    asked, changed, fresh, reached = ([{"kind": item.kind, "body": item.body} for item in told] for told in stories)
     among = copy.deepcopy(fresh)  # of several runs on a named vault: less is staked, of later items
     among[0]["body"]["vault_named"] = True
     for k, item in enumerate(each for each in among if each["kind"] == "staked"):
@@ -98,6 +96,8 @@ def told():
         fresh,
         fresh,
         among,
+        reached,
+        reached[: next(n for n, each in enumerate(reached) if each["kind"] == "authorised")],
     ]
 
 
@@ -106,14 +106,16 @@ def named(item):
     whole = {"held": {"candidate": None}, "approved": {"number": None}, "guard-proposed": {}}.get(item["kind"])
     if whole is None or not isinstance(item["body"], dict):
         return None
+    body = {name: value for name, value in item["body"].items() if name != "gates" or value is not None}
     try:
-        return digest_json({**whole, **item["body"]})
+        return digest_json({**whole, **body})
     except CanonicalError:
         return None
 
 
 STORIES = [[{**item, "named": named(item)} for item in story] for story in told()]
 CHANGED = [story for story in STORIES if any(item["kind"] == "guard-changed" for item in story)]
+REACHED = [story for story in STORIES if any(item["body"].get("gates") == ["jumps/ceiling"] for item in story)]
 POOL = {kind: [each for story in STORIES for each in story if each["kind"] == kind] for kind in two.verifier.BODIES}
 STRANGE = [
     None, True, False, 0, 1, 2, 3, -1, 1.0, 0.5, 0.0, 1e300, 2**53 - 1, 2**53, 10**17, "", "pass", "promote", "hold", "rollback", [], {},
@@ -465,6 +467,47 @@ def test_both_verifiers_agree_on_changes_of_the_guard(place, data):
     script, harness = (replace(each, clause=None) for each in (script, harness))
     assert script == harness, f"{edits}\n{script.told}\n{harness.told}"
     assert script.code or quorate(story), edits
+
+
+ASKING = {"measured", "held", "approved", "refused", "decided"}
+
+
+def asked_about_ceilings(story):
+    """Tell, from the entries alone, whether a quorum let each one go on that was promoted over a ceiling, knowingly."""
+    require, missed, said = story[0]["body"]["config"]["approvers"]["require"], {}, {}
+    for item in story:
+        kind, body = item["kind"], item["body"]
+        number = body.get("number")
+        if kind == "measured":
+            missed[number] = [gate for gate in body["gates"] if gate["verdict"] != "pass"]
+        elif kind == "held":
+            said[number] = [sorted(body.get("gates") or [])]
+        elif kind in ("approved", "refused"):
+            said[number].append(body["by"] if kind == "approved" else None)
+        elif kind == "decided" and body["decision"]["verdict"] == "promote" and missed[number]:
+            names = sorted(f"{gate['eval']}/{gate['kind']}" for gate in missed[number])
+            told, *by = said.get(number, [None])
+            if told != names or {gate["kind"] for gate in missed[number]} != {"ceiling"} or None in by:
+                return False
+            if len(set(by)) < require:
+                return False
+    return True
+
+
+@settings(max_examples=EXAMPLES[PROFILE] // 2, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_both_verifiers_agree_on_ceilings(place, data):
+    """They agree where what is said of a ceiling was changed, and nothing is promoted over one without its quorum."""
+    story = [dict(item) for item in REACHED[data.draw(st.integers(0, len(REACHED) - 1))]]
+    for _ in range(data.draw(st.integers(1, 2))):
+        places = [at for at, item in enumerate(story) if item["kind"] in ASKING]
+        edits = edit(data.draw, story, OF_ORDER, places)
+    signed_again(story)
+    script, harness = both(place, story)
+    SEEN[script.clause] += 1
+    script, harness = (replace(each, clause=None) for each in (script, harness))
+    assert script == harness, f"{edits}\n{script.told}\n{harness.told}"
+    assert script.code or asked_about_ceilings(story), edits
 
 
 def test_the_changes_reach_every_clause(place):

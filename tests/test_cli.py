@@ -80,6 +80,16 @@ def test_show_gives_one_proposal(finished):
         assert done.returncode == 0, done.stderr
 
 
+def test_each_gate_is_told_in_a_line(finished):
+    """`show` says of each gate what was shown, with which error, or that it was not; `status` says what stopped one."""
+    stopped, promoted = (" ".join(lockgate("show", finished, number).stdout.split()) for number in (8, 9))
+    assert "not shown: parity is not worse than the" in stopped
+    told = answer("show", finished, 8)["evidence_by_gate"]
+    assert all((gate["verdict"] == "pass") != gate["line"].startswith("not shown: ") for gate in told)
+    assert promoted.count("with error at most") == len(answer("show", finished, 9)["evidence_by_gate"])
+    assert "not shown: parity is not worse than the" in " ".join(lockgate("status", finished).stdout.split())
+
+
 def test_show_marks_what_was_scripted(finished):
     """`show` says that a scripted proposal was scripted."""
     assert "(scripted)" in lockgate("show", finished, 1).stdout

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 from trails import CONFIG
 
-from harness.decision import decide, gated, judged, reject
+from harness.decision import ceilings, decide, gated, judged, reject
 from harness.judgement import Judgement, RuleVerdict
 from harness.records import GateVerdict, Reason
 
@@ -63,6 +63,32 @@ def test_only_everything_passed_promotes():
         assert ([why.code for why in decision.reasons] == ["passed"]) == (decision.verdict == "promote")
         promoted += decision.verdict == "promote"
     assert promoted == 6  # one, two or three gates, one or two rules
+
+
+def test_a_missed_ceiling_promotes_only_with_people():
+    """Over all combinations with ceilings: promoted over a missed one exactly where all else passed and people agreed."""
+    specs = [("accuracy", "improve"), ("parity", "parent"), ("jumps", "ceiling"), ("reach", "ceiling")]
+    promoted = 0
+    for verdicts, outcome, approvers in itertools.product(
+        itertools.product(VERDICTS, repeat=4), ("pass", "deny", "hold", "invalid"), ([], ["ann"])
+    ):
+        gates = [gate(*spec, verdict) for spec, verdict in zip(specs, verdicts, strict=True)]
+        rule = judgement(outcome, outcome == "pass")
+        if outcome == "hold":
+            rule = rule.model_copy(update={"verdicts": [rule.verdicts[0].model_copy(update={"otherwise": "hold"})]})
+        decision = decide(gates, EVALS, rule, approvers=approvers)
+        strict = set(verdicts[:2]) == {"pass"}
+        missed = tuple(f"{g.eval}/ceiling" for g in gates[2:] if g.verdict != "pass") if strict else ()
+        assert ceilings(gates) == missed
+        ruled = outcome == "pass" or (outcome == "hold" and bool(approvers))
+        assert (decision.verdict == "promote") == (strict and ruled and (not missed or bool(approvers)))
+        if missed and not approvers and outcome in ("pass", "hold"):
+            assert {why.code for why in decision.reasons} == {"hold-unanswered"}
+            assert len(decision.reasons) == len(missed) + (outcome == "hold")
+        if missed and decision.verdict == "promote":
+            assert all(name in decision.reasons[0].text for name in (*missed, "ann"))
+            promoted += 1
+    assert promoted == 2 * 8  # pass or hold, and the eight ways to miss one of two
 
 
 def test_no_gates_never_promote():

@@ -78,6 +78,7 @@ STRICTER = {
     "a higher floor": ("kind: floor, threshold: 0.5", "kind: floor, threshold: 0.6"),
     "a lower ceiling": ("kind: ceiling, threshold: 0.5", "kind: ceiling, threshold: 0.4"),
     "a smaller rate": ("rate: 0.1", "rate: 0.05"),
+    "one ceiling more": ("gates:\n", "gates:\n  - {eval: parity, kind: ceiling, threshold: 0.9}\n"),
     "one gate more": ("gates:\n", "gates:\n  - {eval: accuracy, kind: anchor, margin: 0.1}\n"),
     "a higher bar before held-out items": ("min_gain: 0.1", "min_gain: 0.2"),
     "less that another eval may lose before them": ("{parity: 0.2}", "{parity: 0.1}"),

@@ -14,16 +14,14 @@ import pytest
 import rigs
 from people import ANN, BEN, CAT, Person, armoured
 from rigs import generation, knobs
+from waiting import LISTED, answer, kinds, settle, verified
 
 from harness import holding
 from harness.approval import NAMESPACE, message
 from harness.approving import leave, to_sign
-from harness.auditing import verify_run
 from harness.decision import reject
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
-from harness.kinds import kind_of
-from harness.replay import replay_run
 from harness.review.site import write_pages
 from harness.trail import trail
 
@@ -45,10 +43,6 @@ rules:
   - {id: safety-agrees, require: "approvals.exists(a, a.role == 'safety')", otherwise: hold}
   - {id: small, require: candidate.parameters < 1000, otherwise: hold}
 """
-LISTED = "".join(
-    f"{person.name}{f',role:{person.role}' if person.role != 'human' else ''} {person.key.line}\n"
-    for person in (ANN, BEN, CAT)
-)
 
 
 @pytest.fixture(scope="module")
@@ -67,32 +61,6 @@ def opened(rig, asking, tmp_path):
     run = rig.open(tmp_path / "run", asking)
     yield run
     run.close()
-
-
-def answer(run, number, person, verdict="approve", reason=""):
-    """Answer as a person does: sign what is to be signed, and leave it."""
-    state = run.supervisor.state
-    signature = armoured(person.sign(to_sign(state, number, verdict, reason))).encode()
-    return leave(run.rooms.folder, state, number, verdict, reason, signature)
-
-
-def kinds(run):
-    """Name the entries of a run's log."""
-    return [kind_of(entry) for entry in rigs.trail_of(run.rooms.folder.root)[1]]
-
-
-def settle(run, number=1):
-    """Go on."""
-    return run.supervisor.settle(number)
-
-
-def verified(run):
-    """Verify and replay a run as an outsider."""
-    folder = RunFolder(run.rooms.folder.root)
-    listed = folder.root.parent / "listed"
-    listed.write_text(LISTED)
-    assert verify_run(folder, folder.public_key, approvers=listed)["verdict"].startswith("valid")
-    return replay_run(folder)
 
 
 def test_a_passed_candidate_waits_and_is_promoted_when_people_agree(opened):

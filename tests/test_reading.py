@@ -102,6 +102,37 @@ def test_gates_are_strict_only_where_no_rule_passes_by_them(require, variables, 
     assert changed(old, gates=[gates[0], {**gates[1], "margin": 0.05}]) == word[tighter]
 
 
+@pytest.mark.parametrize(
+    ("require", "otherwise", "new", "tighter"),
+    [
+        ("size(gates) > 0 && gates.all(g, gates[g].verdict == 'pass')", "deny", True, True),
+        ("gates.exists(g, !g.endsWith('/ceiling')) && size(gates) > 0 && gates.all(g, gates[g].verdict == 'pass' || g.endsWith('/ceiling'))", "deny", True, True),
+        ("size(gates) > 0 && gates.all(g, gates[g].verdict == 'pass')", "hold", True, True),
+        ("gates.exists(g, gates[g].verdict == 'inconclusive')", "deny", False, False),
+        ("gates.exists(g, gates[g].verdict != 'pass')", "hold", False, False),
+        ("'parity/ceiling' in gates ? gates['parity/ceiling'].verdict != 'pass' : true", "deny", True, False),
+        ("'parity/ceiling' in gates && gates['parity/ceiling'].verdict == 'pass'", "deny", False, True),
+    ],
+)  # fmt: skip
+def test_a_ceiling_is_strict_only_where_no_rule_passes_by_its_being_missed(require, otherwise, new, tighter):
+    """A new or a lower ceiling may be missed, and people let that go on: unknown where a rule passes by it that did not."""
+    old = guard(require, otherwise=otherwise)
+    gates = old.config.json_value()["gates"]
+    word = {True: "at-least-as-strict", False: "unknown"}
+    high, low = (GateRule(eval="parity", kind="ceiling", threshold=each).json_value() for each in (0.9, 0.8))
+    assert changed(old, gates=[*gates, high]) == word[new]
+    capped = replace(old, config=type(old.config).parse({**old.config.json_value(), "gates": [*gates, high]}))
+    assert changed(capped, gates=[*gates, low]) == word[tighter]
+    assert (
+        changed(
+            replace(capped, config=type(old.config).parse({**old.config.json_value(), "gates": [*gates, low]})),
+            gates=[*gates, high],
+        )
+        == "weaker"
+    )
+    assert changed(capped, gates=gates) == "weaker"
+
+
 def test_more_approvals_are_strict_only_where_no_rule_reads_them():
     """A rule that denies until there are three approvals passes where three must agree; one that is silent does not."""
     three = guard("size(approvals) >= 3", otherwise="hold")
@@ -117,7 +148,8 @@ def test_a_pack_lets_margins_and_budgets_be_tightened(pack):
         assert reader.reads_verdicts_only()
         for fact in ("promotions", "proposals", "wall_seconds"):
             assert reader.grows_with(f"budgets.{fact}_left")
-        assert not reader.reads("gates") or not reader.gains_by(["a/improve"], ["a/improve", "b/parent"])
+        for more in ("b/parent", "b/ceiling"):
+            assert not reader.reads("gates") or not reader.gains_by(["a/improve"], ["a/improve", more])
 
 
 ATOMS = st.sampled_from(

@@ -89,8 +89,12 @@ def test_a_file_comes_back_as_it_was(seen, tmp_path, size):
 
 @pytest.mark.parametrize(
     ("tell", "people"),
-    [(paper_run.asking, paper_run.ASKED), (paper_run.changing, paper_run.LISTED)],
-    ids=("asking", "changing"),
+    [
+        (paper_run.asking, paper_run.ASKED),
+        (paper_run.changing, paper_run.LISTED),
+        (paper_run.reaching, paper_run.LISTED),
+    ],
+    ids=("asking", "changing", "reaching"),
 )
 def test_a_run_that_asks_people_is_saved_alike_at_every_size(tmp_path, tell, people):
     """Open holds and changes of the guard, and their answers: both verifiers save the same bytes, and go on alike."""

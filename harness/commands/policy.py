@@ -28,9 +28,9 @@ def policy_check(paths: Annotated[list[str], typer.Argument(metavar="FILE|PACKâ€
         print_json(report.json_value())
     else:
         for policy in report.policies:
-            print(
-                f"{policy.file}: {policy.name} ({policy.stage}; {', '.join(policy.kinds)}): {len(policy.rules)} rules"
-            )
+            floors = "".join(f", {name} above {floor:g}" for name, floor in policy.floors.items())
+            where = f"{policy.file}: {policy.name} ({policy.stage}; {', '.join(policy.kinds)})"
+            print(f"{where}: {len(policy.rules)} rules{floors}")
         for problem in report.problems:
             print(f"{problem.where}: {problem.message}" + (f" ({problem.remedy})" if problem.remedy else ""))
         for warning in report.warnings:
@@ -206,15 +206,22 @@ def policy_compare(
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="The solver's deadline, for all rules.")] = 30.0,
 ) -> None:
     """Say whether NEW is at least as strict as OLD: proved (exit 0), weaker or unknown (both exit 3)."""
-    from harness.strictness import compare_sets
+    from harness.floors import compare_floors
+    from harness.strictness import compare_sets, worst
 
-    comparison = compare_sets(_policy_set(old), _policy_set(new), seconds=seconds)
+    sets = _policy_set(old), _policy_set(new)
+    floors = compare_floors(*sets)
+    comparison = compare_sets(*sets, seconds=seconds)
+    verdict = worst([comparison.verdict, *(floor.verdict for floor in floors)])
+    comparison = comparison.model_copy(update={"verdict": verdict})
     if json_:
-        print_json(comparison.json_value())
+        print_json({**comparison.json_value(), "floors": [floor.json_value() for floor in floors]})
     else:
+        for floor in floors:
+            print(f"  {VERDICT[floor.verdict]:8}the floor on {floor.eval} {floor.what}")
         for line in told(comparison):
             print(line)
-    if comparison.verdict != "at-least-as-strict":
+    if verdict != "at-least-as-strict":
         raise typer.Exit(REJECTED)
 
 

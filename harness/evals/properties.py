@@ -36,7 +36,7 @@ from harness.errors import SubjectError
 from harness.evals.data import MAIN, Array, Inputs
 from harness.evals.inquiry import ALONE, ANSWERS, PREDICT
 from harness.evals.questions import Questions
-from harness.evals.tagging import checked_name, declare, where_of
+from harness.evals.tagging import checked_name, declare, declared, where_of
 
 __all__ = [
     "Property",
@@ -230,7 +230,7 @@ def _tagged(
     refusal: bool = False,
 ) -> Any:
     where = where_of(function)
-    if hasattr(function, TAG):
+    if declared(function):
         raise SubjectError(
             f"property {name!r}: its function is another's already", where=where, remedy="write a function for each"
         )

@@ -203,14 +203,19 @@ class Teller:
             item.body["evidence"] for item in self.items if item.kind == "measured" and item.body["number"] == number
         )
 
-    def hold(self, number: int, stage: str, made: Candidate | None, *said: tuple[people.Person, str]) -> None:
-        """Let a proposal wait for people, and let them answer; at the screen, right after it has asked for them."""
+    def hold(
+        self, number: int, stage: str, made: Candidate | None, *said: tuple[people.Person, str], **asking: Any
+    ) -> None:
+        """Let a proposal wait for people, and let them answer; at the screen, right after it has asked for them.
+
+        `asking` are the rules and gates that ask: one rule, where nothing else is said.
+        """
         shown = {name: self.paper.blob(f"{name} {number} at the end") for name in ("document", "judgement")}
         if stage == "screen":
             shown = {name: self.items[-1].body[name] for name in shown}
         self.add("held", origin=ORIGIN, number=number, stage=stage, incumbent=self.live.digest,
             guard=self.guarding["guard"], policies=self.guarding["policies"], **shown,
-            candidate=made and made.digest, rules=["pack/rule"], expires=EXPIRES)  # fmt: skip
+            candidate=made and made.digest, expires=EXPIRES, **{"rules": ["pack/rule"], **asking})  # fmt: skip
         self.answer(*said, number=number)
 
     def answer(self, *said: tuple[people.Person, str], **about: int | None) -> None:
@@ -424,6 +429,55 @@ def changing(paper: Paper) -> list[Item]:
     return signed(copy.deepcopy(tell.items))
 
 
+CEILING = {**GATES[1], "eval": "jumps", "kind": "ceiling", "margin": None, "threshold": 0.5}
+KINDS_OF = {"accuracy": "capability", "parity": "alignment", "jumps": "capability"}
+
+
+def reaching(paper: Paper) -> list[Item]:
+    """Tell of a run with a ceiling: people let one go on that is not below it, and refuse another; a third is below it."""
+    base, two, three, four = (paper.candidate(name) for name in ("base", "two", "three", "four"))
+    tell, asks = Teller(paper, base), {"gates": ["jumps/ceiling"]}
+    ann, ben = ((person, "approve") for person in (people.ANN, people.BEN))
+    tell.begin(config=config_of(3, CEILING), approvers=listed(*people.PEOPLE), eval_kinds=KINDS_OF)
+    tell.propose(1)
+    tell.test(1, two, "pass", "pass", "inconclusive")
+    tell.hold(1, "decide", two, ann, ben, rules=[], **asks)
+    tell.promote(1, two)
+    tell.propose(2)
+    tell.test(2, three, "pass", "pass", "inconclusive")
+    tell.hold(2, "decide", three, ann, (people.CAT, "refuse"), **asks)
+    tell.decide(2, "reject", "hold-refused")
+    tell.propose(3)
+    tell.test(3, four)
+    tell.items[-3].body |= {"test": 2, "alpha": 0.05 * gamma(2) * gamma(2), "ledger_size": 4}
+    tell.hold(3, "decide", four, ann, ben, gates=None)  # null is as good as left out
+    tell.promote(3, four)
+    return signed(copy.deepcopy(tell.items))
+
+
+def demanding(paper: Paper) -> list[Item]:
+    """Tell of a run whose policies demand a floor: one not above it, one promoted."""
+    base, two, three = (paper.candidate(name) for name in ("base", "two", "three"))
+    tell = Teller(paper, base)
+    tell.begin(config=config_of(3, {**MORE, "policy": "core"}, require=None))
+    tell.propose(1)
+    tell.test(1, two, "pass", "pass", "fail")
+    tell.decide(1, "reject", "gate-alignment")
+    tell.propose(2)
+    tell.test(2, three)
+    tell.items[-3].body |= {"test": 2, "alpha": 0.05 * gamma(1) * gamma(2), "ledger_size": 3}
+    for item in tell.items:
+        for gate in item.body.get("gates", []):
+            gate["name"] += "@core" if gate["kind"] == "floor" else ""
+    tell.promote(2, three)
+    return signed(copy.deepcopy(tell.items))
+
+
+def hold_digest(body: dict[str, Any]) -> str:
+    """What people sign of a hold (FORMAT §5.9)."""
+    return digest_json({name: value for name, value in body.items() if name != "gates" or value is not None})
+
+
 def signed(items: list[Item]) -> list[Item]:
     """Give entries their times, and what follows from them: what people signed, and where a permission stands.
 
@@ -439,7 +493,7 @@ def signed(items: list[Item]) -> list[Item]:
         elif item.kind in ("guard-rejected", "guard-changed"):
             body["hold"] = held[None]
         if item.kind in ("held", "guard-proposed"):
-            held[number] = digest_json(body)
+            held[number] = hold_digest(body)
         elif "who" in body:
             person, verdict = body.pop("who"), "approve" if item.kind == "approved" else "refuse"
             name, reason = held[number], f"as {person.name} sees it"
