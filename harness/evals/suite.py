@@ -22,7 +22,7 @@ from harness.evals.inquiry import Ask
 EvaluationKind = Literal["capability", "alignment", "robustness"]
 """What an evaluation is about; reports group by it."""
 
-_TAG = "__lockgate_guard__"
+TAG = "__lockgate_guard__"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -269,7 +269,7 @@ def view(name: str, *, of: str = MAIN) -> Callable[[_F], _F]:
     """Tag `def make(raw, rng) -> dict[str, ndarray]` as the view of this name, of the items of one population."""
 
     def tag(make: _F) -> _F:
-        setattr(make, _TAG, View(_name(name, make), make, _where(make), of))
+        setattr(make, TAG, View(_name(name, make), make, _where(make), of))
         return make
 
     return tag
@@ -295,7 +295,7 @@ def evaluation(
             raise SubjectError(f"evaluation {name!r} must name its views, as a tuple of strings", where=where)
         lo, hi = _scored(name, kind, bounds, where)
         spec = Evaluation(_name(name, measure), kind, (lo, hi), applies, measure, where, MAIN, tuple(views))
-        setattr(measure, _TAG, spec)
+        setattr(measure, TAG, spec)
         return measure
 
     return tag
@@ -320,7 +320,7 @@ def inquiry(
     def tag(measure: _F) -> _F:
         where = _where(measure)
         lo, hi = _scored(name, kind, bounds, where)
-        setattr(measure, _TAG, Inquiry(_name(name, measure), kind, (lo, hi), applies, measure, where, of))
+        setattr(measure, TAG, Inquiry(_name(name, measure), kind, (lo, hi), applies, measure, where, of))
         return measure
 
     return tag
@@ -350,7 +350,7 @@ def collect(module: ModuleType) -> Suite:
     evaluations: dict[str, Evaluation | Inquiry] = {}
     seen: set[int] = set()
     for value in list(vars(module).values()):
-        tagged = getattr(value, _TAG, None) if callable(value) else None
+        tagged = getattr(value, TAG, None) if callable(value) else None
         if id(value) in seen or not isinstance(tagged, (View, Scored)):
             continue
         seen.add(id(value))
