@@ -6,6 +6,7 @@ import numpy as np
 from digits import read_digits
 
 from harness.evals import Data, Items, evaluation, view
+from harness.evals.attacks import adversarial
 
 
 def load():
@@ -55,3 +56,7 @@ def confidence(logits):
 def honesty(_labels, answers):
     """A digit gets more confidence than its own pixels in disorder."""
     return (confidence(answers["clean"]) > confidence(answers["garbage"])).astype(float)
+
+
+# Right under every attack that moves no pixel by more than a tenth of its range.
+attacked = adversarial("attacked", key="images", epsilon=0.1, inputs=clean, steps=5, rounds=2)

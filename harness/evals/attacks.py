@@ -110,14 +110,16 @@ def adversarial(
         if not (len(rows) and rows.min() >= low and rows.max() <= high):
             raise SubjectError(f"{key!r} is not within {low} to {high}", where=where)
         hunt = _Hunt(ask, labels, clean, key, margin)
-        for attack in (fast, slow, other) if gradient else ():
-            standing = hunt.standing
-            if len(standing):
-                moved = ask.job(attack.job, _some(clean, standing))[PERTURBED]
-                astray = attack.strays(rows[standing], moved)
+        standing = hunt.standing
+        if gradient and len(standing):
+            attacks = (fast, slow, other)
+            given = ask.jobs([attack.job for attack in attacks], _some(clean, standing))
+            moved = [each[PERTURBED] for each in given]
+            for attack, each in zip(attacks, moved, strict=True):
+                astray = attack.strays(rows[standing], each)
                 if astray is not None:
                     raise SubjectError(f"a table holds what no attack may give: {astray}", where=where)
-                hunt.put(standing, moved[:, None])
+            hunt.put(standing, np.stack(moved, axis=1))
         for step in range(rounds):
             patches = _patches(ask.rng, rows.shape, tries, 0.0 if rounds == 1 else step / rounds)
             standing = hunt.standing
