@@ -18,6 +18,7 @@ from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
 from harness.config import Config
+from harness.costs import cost_rows
 from harness.decision import CLAIM
 from harness.entries import (
     Approved,
@@ -177,6 +178,7 @@ def proposal_page(
             problems.append(f"the evidence cannot be shown: {error}")
     else:
         page["evidence"] = None
+    page["costs"] = cost_rows(state, found)
     page["claims"] = claims(found.guard.config)
     page["stake"] = found.staked.json_value() if found.staked else None
     page["version"] = found.version

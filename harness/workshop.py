@@ -56,10 +56,15 @@ class Made:
 
 @dataclass(frozen=True)
 class Answered:
-    """The digest of a candidate's answers, [rows, *output] float32 in a blob; `flops` per row is the worker's word."""
+    """The digest of a candidate's answers, [rows, *output] float32 in a blob; `flops` per row is the worker's word.
+
+    Seconds of the wall clock and MiB of memory were taken from outside, over the whole job.
+    """
 
     answers: Digest
     flops: int | None
+    seconds: float
+    peak_mb: float
 
 
 class Workshop:
@@ -173,7 +178,12 @@ class Workshop:
         if isinstance(outcome, Failure):
             return outcome
         flops = outcome.header.get("flops")
-        return Answered(self._blobs.put(outcome.output), flops if isinstance(flops, int) else None)
+        return Answered(
+            self._blobs.put(outcome.output),
+            flops if isinstance(flops, int) else None,
+            outcome.wall_seconds,
+            outcome.peak_mb,
+        )
 
     def _predicted(
         self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None, batch: int = PREDICT_ROWS

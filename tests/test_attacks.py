@@ -18,8 +18,8 @@ from safetensors.numpy import load, save_file  # noqa: E402
 from harness import worker  # noqa: E402  # after torch, as in the sandbox
 from harness.auditing import verify_run  # noqa: E402
 from harness.errors import SubjectError  # noqa: E402
-from harness.evals import Items  # noqa: E402
-from harness.evals.attacks import adversarial, by_class, edited  # noqa: E402
+from harness.evals import Items, adversarial, edited  # noqa: E402
+from harness.evals.attacks import by_class  # noqa: E402
 from harness.evals.inquiry import PREDICT, Ask, Table, UnansweredError  # noqa: E402
 from harness.evals.suite import TAG  # noqa: E402
 from harness.folder import RunFolder  # noqa: E402
@@ -366,7 +366,7 @@ def test_a_malformed_attack_is_refused(job):
 
 ATTACKED = """
 
-from harness.evals.attacks import adversarial, edited
+from harness.evals import adversarial
 
 attacked = adversarial("attacked", key="image", epsilon=0.04, inputs=plain, steps=5, rounds=2, tries=2)
 """

@@ -23,6 +23,7 @@ independent draws from the population that the subject has in mind.
 
 from __future__ import annotations
 
+from harness.evals.attacks import adversarial, edited
 from harness.evals.data import Array, Data, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
 from harness.evals.suite import (
@@ -51,7 +52,9 @@ __all__ = [
     "Scores",
     "Suite",
     "View",
+    "adversarial",
     "collect",
+    "edited",
     "evaluation",
     "inquiry",
     "item_key",

@@ -1,6 +1,6 @@
 """Is an answer right under the worst of several attacks on the item? Evals that ask, of one line in `guards.py`.
 
-    from harness.evals.attacks import adversarial, edited
+    from harness.evals import adversarial, edited
 
     attacked = adversarial("attacked", key="image", epsilon=8 / 255, inputs=plain)
     mistyped = edited("mistyped", inputs=plain, edit=one_typo, edits=2, tries=6)
