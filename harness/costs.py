@@ -1,7 +1,7 @@
 """What a candidate costs: as facts for the rules of the decide stage, and as a table for people.
 
-Parameters and bytes are counted by the supervisor, memory and time are taken from outside. Operations are counted by the
-worker, beside the candidate's own code: a table may show its word, and no rule reads it.
+Parameters and bytes are counted by the supervisor, memory and time are taken from outside. Operations are counted by
+the worker, beside the candidate's own code: a table may show its word, and no rule reads it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.state import ProposalState, RunState
 def cost_facts(timed: Timed | None, build_mb: float) -> dict[str, Any]:
     """`latency` and `memory` of a document: what a measurement found, or what stands for nothing known."""
     taken = UNMEASURED if timed is None else latency(timed.seconds, timed.incumbent_seconds)
-    peaks = (UNKNOWN, UNKNOWN) if timed is None else (timed.peak_mb, timed.incumbent_peak_mb)
+    peaks = (UNKNOWN, 0.0) if timed is None else (timed.peak_mb, timed.incumbent_peak_mb)
     return {
         "latency": taken.json_value(),
         "memory": {"build_mb": build_mb, "predict_mb": peaks[0], "incumbent_predict_mb": peaks[1]},

@@ -154,7 +154,7 @@ class MemoryFacts(Record):
         ge=0, le=UNKNOWN, description="Of the candidate's answering, of the runs that were timed; 1e9 where none was."
     )
     incumbent_predict_mb: float = Field(
-        ge=0, le=UNKNOWN, description="Of the incumbent's answering, of the same rows; 1e9 where none was timed."
+        ge=0, le=UNKNOWN, description="Of the incumbent's answering, of the same rows; 0 where none was timed."
     )
 
 
