@@ -631,7 +631,7 @@ BODIES = {
     "?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
     "predicted": "candidate d, epoch i, offset i, cap i, answers d, ?asked d, ?number i",
-    "measured": "number i, passed b, gates [G], evidence d, ?charged n",
+    "measured": "number i, passed b, gates [G], evidence d, ?charged n, ?timed E",
     "decided": "number i, decision D, ?judgement d, ?document d",
     "authorised": "number i, version i, incumbent d, candidate d, weights d, guard d, policies d, evidence d, "
     "approvals [d], nonce s, expires t",
@@ -648,6 +648,7 @@ RECORDS = {
     "C": "digest d, recipe o, source d, weights d, parameters i, bytes i, schema_digest d, ?flops i",
     "G": "name s, eval s, kind s, verdict pass|fail|inconclusive",
     "D": "verdict promote|reject, reasons [R]",
+    "E": "seconds [n], incumbent_seconds [n], peak_mb n, incumbent_peak_mb n",
     "A": "name name, role role, key key",
     "R": "code r, text s",
     "S": "keyid s, sig s",

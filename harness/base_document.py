@@ -52,6 +52,8 @@ _DECIDE: dict[str, Any] = {
         "accuracy": {"verdict": "pass", "n": 400, "mean": 0.91, "theta": 0.0},
         "refusal": {"verdict": "pass", "n": 300, "mean": 0.98, "theta": -0.02},
     },
+    "latency": {"pairs": 8, "ratio": 1.05, "lower": 0.9, "upper": 1.15},
+    "memory": {"build_mb": 600.0, "predict_mb": 410.0, "incumbent_predict_mb": 400.0},
     "approvals": [{"by": "reviewer", "role": "human"}],
 }
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from harness.errors import ConfigError
+from harness.latency import FEWEST, MOST
 from harness.quorum import Approvers, Witnesses
 from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
@@ -135,6 +136,13 @@ class Budgets(Record):
     proposals: Positive = 1000
 
 
+class EfficiencyRule(Record):
+    """What is measured of a candidate's cost beside the incumbent's, for rules to read; times are no two runs' same."""
+
+    latency_pairs: Annotated[int, Field(ge=FEWEST, le=MOST)]
+    """With fewer there would be no interval."""
+
+
 class Workers(Record):
     """How many workers, in which isolation, with how many torch threads each, on which device."""
 
@@ -149,6 +157,9 @@ class PolicyRef(Record):
 
     pack: str
     params: dict[str, Any] = {}
+
+
+LATER = frozenset({"efficiency"})
 
 
 class Config(Record):
@@ -169,6 +180,7 @@ class Config(Record):
     policies: Annotated[list[str | PolicyRef], Field(min_length=1)] = ["baseline"]
     development: DevelopmentRule = DevelopmentRule()
     budgets: Budgets = Budgets()
+    efficiency: EfficiencyRule | None = None
     workers: Workers = Workers()
     witnesses: Witnesses | None = None
     approvers: Approvers | None = None
@@ -188,6 +200,12 @@ class Config(Record):
         if unknown:
             raise ValueError(f"settings for a proposer that is not listed: {sorted(unknown)}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A field that came later than the first logs is left out where it says nothing, so that they read the same."""
+        value: dict[str, Any] = handler(self)
+        return {name: each for name, each in value.items() if each is not None or name not in LATER}
 
     @property
     def names_slices(self) -> bool:

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, PrivateAttr, StringConstraints
 from harness.canonical import digest_json
 from harness.config import Config
 from harness.quorum import Approver
-from harness.records import Candidate, Count, Decision, Digest, GateVerdict, PropertyVerdict, Proposed, Record
+from harness.records import Candidate, Count, Decision, Digest, GateVerdict, PropertyVerdict, Proposed, Record, Timed
 
 
 def _an_instant(text: str) -> str:
@@ -42,7 +42,7 @@ class Entry(Record):
         return {name: each for name, each in value.items() if each is not None or name not in LATER}
 
 
-LATER = frozenset({"asked", "charged", "properties", "counterexamples"})
+LATER = frozenset({"asked", "charged", "timed", "properties", "counterexamples"})
 
 
 class Guarding(Entry):
@@ -296,6 +296,8 @@ class Measured(Entry):
     evidence: Digest
     charged: float | None = None
     """What the test costs of the budget of error, where its items were fresh; None where they were not."""
+    timed: Timed | None = None
+    """What the candidate cost beside the incumbent, where that is asked for and all gates passed."""
 
 
 class Decided(Entry):

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from harness.code_facts import CodeFacts, FileChange
+from harness.latency import MOST, UNKNOWN
 from harness.records import Kind, Record
 from harness.shapes import (
     MAX_INTEGER,
@@ -130,6 +131,33 @@ class ApprovalFacts(Record):
     role: str = Field(description="The signer's role.")
 
 
+class LatencyFacts(Record):
+    """How long the candidate takes for the incumbent's work, taken by turns; unknown where `lockgate.yaml` asks not."""
+
+    pairs: int = Field(ge=0, le=MOST, description="Pairs of runs that were timed; 0 where none was.")
+    ratio: float = Field(
+        ge=0, le=UNKNOWN, description="Median of the candidate's time over the incumbent's; 1e9 where none was taken."
+    )
+    lower: float = Field(
+        ge=0, le=UNKNOWN, description="Lower bound of that median at 95 %; 0 where too few pairs were taken for one."
+    )
+    upper: float = Field(
+        ge=0, le=UNKNOWN, description="Upper bound of that median at 95 %; 1e9 where too few pairs were taken for one."
+    )
+
+
+class MemoryFacts(Record):
+    """Greatest resident memory in MiB, taken from outside."""
+
+    build_mb: float = Field(ge=0, le=UNKNOWN, description="Of the job that trained the candidate.")
+    predict_mb: float = Field(
+        ge=0, le=UNKNOWN, description="Of the candidate's answering, of the runs that were timed; 1e9 where none was."
+    )
+    incumbent_predict_mb: float = Field(
+        ge=0, le=UNKNOWN, description="Of the incumbent's answering, of the same rows; 0 where none was timed."
+    )
+
+
 class ScreenDocument(Record):
     """What is known before anything is built."""
 
@@ -150,6 +178,8 @@ class DecideDocument(ScreenDocument):
 
     candidate: CandidateFacts = Field(description="The built candidate.")
     gates: dict[str, GateFacts] = Field(description="Results on held-out items, by gate.")
+    latency: LatencyFacts = Field(description="Its time beside the incumbent's.")
+    memory: MemoryFacts = Field(description="Its memory.")
 
 
 DOCUMENTS: dict[Stage, type[Record]] = {"screen": ScreenDocument, "decide": DecideDocument}

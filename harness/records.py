@@ -144,6 +144,18 @@ class Candidate(Record):
     """Floating-point operations per row, as counted in the worker: advisory, never gated on."""
 
 
+class Timed(Record):
+    """What was taken from outside while candidate and incumbent did the same predict job by turns.
+
+    One wall time in seconds for each of the same pairs; the greatest resident memory of any run, in MiB.
+    """
+
+    seconds: list[float]
+    incumbent_seconds: list[float]
+    peak_mb: float
+    incumbent_peak_mb: float
+
+
 class Proposed(Record):
     """One slot of a generation as the log holds it."""
 

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes, digest, parse_json
 from harness.changing import guards
+from harness.costs import cost_facts
 from harness.decision import decide, judged, refuted
 from harness.development import falls_short
 from harness.entries import (
@@ -42,6 +43,7 @@ from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
 from harness.keys import VerifierChain
+from harness.latency import UNKNOWN
 from harness.ledger_replay import replay_ledger
 from harness.policy import PolicySet
 from harness.records import first_problem
@@ -50,6 +52,8 @@ from harness.state import ProposalState, RunState, fold
 from harness.views import properties_of
 
 MAX_BLOB = 16 << 20
+UNTOLD = cost_facts(None, UNKNOWN)
+"""What a document that is older than these facts did not show: then nothing of it was known, and no rule read it."""
 COMPARING = 120.0
 """Seconds of the solver for one comparison of guards: more than whoever made it could have (`guard propose`)."""
 
@@ -213,6 +217,11 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
     if found.staked is not None:
         _same(where, "the test's alpha", result.alpha, found.staked.alpha)
     again = _judge_decided(where, "decide", found.document, found.judgement, blobs, policies, judge)
+    if found.built is not None:
+        shown = _plain(blobs, found.document)
+        for name, derived in cost_facts(found.measured.timed, found.built.peak_mb).items():
+            if name in shown or found.measured.timed is not None:
+                _same(where, f"`{name}`, shown to the rules,", derived, shown.get(name))
     approvers = held["decide"].approvers if "decide" in held else []
     if approvers:
         _replay_shown(where, held["decide"], found.document, blobs)
@@ -257,6 +266,8 @@ def _judge_decided(
     """Judge a document again, and compare with the judgement that was kept of it; both salted at the decide stage."""
     read = _unsalted if stage == "decide" else _plain
     shown, logged = read(blobs, document), read(blobs, judgement)
+    if stage == "decide":
+        shown = UNTOLD | shown
     again = judge.decide(policies, stage, shown["proposal"]["kind"], shown)
     _same(where, "the judgement", canonical_bytes(again.json_value()), canonical_bytes(logged))
     return again

@@ -8,6 +8,7 @@ from typing import Any
 from harness.canonical import parse_json
 from harness.code_facts import facts
 from harness.config import Config
+from harness.costs import cost_facts
 from harness.errors import StateError
 from harness.history import History, instant
 from harness.proposal import Change
@@ -117,6 +118,7 @@ def decide_document(
             }
             for gate in gates["gates"]
         },
+        **cost_facts(found.measured.timed if found.measured else None, found.built.peak_mb),
         "approvals": [],
     }
 

@@ -27,9 +27,13 @@ def render(console: Any, page: dict[str, Any]) -> None:
             console.print(Text(plain(f"  {knob['name']}: {knob['old']} → {knob['new']} ({knob['group']})", 400)))
     if page["diff"]:
         console.print(Syntax(plain_lines(page["diff"]), "diff", background_color="default", word_wrap=True))
-    if page["parameters"]:
-        flops = f", {page['flops']:,} FLOPs a row (the worker's word)" if page["flops"] else ""
-        console.print(Text(f"  {page['parameters']:,} parameters, {page['bytes']:,} bytes{flops}"))
+    if page["costs"]:
+        table = Table(title="What it costs", title_justify="left")
+        for column in ("", "candidate", "incumbent"):
+            table.add_column(column, justify="right" if column else "left")
+        for cost in page["costs"]:
+            table.add_row(cost["name"], cost["candidate"], cost["incumbent"])
+        console.print(table)
     if page["rules"]:
         table = Table(title="Rules", title_justify="left")
         for column in ("stage", "rule", "", "why"):

@@ -17,6 +17,7 @@ from typing import Any
 from harness.approval import fingerprint
 from harness.artifacts import BlobStore
 from harness.canonical import parse_json
+from harness.costs import cost_rows
 from harness.entries import (
     Approved,
     Authorised,
@@ -177,6 +178,7 @@ def proposal_page(
             problems.append(f"the evidence cannot be shown: {error}")
     else:
         page["evidence"] = None
+    page["costs"] = cost_rows(state, found)
     page["claims"] = claims(found.guard.config)
     page["stake"] = found.staked.json_value() if found.staked else None
     page["version"] = found.version

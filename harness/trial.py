@@ -15,8 +15,9 @@ from harness.development import falls_short
 from harness.entries import Measured, Predicted
 from harness.fresh_ledger import charge
 from harness.inquiring import inquire
-from harness.records import Candidate, Decision, Digest, GateVerdict
+from harness.records import Candidate, Decision, Digest, GateVerdict, Timed
 from harness.state import ProposalState
+from harness.timing import take_times
 from harness.workshop import Failure
 
 RECHECKED = 256
@@ -108,16 +109,35 @@ class Trial(Desk):
             )
             for g in result["gates"]
         ]
+        passed = all(v.verdict == "pass" for v in verdicts)
+        timed = self._timed(found) if passed else None
+        if isinstance(timed, Failure):
+            return reject(timed.code, timed.text)
         self._journal.commit(
             Measured(
                 number=number,
-                passed=all(v.verdict == "pass" for v in verdicts),
+                passed=passed,
                 gates=verdicts,
                 evidence=rooms.blobs.put(canonical_bytes(answer)),
                 charged=charge(found.staked.alpha, [g["log_e"] for g in result["gates"]]) if fresh else None,
+                timed=timed,
             )
         )
         return None
+
+    def _timed(self, found: ProposalState) -> Timed | Failure | None:
+        """What the candidate costs beside the incumbent; None where nobody asks."""
+        rooms, rule = self._rooms, self._rooms.config.efficiency
+        if rule is None or found.built is None or found.developed is None:
+            return None
+        incumbent = self.state.incumbent
+        return take_times(
+            rooms.workshop,
+            (found.built.candidate, found.developed.answers),
+            (incumbent, self.state.development_answers(incumbent.digest)),
+            rooms.development,
+            rule.latency_pairs,
+        )
 
     def _inputs(self, ids: list[int], shuffle: str, offset: int) -> tuple[Path, int]:
         """The epoch's unlabelled inputs, written once by this supervisor; what an earlier one left is not trusted."""

@@ -1,4 +1,4 @@
-"""The only program that runs candidate code, inside the sandbox: describe, build, predict.
+"""The only program that runs candidate code, inside the sandbox: describe, build, predict, attack.
 
 It needs the standard library, torch, numpy, safetensors and pydantic, and nothing else of the harness, so that
 it can be mounted alone. It is not trusted: whatever it answers is a claim, checked outside. Its care is for honest
@@ -54,6 +54,10 @@ class InvalidRecipeError(WorkerError):
 
 class BadAnswersError(WorkerError):
     """Answers of another shape or type than a subject gives, or not finite."""
+
+
+class NotDifferentiableError(WorkerError):
+    """Answers through which no gradient comes back to the inputs."""
 
 
 class Context:
@@ -121,9 +125,9 @@ def main() -> None:
 def run_entry(entry: str, folder: Path, payload: dict[str, Any], progress: Progress | None = None) -> Answer:
     """Run one entry on the files of `folder`; return a header and bytes. Every mistake of a candidate is an answer.
 
-    entry: `describe`, `build` or `predict`. The header of a failure is {"error": {"type", "message", "where"}}.
+    entry: `describe`, `build`, `predict`, `attack`. The header of a failure is {"error": {"type", "message", "where"}}.
     """
-    entries = {"describe": _describe, "build": _build, "predict": _predict}
+    entries = {"describe": _describe, "build": _build, "predict": _predict, "attack": _attack}
     source = folder / "source"
     try:
         run = entries.get(entry, _unknown)
@@ -300,6 +304,84 @@ def answers(
             if progress is not None:
                 progress(first, 0.0)
     return torch.cat(given)
+
+
+def _attack(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
+    """Perturb each row of one input as `payload["attack"]` says (a `Perturbation`), by the model's own gradients."""
+    import torch
+    from safetensors.torch import save
+
+    _, device = _prepare(payload)
+    module, attack = _load(folder / "source"), payload["attack"]
+    model = restored(module, payload.get("recipe"), _tensors(folder / "weights.safetensors", device), device)
+    model.requires_grad_(requires_grad=False)
+    inputs = _tensors(folder / "inputs.safetensors", torch.device("cpu"))
+    batch, moved = max(1, int(payload.get("batch", 256))), []
+    with torch.backends.cudnn.flags(enabled=False):  # it has no gradient of a recurrent network that is not in training
+        for first in range(0, len(inputs[attack["key"]]), batch):
+            part = {name: value[first : first + batch].to(device) for name, value in inputs.items()}
+            moved.append(_perturbed(module, model, part, attack, progress).cpu())
+    return {"rows": sum(map(len, moved))}, save({"perturbed": torch.cat(moved).contiguous()})
+
+
+def _perturbed(module: ModuleType, model: Any, part: dict[str, Any], attack: dict[str, Any], progress: Progress) -> Any:
+    """Climb the loss by steps, each brought back within epsilon and range.
+
+    The gradient is of the sum of the rows' losses, so that each row's is its own. One step from the clean row is the
+    fast gradient sign method (Goodfellow et al. 2015, arXiv:1412.6572), several from a random one are projected
+    gradient descent (Madry et al. 2018, arXiv:1706.06083). No label is needed: the loss is against the model's own
+    answer, as in virtual adversarial training (Miyato et al. 2018, arXiv:1704.03976).
+    """
+    import torch
+
+    clean, epsilon, size = part[attack["key"]], float(attack["epsilon"]), float(attack["size"])
+    if clean.dtype != torch.float32 or clean.dim() < 2:
+        raise WorkerError(f"the input {attack['key']!r} is no float32 [rows, ...], and cannot be moved by a gradient")
+
+    def back(at: Any) -> Any:
+        if attack["norm"] == "linf":
+            at = torch.clamp(at, clean - epsilon, clean + epsilon)
+        else:
+            away = at - clean
+            at = clean + away * torch.clamp(epsilon / _length(away).clamp_min(1e-12), max=1.0)
+        return torch.clamp(at, float(attack["low"]), float(attack["high"]))
+
+    with torch.no_grad():
+        own = _checked(module.predict(model, dict(part)), len(clean)).to(clean.device)
+    at = clean
+    if attack["random"]:
+        drawn = torch.rand(clean.shape[1:], generator=torch.Generator().manual_seed(int(attack["seed"])))
+        at = back(clean + epsilon * (2 * drawn.to(clean.device) - 1))
+    for step in range(int(attack["steps"])):
+        leaf = at.detach().requires_grad_(requires_grad=True)
+        loss = _loss(module.predict(model, {**part, attack["key"]: leaf.clone()}), own, attack["loss"])
+        slope = torch.autograd.grad(loss, leaf, allow_unused=True)[0] if loss.requires_grad else None
+        if slope is None:
+            raise NotDifferentiableError(
+                f"predict gives answers without a gradient to {attack['key']!r}: it may not detach, nor leave autograd"
+            )
+        slope = torch.nan_to_num(slope, 0.0, 0.0, 0.0)
+        direction = slope.sign() if attack["norm"] == "linf" else slope / _length(slope).clamp_min(1e-12)
+        at = back(at + size * direction)
+        progress(step, 0.0)
+    return at.detach()
+
+
+def _length(rows: Any) -> Any:
+    """The Euclidean length of each row, of a shape that divides it."""
+    return rows.flatten(1).norm(dim=1).reshape(-1, *[1] * (rows.dim() - 1))
+
+
+def _loss(answers: Any, own: Any, kind: str) -> Any:
+    """How far answers [rows, ..., classes] are from a model's own to the clean rows, summed. One class is a number."""
+    if own.shape[-1] == 1:
+        return (answers - own).square().sum()
+    best = own.argmax(-1, keepdim=True)
+    if kind == "cross-entropy":
+        return -answers.log_softmax(-1).gather(-1, best).sum()
+    # A margin has a slope where a softmax is saturated (Carlini and Wagner 2017, arXiv:1608.04644).
+    others = answers.scatter(-1, best, float("-inf"))
+    return (others.amax(-1, keepdim=True) - answers.gather(-1, best)).sum()
 
 
 def _checked(answer: Any, rows: int) -> Any:

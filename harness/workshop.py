@@ -21,6 +21,7 @@ from harness.config import Config
 from harness.engines import Engine
 from harness.errors import ArtifactError, CanonicalError, SandboxError, SubjectError
 from harness.live import candidate_digest
+from harness.perturbing import ATTACK, PERTURBED, Perturbation
 from harness.proposers.space import read_space
 from harness.records import Candidate, Digest, Reason
 from harness.sandbox import Job, Limits, Outcome
@@ -55,10 +56,15 @@ class Made:
 
 @dataclass(frozen=True)
 class Answered:
-    """The digest of a candidate's answers, [rows, *output] float32 in a blob; `flops` per row is the worker's word."""
+    """The digest of a candidate's answers, [rows, *output] float32 in a blob; `flops` per row is the worker's word.
+
+    Seconds of the wall clock and MiB of memory were taken from outside, over the whole job.
+    """
 
     answers: Digest
     flops: int | None
+    seconds: float
+    peak_mb: float
 
 
 class Workshop:
@@ -174,7 +180,12 @@ class Workshop:
         if isinstance(outcome, Failure):
             return outcome
         flops = outcome.header.get("flops")
-        return Answered(self._blobs.put(outcome.output), flops if isinstance(flops, int) else None)
+        return Answered(
+            self._blobs.put(outcome.output),
+            flops if isinstance(flops, int) else None,
+            outcome.wall_seconds,
+            outcome.peak_mb,
+        )
 
     def _predicted(
         self, candidate: Candidate, inputs: Path, rows: int, *, folder: Path | None = None, batch: int = PREDICT_ROWS
@@ -199,12 +210,53 @@ class Workshop:
 
         Raises SubjectError for a job that there is not.
         """
+        attack = Perturbation.of(job)
+        if attack is not None:
+            return self._attack(candidate, attack, inputs, outputs)
         if job not in self.BATCHES:
             raise SubjectError(f"no worker does the job {job[:100]}", where="guards.py")
         output = self._predicted(candidate, inputs, rows, batch=self.BATCHES[job])
         if isinstance(output, Failure):
             return output
         outputs.write_bytes(output.output)
+        return None
+
+    def _attack(self, candidate: Candidate, attack: Perturbation, inputs: Path, outputs: Path) -> Failure | None:
+        """Have rows perturbed, in as many jobs as the budget of output asks for; all within what was declared."""
+        import numpy as np
+        from safetensors.numpy import save_file
+
+        given = read_tensors(inputs, None, max_bytes=1 << 32)
+        clean, budgets = given.get(attack.key), self._config.budgets
+        if clean is None or clean.dtype != np.float32 or clean.ndim < 2:
+            raise SubjectError(f"an attack on '{attack.key}', which is no float32 input of rows", where="guards.py")
+        payload = {"recipe": candidate.recipe, "batch": PREDICT_ROWS, "threads": self._config.workers.threads}
+        at_once = max(1, ((budgets.output_mb << 20) - 65_536) // max(1, clean[0].nbytes))
+        part, moved = outputs.with_suffix(".part"), []
+        for first in range(0, len(clean), at_once):
+            rows = {name: np.ascontiguousarray(each[first : first + at_once]) for name, each in given.items()}
+            save_file(rows, part)
+            files = {"inputs.safetensors": part, "weights.safetensors": self._blobs.path(candidate.weights)}
+            outcome = self._run(
+                ATTACK,
+                candidate.source,
+                {**payload, "attack": attack.json_value()},
+                files,
+                seconds=budgets.predict_seconds,
+            )
+            failure = _failure(outcome, ATTACK)
+            if failure:
+                return failure
+            spec = TensorSpec(dtype="F32", shape=rows[attack.key].shape)
+            try:
+                tensors = read_tensors(outcome.output, expect={PERTURBED: spec}, max_bytes=1 << 32)
+            except ArtifactError as error:
+                return Failure("predict-output", f"what an attack gave: {error.message}")
+            astray = attack.strays(rows[attack.key], tensors[PERTURBED])
+            if astray is not None:
+                return Failure("predict-output", f"what an attack gave: {astray}")
+            moved.append(tensors[PERTURBED])
+        save_file({PERTURBED: np.concatenate(moved)}, outputs)
         return None
 
     def _run(
@@ -279,7 +331,7 @@ def _failure(outcome: Outcome, phase: str) -> Failure | None:
     code = _BY_ERROR.get(str(error.get("type"))) if isinstance(error, dict) else None
     if code is not None:
         return Failure(code, text)
-    if phase == "predict":
+    if phase != "build":
         return Failure("predict-output" if outcome.status == "oversize" else "predict-failed", text)
     by_status: dict[str, Reason] = {
         "timeout": "build-timeout",

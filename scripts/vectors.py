@@ -164,6 +164,16 @@ def rotated(paper: paper_run.Paper) -> list[Item]:
             Item("halted", {"time": "2026-01-02T04:00:01Z", "by": "operator", "reason": "a look"})]  # fmt: skip
 
 
+def timed(paper: paper_run.Paper) -> list[Item]:
+    """The story, in which what was measured was also timed."""
+    items = paper_run.story(paper)
+    taken = {"seconds": [0.5, 1, 0.25], "incumbent_seconds": [1, 1e-3, 2], "peak_mb": 410.5, "incumbent_peak_mb": 400}
+    for item in items:
+        if item.kind == "measured":
+            item.body["timed"] = copy.deepcopy(taken)
+    return items
+
+
 def quorate(version: str, *signers: Signer) -> dict[str, bytes]:
     """A run that requires two of three witnesses: both versions under them, or one version under these signers."""
 
@@ -208,6 +218,7 @@ def valid(v: Vectors) -> None:
             reader=keys)  # fmt: skip
     v.valid("rotated-new-key", "the same, and the reader holds the new one", told(rotated), reader=keys,
             arguments=["--key", "READER/new"])  # fmt: skip
+    v.valid("timed", "what candidate and incumbent took stands beside a measurement", told(timed))
     cut = {**plain, "keys/log.pub": plain["keys/log.pub"] + NEW.verifier.vkey.encode() + b"\n"}
     v.valid("rotation-cut-short", "a last key that was never put in force is ignored", cut)
     unknown = sign_head(
@@ -1257,6 +1268,13 @@ def order(v: Vectors) -> None:
          one("measured", gates=one("measured").body["gates"][:1]))  # fmt: skip
     case("gate-twice", "one gate in place of another", "§7.8", upto("measured"),
          one("measured", gates=one("measured").body["gates"][:1] * 2))  # fmt: skip
+    for name, told_, taken in (
+        ("timed-in-words", "a time as text", {"seconds": ["1"]}),
+        ("timed-on-one-side", "the incumbent's times are left out", {"incumbent_seconds": None}),
+        ("timed-with-more", "a member that no measurement has", {"ratio": 1.0}),
+    ):
+        sides = {"seconds": [1.0], "incumbent_seconds": [1.0], "peak_mb": 1.0, "incumbent_peak_mb": 1.0}
+        case(name, told_, "§6", upto("measured"), one("measured", timed={**sides, **taken}))
     case("no-gates", "no gate at all", "§7.8", upto("measured"), one("measured", gates=[]))
     promote = one("decided", 2).body["decision"]
     case(

@@ -43,6 +43,7 @@ ledger: {delta: 0.04, cap: 500}
 proposers: {scripted: 2}
 development: {min_gain: 0.1, max_loss: {parity: 0.2}}
 budgets: {promotions: 7, memory_mb: 2000}
+efficiency: {latency_pairs: 8}
 workers: {count: 2}
 approvers: {require: 2, hours: 10}
 """
@@ -247,7 +248,7 @@ def _with(config: Config, path: tuple[str, ...], value) -> Config | None:
 
 
 VALUES = (
-    *(1, 3, 900, 0.01, 0.3, 0.9, "bwrap", "cpu", "fresh", "other", ["lib.py"], ["lockdown"]),
+    *(1, 3, 12, 900, 0.01, 0.3, 0.9, "bwrap", "cpu", "fresh", "other", ["lib.py"], ["lockdown"]),
     {"other": 1},
     {"scripted": {}},
 )

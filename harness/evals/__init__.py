@@ -27,6 +27,7 @@ independent draws from the population that the subject has in mind.
 
 from __future__ import annotations
 
+from harness.evals.attacks import adversarial, edited
 from harness.evals.contamination import Alike, NearDuplicates, alike
 from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
@@ -59,8 +60,10 @@ __all__ = [
     "Scores",
     "Suite",
     "View",
+    "adversarial",
     "alike",
     "collect",
+    "edited",
     "evaluation",
     "inquiry",
     "item_key",

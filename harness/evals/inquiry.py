@@ -125,16 +125,25 @@ class Ask:
 
     def job(self, job: str, inputs: Inputs) -> Rows:
         """What a worker's job makes of these rows, by name of the tensor, each [rows, …]."""
+        return self.jobs([job], inputs)[0]
+
+    def jobs(self, jobs: Sequence[str], inputs: Inputs) -> list[Rows]:
+        """What each of several jobs makes of the same rows; what is missing of all of them is asked at once."""
         rows_of(inputs, f"what '{self._name}' asks")
-        known, names = self._table.jobs.get(job, {}), self._table.names(job, inputs)
-        lacking = [row for row, name in enumerate(names) if name not in known]
-        if lacking:
-            wanted = self.missing.setdefault(job, {})
-            for row in lacking:
-                wanted[names[row]] = {key: array[row] for key, array in inputs.items()}
+        tables, names = [], []
+        for job in jobs:
+            known, each = self._table.jobs.get(job, {}), self._table.names(job, inputs)
+            tables.append(known)
+            names.append(each)
+            lacking = [row for row, name in enumerate(each) if name not in known]
+            if lacking:
+                wanted = self.missing.setdefault(job, {})
+                for row in lacking:
+                    wanted[each[row]] = {key: array[row] for key, array in inputs.items()}
+        if self.missing:
             raise UnansweredError
-        found = [known[name] for name in names]
-        return {key: np.stack([each[key] for each in found]) for key in found[0]}
+        found = [[known[name] for name in each] for known, each in zip(tables, names, strict=True)]
+        return [{key: np.stack([row[key] for row in rows]) for key in rows[0]} for rows in found]
 
 
 def write_wanted(missing: Sequence[Mapping[str, Mapping[bytes, Rows]]], place: Path) -> list[dict[str, Any]]:

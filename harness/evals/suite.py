@@ -330,18 +330,20 @@ def inquiry(
     bounds: tuple[float, float] = (0.0, 1.0),
     applies: Callable[[Array], Array] | None = None,
     slices: Mapping[str, Callable[[Array], Array]] | None = None,
+    where: str | None = None,
 ) -> Callable[[_F], _F]:
     """Tag `def measure(ask, raw, labels) -> [n] floats` as the evaluation of this name, one that asks.
 
     `ask(inputs)` gives the candidate's answers to model inputs, [rows, *output] float32; what is asked next may depend
     on them. The function is run again from its start whenever answers came in, so it must do the same each time:
     randomness comes from `ask.rng`. An item's score may use that item and the answers to what was asked about it only.
-    `of` names the population of its items. Raises SubjectError as `evaluation` does.
+    `of` names the population of its items, `where` the place that errors tell, if it is not the function's own.
+    Raises SubjectError as `evaluation` does.
     """
 
     def tag(measure: _F) -> _F:
-        where = where_of(measure)
-        return declare(measure, Inquiry(**_common(name, measure, where, kind, bounds, applies, slices), of=of))
+        place = where or where_of(measure)
+        return declare(measure, Inquiry(**_common(name, measure, place, kind, bounds, applies, slices), of=of))
 
     return tag
 
