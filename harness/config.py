@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from harness.errors import ConfigError
 from harness.quorum import Approvers, Witnesses
@@ -18,6 +18,8 @@ from harness.records import Record, first_problem
 from harness.strict_yaml import Located, load
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+"""What a view or an eval may be called, as in guards.py."""
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MAX_CONFIG_BYTES = 256 * 1024
@@ -49,6 +51,24 @@ class GateRule(Record):
                 word = "needs" if field == needed else "takes no"
                 raise ValueError(f"a gate of kind {self.kind} {word} '{field}'")
         return self
+
+
+class EvalRule(Record):
+    """An eval that is brought by an entry point (`bringing`), in place of code in guards.py.
+
+    Fields besides these are settings of that `use`, which checks them.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
+
+    use: Name
+    name: Word
+    kind: Literal["capability", "alignment", "robustness"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that only its `use` knows."""
+        return dict(self.model_extra or {})
 
 
 class LedgerRule(Record):
@@ -116,6 +136,7 @@ class Config(Record):
     name: Name
     mutable: Annotated[list[Glob], Field(min_length=1)] = ["model.py"]
     packages: list[str] = []
+    evals: list[EvalRule] = []
     objective: Name
     gates: Annotated[list[GateRule], Field(min_length=1)]
     ledger: LedgerRule = LedgerRule()
@@ -142,6 +163,9 @@ class Config(Record):
         unknown = set(self.proposer_settings) - set(self.proposers)
         if unknown:
             raise ValueError(f"settings for a proposer that is not listed: {sorted(unknown)}")
+        brought = [each.name for each in self.evals]
+        if len(set(brought)) != len(brought):
+            raise ValueError("two evals of the same name")
         return self
 
     @property
@@ -188,6 +212,12 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
             where=f"{name}:{_line(located, loc)}",
             remedy="the fields are listed under 'lockgate.yaml' in README.md",
         ) from error
+
+
+def place_of(subject: Path, *loc: str | int) -> str:
+    """`lockgate.yaml:LINE` of a value in a subject's configuration, which could be loaded."""
+    located = load((subject / "lockgate.yaml").read_text("utf-8"), "lockgate.yaml")
+    return f"lockgate.yaml:{_line(located, loc)}"
 
 
 def _line(located: Located, loc: tuple[str | int, ...]) -> int:

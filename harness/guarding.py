@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, bringing
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes
@@ -51,7 +51,8 @@ def guard_on_disk(subject: Path) -> Guard:
         files = guard_files(subject, config)
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror}", where=str(error.filename)) from error
-    parts = guard_parts(files, policies.digest, Site.minimal(extra=config.packages).distributions)
+    site = Site.minimal(extra=config.packages)
+    parts = guard_parts(files, policies.digest, [*site.distributions, *bringing.distributions(config)])
     return Guard.of(config, policies, approvers, parts)
 
 

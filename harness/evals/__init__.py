@@ -23,6 +23,8 @@ independent draws from the population that the subject has in mind.
 
 from __future__ import annotations
 
+from harness.evals.brought import Brought, Wanted
+from harness.evals.codec import Codec, Message
 from harness.evals.data import Array, Data, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
 from harness.evals.suite import (
@@ -41,16 +43,20 @@ from harness.evals.suite import (
 __all__ = [
     "Array",
     "Ask",
+    "Brought",
+    "Codec",
     "Data",
     "Evaluation",
     "Inputs",
     "Inquiry",
     "Items",
+    "Message",
     "Population",
     "Raw",
     "Scores",
     "Suite",
     "View",
+    "Wanted",
     "collect",
     "evaluation",
     "inquiry",
