@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 from inspect_ai import Task, eval_async
+from inspect_ai.util._display import init_display_type
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.model import (
@@ -114,12 +115,14 @@ def run(task: Task, samples: list[Sample], ask: Ask, codec: Codec, *, seconds: f
     succeed, or took longer than `seconds`.
     """
     global _running  # noqa: PLW0603 - audit hooks are the process's, and so is what they look at
-    api = _Candidate("candidate")
+    # Inspect may cache answers: those of another candidate, or of fewer rounds, have another address
+    api = _Candidate("candidate", base_url=ask.fingerprint.hex())
     asked = api.asked = _Asked(ask, codec)
     # a solver that draws must draw the same again
     random.seed(int(ask.rng.integers(1 << 32)))
     np.random.seed(int(ask.rng.integers(1 << 32)))  # noqa: NPY002 - this is the one that a task may draw from
     _refuse_network()
+    init_display_type("none")
     with tempfile.TemporaryDirectory(prefix="lockgate-inspect-") as place:
         _running = True
         try:
@@ -162,7 +165,8 @@ async def _run(task: Task, model: Model, asked: _Asked, place: str, seconds: flo
         if asked.calls != calls:
             calls, since = asked.calls, clock()
         late = clock() - start > seconds
-        if not whole.done() and (late or (asked.waiting and clock() - since > QUIET)):
+        quiet = asked.waiting and clock() - since > QUIET
+        if not whole.done() and (late or quiet or asked.failure is not None):
             whole.cancel()
             await asyncio.wait([whole], timeout=60)
             if late and asked.failure is None:

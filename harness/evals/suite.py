@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import SubjectError
+from harness.errors import EvaluatorError, SubjectError
 from harness.evals.codec import Codec
 from harness.evals.data import MAIN, Array, Data, Inputs, Items, Raw, rows_of
 from harness.evals.inquiry import Ask
@@ -121,6 +121,10 @@ class Scored:
     def _measured(self, *given: Any) -> Any:
         try:
             return self.measure(*given)
+        except EvaluatorError as error:
+            raise EvaluatorError(
+                f"evaluation {self.name!r}: {error.message}", where=self.where, remedy=error.remedy
+            ) from error
         except Exception as error:
             raise SubjectError(
                 f"evaluation {self.name!r} raised {type(error).__name__}: {error}", where=self.where

@@ -46,7 +46,7 @@ def draw(count, rng):
 def load():
     """Training, development and held-out questions."""
     rng = np.random.default_rng(20260101)
-    prompts, right, told = draw(5500, rng)
+    prompts, right, told = draw(4000, rng)
     train, development, vault = slice(0, 2000), slice(2000, 2500), slice(2500, None)
     return Data(
         train={**words(prompts[train]), "right": right[train], "told": told[train]},

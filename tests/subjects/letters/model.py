@@ -14,7 +14,7 @@ class Recipe(BaseModel):
 
     width: int = Field(16, ge=8, le=64, json_schema_extra={"group": "architecture", "scale": "log"})
     lr: float = Field(0.01, ge=0.001, le=0.1, json_schema_extra={"group": "training", "scale": "log"})
-    steps: int = Field(20, ge=10, le=400, json_schema_extra={"group": "training", "scale": "log"})
+    steps: int = Field(30, ge=10, le=400, json_schema_extra={"group": "training", "scale": "log"})
     unsure_share: float = Field(1.0, ge=0.0, le=1.0, json_schema_extra={"group": "training"})
 
 
