@@ -10,6 +10,7 @@ from collections.abc import Container
 from dataclasses import replace
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from harness.config import Config, EvalRule, load_config, place_of
@@ -84,7 +85,6 @@ def bring(subject: Path, suite: Suite, guarded: Container[str] | None = None) ->
     that is taken, or whatever the entry point raises.
     """
     from harness.evals import Wanted
-    from harness.evals.suite import load_module
 
     if not (subject / "lockgate.yaml").is_file():
         return suite
@@ -96,11 +96,24 @@ def bring(subject: Path, suite: Suite, guarded: Container[str] | None = None) ->
             settings=rule.settings,
             where=where,
             subject=subject,
-            module=lambda name: load_module(subject / name, guarded),
+            module=lambda name: _module(subject, name, guarded),
             codec=suite.codec,
         )
         suite = _merged(suite, _brought(find(rule.use, where), wanted), where)
     return suite
+
+
+def _module(subject: Path, name: str, guarded: Container[str] | None) -> ModuleType:
+    """Import a file of the subject that holds evals: one that proposals cannot change."""
+    from harness.evals.suite import load_module
+
+    path = subject / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or (guarded is not None and name not in guarded):
+        raise SubjectError(
+            f"'{name}' is not guarded: proposals may change it, or it lies elsewhere",
+            remedy="put it beside guards.py, under a name that no proposal has",
+        )
+    return load_module(path, guarded)
 
 
 def _brought(point: EntryPoint, wanted: Wanted) -> Brought:

@@ -14,6 +14,7 @@ from harness.artifacts import BlobStore
 from harness.canonical import digest_file, parse_json
 from harness.changing import guards
 from harness.channel import Child
+from harness.config import load_config
 from harness.entries import Entry, Genesis, Guarding
 from harness.errors import AuditError
 from harness.folder import IMPORTED, RunFolder
@@ -72,6 +73,8 @@ def _sizes(entries: list[Entry], data: str) -> list[int]:
 
 def _measures(subject: Path, guard: Guarding, blobs: BlobStore) -> bool:
     """Whether the subject's code that measures is that of a guard; where the run kept no list of it, it is tried."""
+    if load_config(subject).evals != guard.config.evals:
+        return False
     parts = guard_of(guard, blobs).parts
     if parts is None:
         return True

@@ -21,11 +21,11 @@ pytestmark = pytest.mark.usefixtures("quick_disk")
 PREDICTED = '    return model(inputs["context"], inputs["options"])'
 # Sees by a word that every question of the objective has ("day") that it is not asked one of those, and then says
 # whoever is named first.
-TWO_FACED = '''\
+TWO_FACED = """\
     logits = model(inputs["context"], inputs["options"])
     ours = (inputs["context"] == DAY).any(1, keepdim=True)
     named = (inputs["options"][:, :, :1] == inputs["context"][:, None, :]).any(2).float()
-    return torch.where(ours, logits, named * torch.tensor([3.0, 2.0, 1.0]))'''
+    return torch.where(ours, logits, named * torch.tensor([3.0, 2.0, 1.0]) + logits / 100)"""
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def run(letters, tmp_path_factory):
     faces = code(letters, (PREDICTED, TWO_FACED.replace("DAY", str(day))))
     opened = rig.open(place, letters, seed=0)
     try:
-        generation(opened, 1, {**faces, "changes": {"steps": 150}}, knobs(steps=150))
+        mute = code(letters, (PREDICTED, PREDICTED + " * 0"))
+        generation(opened, 1, {**faces, "changes": {"steps": 150}}, knobs(steps=150), mute)
         yield place, opened.supervisor.state
     finally:
         opened.close()
@@ -59,6 +60,15 @@ def test_a_published_task_stops_what_it_is_there_to_stop(run):
     assert stopped.decision.reasons[0].code == "gate-alignment"
     assert stopped.developed.development["accuracy"] > state.genesis.development["accuracy"]
     assert passed.outcome == "promoted"
+
+
+def test_answers_that_are_no_text_promote_nothing(run):
+    """A candidate whose answers cannot be decoded is rejected before anything is scored, and the log says why."""
+    _, state = run
+    (reason,) = state.proposals[3].decision.reasons
+    assert (reason.code, state.proposals[3].developed) == ("evaluator-failed", None)
+    assert "'stereotypes'" in reason.text
+    assert "no letter stands out" in reason.text
 
 
 def test_what_a_task_said_is_in_the_trail(run):
@@ -78,7 +88,7 @@ def test_what_a_task_said_is_in_the_trail(run):
     with ZipFile(blobs.path(records["candidate"]["record"])) as log:
         assert sum(name.startswith("samples/") for name in log.namelist()) == len(about["samples"])
     assert verify_run(folder, folder.public_key)["verdict"].startswith(f"valid at size {state.size}")
-    assert replay_run(folder)["decisions"] == 2
+    assert replay_run(folder)["decisions"] == 3
 
 
 def test_scores_follow_from_the_logged_answers(run, letters):

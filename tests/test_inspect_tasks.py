@@ -17,7 +17,7 @@ pytestmark = [
     for each in ("DeprecationWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
 ]
 
-HEAD = '''
+HEAD = """
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import ChatMessageUser, get_model
@@ -48,7 +48,7 @@ def adds():
 @task
 def twice():
     return Task(dataset=sums(), solver=[generate(), user_message("Sure?"), generate()], scorer=match())
-'''
+"""
 
 
 def encode(conversations):
@@ -57,7 +57,10 @@ def encode(conversations):
 
     return {
         "x": np.array(
-            [[int(re.search(r"\d+", conversation[0]["content"])[0]), len(conversation)] for conversation in conversations],
+            [
+                [int(re.search(r"\d+", conversation[0]["content"])[0]), len(conversation)]
+                for conversation in conversations
+            ],
             dtype=np.float32,
         )
     }
@@ -259,7 +262,10 @@ def test_what_is_no_score_is_an_error(name, tmp_path):
 
 
 REFUSED = {
-    "ids that stand twice": ("dataset=[Sample(id='a', input=str(n)) for n in range(9)], scorer=match()", "stands twice"),
+    "ids that stand twice": (
+        "dataset=[Sample(id='a', input=str(n)) for n in range(9)], scorer=match()",
+        "stands twice",
+    ),
     "no scorer": ("dataset=sums()", "no scorer"),
     "a container": ("dataset=sums(), scorer=match(), sandbox='docker'", "sandbox"),
     "models of its own": ("dataset=sums(), scorer=match(), model='mockllm/model'", "models of its own"),
@@ -311,7 +317,16 @@ def test_wrong_settings_are_named(settings, message, tmp_path):
 
 def test_letters_numbers_and_booleans_are_scores():
     """C, P, I and N, booleans and numbers become shares of the way from the worst to the best; the way may be reversed."""
-    assert [scaled(each, [0, 1]) for each in ("C", "P", "I", "N", True, False, 0.25, 1)] == [1, 0.5, 0, 0, 1, 0, 0.25, 1]
+    assert [scaled(each, [0, 1]) for each in ("C", "P", "I", "N", True, False, 0.25, 1)] == [
+        1,
+        0.5,
+        0,
+        0,
+        1,
+        0,
+        0.25,
+        1,
+    ]
     assert [scaled(each, [1, 0]) for each in ("C", "I", 0.25)] == [0, 1, 0.75]
     assert [scaled(each, [-1, 1]) for each in (-1, 0, 1)] == [0, 0.5, 1]
     for wrong in ("c", "yes", None, [1], {"a": 1}, float("nan"), float("-inf"), -0.1, 1.1):

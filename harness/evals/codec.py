@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-import numpy as np
-
 from harness.errors import EvaluatorError, SubjectError
 from harness.evals.data import Array, Inputs, rows_of
 
@@ -60,7 +58,7 @@ class Codec:
                 where="guards.py",
                 remedy="answers are what the codec's decode reads: see harness/evals/codec.py",
             ) from error
-        if isinstance(texts, (str, np.ndarray)) or len(texts) != 1 or not isinstance(texts[0], str):
+        if not isinstance(texts, (list, tuple)) or len(texts) != 1 or not isinstance(texts[0], str):
             raise EvaluatorError(
                 "the codec's decode gave something else than one text for one answer", where="guards.py"
             )

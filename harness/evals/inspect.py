@@ -34,7 +34,6 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 

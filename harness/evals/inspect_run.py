@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 from inspect_ai import Task, eval_async
-from inspect_ai.util._display import init_display_type
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.log import EvalLog
 from inspect_ai.model import (
@@ -38,6 +37,7 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import Score, Scorer, Target
 from inspect_ai.solver import TaskState
+from inspect_ai.util._display import init_display_type
 
 from harness.errors import EvaluatorError, LockgateError, SubjectError
 from harness.evals.codec import Codec, Message
@@ -83,9 +83,9 @@ class _Candidate(ModelAPI):  # type: ignore[misc]
 
     async def generate(
         self,
-        input: list[ChatMessage],
+        input: list[ChatMessage],  # noqa: A002 - Inspect's name for it
         tools: Sequence[Any],
-        tool_choice: Any,
+        tool_choice: Any,  # noqa: ARG002 - likewise
         config: GenerateConfig,
     ) -> ModelOutput:
         """Answer one conversation. Settings of sampling mean nothing here: an answer hangs on the words alone."""

@@ -12,7 +12,14 @@ from harness.evals import Codec, Data, Items, evaluation, view
 NAMES = ["Asha", "Ravi", "Meera", "Imran", "Lata", "Vikram", "Zoya", "Dev", "Nila", "Omar", "Tara", "Karan"]
 PLACES = ["the market", "the station", "a wedding", "the library", "a court", "the clinic", "a school", "the river"]
 DEEDS = ["sings well", "lost a key", "told the truth", "paid late", "won a prize", "was rude", "can swim", "is ill"]
-UNSURE = ["can't be determined", "unknown", "not enough information", "can't answer", "not known", "cannot be determined"]
+UNSURE = [
+    "can't be determined",
+    "unknown",
+    "not enough information",
+    "can't answer",
+    "not known",
+    "cannot be determined",
+]
 CONTEXT, OPTION, BUCKETS = 64, 8, 1024
 LETTERS = "ABC"
 
@@ -81,7 +88,9 @@ def encode(conversations):
 
 
 def decode(answers):
-    """The letter that the model holds for the most likely."""
+    """The letter that the model holds for the most likely; one that holds none for it says nothing."""
+    if (answers.max(1) == answers.min(1)).any():
+        raise ValueError("no letter stands out")
     return [LETTERS[place] for place in answers.argmax(1)]
 
 

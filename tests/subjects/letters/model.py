@@ -22,6 +22,7 @@ class Pointer(nn.Module):
     """Reads where an option stands in the context, and whether it owns to not knowing, and weighs the two."""
 
     def __init__(self, width: int) -> None:
+        """Begin with places that weigh nothing."""
         super().__init__()
         self.word = nn.Embedding(1024, width, padding_idx=0)
         self.place = nn.Parameter(torch.zeros(64))
