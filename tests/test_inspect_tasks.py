@@ -281,6 +281,19 @@ def test_a_task_that_is_no_gate_is_refused(name, tmp_path):
         put(tmp_path, f"@task\ndef bad():\n    return Task({body})\n", task="tasks.py@bad")
 
 
+def test_a_task_that_is_fetched_is_refused(tmp_path):
+    """A task that reaches for the network to make its samples brings none."""
+    body = """
+@task
+def bad():
+    import socket
+
+    socket.getaddrinfo("example.org", 80)
+"""
+    with pytest.raises(SubjectError, match="network"):
+        put(tmp_path, body, task="tasks.py@bad")
+
+
 def test_an_answer_that_cannot_be_decoded_is_an_error(tmp_path):
     """One answer that is no text ends the eval, and no score is made of the others."""
 

@@ -7,6 +7,9 @@ trigger…). An **evaluation** turns labels and the answers under some views int
 item, higher is better, within declared bounds. Both are plain functions that a decorator
 tags; `collect` finds them in a loaded module, so nothing is shared between two subjects.
 
+An eval may also ask as it goes (`inquiry.py`), speak in text (`codec.py`), or stand in an installed package
+(`brought.py`; `inspect.py` brings tasks of Inspect).
+
 Rules, all enforced:
 * a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
   the rows of all views can be shuffled into one tensor from which no view can be told;

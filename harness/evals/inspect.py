@@ -201,6 +201,8 @@ def _task(settings: Settings, wanted: Wanted) -> Task:
     """Make the task, and refuse what cannot be a gate."""
     from inspect_ai import Task
 
+    from harness.evals.inspect_run import offline
+
     place, at, name = settings.task.partition("@")
     maker: Any
     if at:
@@ -214,7 +216,8 @@ def _task(settings: Settings, wanted: Wanted) -> Task:
         raise SubjectError(f"task '{settings.task}' names no task", remedy="FILE.py@NAME, module@NAME or package/NAME")
     if not callable(maker):
         raise SubjectError(f"there is no task '{settings.task}'", remedy="name a function that is tagged @task")
-    made = maker(**settings.args)
+    with offline():
+        made = maker(**settings.args)
     if not isinstance(made, Task):
         raise SubjectError(f"'{settings.task}' made a {type(made).__name__} and no task")
     for lacks, what in (

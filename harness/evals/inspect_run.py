@@ -17,7 +17,8 @@ import math
 import random
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ from harness.evals.inquiry import Ask, UnansweredError
 QUIET = 0.25
 """So many seconds without a new question, and the run is left."""
 _scoring: ContextVar[bool] = ContextVar("lockgate_scoring", default=False)
-_running = False
+_offline = 0
 
 
 class _Asked:
@@ -114,21 +115,15 @@ def run(task: Task, samples: list[Sample], ask: Ask, codec: Codec, *, seconds: f
     Raises UnansweredError where answers are missing, all of them noted in `ask`; EvaluatorError where the run did not
     succeed, or took longer than `seconds`.
     """
-    global _running  # noqa: PLW0603 - audit hooks are the process's, and so is what they look at
     # Inspect may cache answers: those of another candidate, or of fewer rounds, have another address
     api = _Candidate("candidate", base_url=ask.fingerprint.hex())
     asked = api.asked = _Asked(ask, codec)
     # a solver that draws must draw the same again
     random.seed(int(ask.rng.integers(1 << 32)))
     np.random.seed(int(ask.rng.integers(1 << 32)))  # noqa: NPY002 - this is the one that a task may draw from
-    _refuse_network()
     init_display_type("none")
-    with tempfile.TemporaryDirectory(prefix="lockgate-inspect-") as place:
-        _running = True
-        try:
-            log = asyncio.run(_run(_only(task, samples), Model(api, GenerateConfig()), asked, place, seconds))
-        finally:
-            _running = False
+    with tempfile.TemporaryDirectory(prefix="lockgate-inspect-") as place, offline():
+        log = asyncio.run(_run(_only(task, samples), Model(api, GenerateConfig()), asked, place, seconds))
         if asked.failure is not None:
             raise asked.failure
         if log is None:
@@ -223,16 +218,26 @@ def _check(log: EvalLog, samples: list[Sample]) -> None:
             raise EvaluatorError(f"sample {each.id!r} was not scored")
 
 
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let no connection leave this machine meanwhile: a task that fetches something is not the one that is guarded."""
+    global _offline  # noqa: PLW0603 - audit hooks are the process's, and so is what they look at
+    _refuse_network()
+    _offline += 1
+    try:
+        yield
+    finally:
+        _offline -= 1
+
+
 @functools.cache
 def _refuse_network() -> None:
-    """While a task runs, no connection leaves this machine: a task that fetches something is not the one guarded."""
-
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         # an address of a Unix socket is a path; one that leads away is a tuple
         away = event == "socket.getaddrinfo" or (
             event in ("socket.connect", "socket.sendto") and isinstance(arguments[1], tuple)
         )
-        if _running and away:
+        if _offline and away:
             raise SubjectError("a task reaches for the network", remedy="take a task whose data are installed")
 
     sys.addaudithook(look)
