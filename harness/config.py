@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     StringConstraints,
@@ -30,6 +31,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 _NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
 Gated = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(\[(\*|{_NAME})\])?$")]
 """An eval; one slice of it, `name[slice]`; or every slice of it, `name[*]`, until the evals are known."""
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+"""What a view or an eval may be called, as in guards.py."""
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 MAX_CONFIG_BYTES = 256 * 1024
@@ -82,6 +85,24 @@ class GateRule(Record):
                 word = "needs" if field == needed else "takes no"
                 raise ValueError(f"a gate of kind {self.kind} {word} '{field}'")
         return self
+
+
+class EvalRule(Record):
+    """An eval that is brought by an entry point (`bringing`), in place of code in guards.py.
+
+    Fields besides these are settings of that `use`, which checks them.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
+
+    use: Name
+    name: Word
+    kind: Literal["capability", "alignment", "robustness"]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields that only its `use` knows."""
+        return dict(self.model_extra or {})
 
 
 class LedgerRule(Record):
@@ -159,7 +180,7 @@ class PolicyRef(Record):
     params: dict[str, Any] = {}
 
 
-LATER = frozenset({"efficiency"})
+LATER = frozenset({"efficiency", "evals"})
 
 
 class Config(Record):
@@ -170,6 +191,7 @@ class Config(Record):
     name: Name
     mutable: Annotated[list[Glob], Field(min_length=1)] = ["model.py"]
     packages: list[str] = []
+    evals: list[EvalRule] = []
     objective: Name
     gates: Annotated[list[GateRule], Field(min_length=1)]
     ledger: LedgerRule = LedgerRule()
@@ -199,13 +221,16 @@ class Config(Record):
         unknown = set(self.proposer_settings) - set(self.proposers)
         if unknown:
             raise ValueError(f"settings for a proposer that is not listed: {sorted(unknown)}")
+        brought = [each.name for each in self.evals]
+        if len(set(brought)) != len(brought):
+            raise ValueError("two evals of the same name")
         return self
 
     @model_serializer(mode="wrap")
     def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A field that came later than the first logs is left out where it says nothing, so that they read the same."""
         value: dict[str, Any] = handler(self)
-        return {name: each for name, each in value.items() if each is not None or name not in LATER}
+        return {name: each for name, each in value.items() if each not in (None, []) or name not in LATER}
 
     @property
     def names_slices(self) -> bool:
@@ -294,6 +319,12 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
                 remedy="remove it here; a policy's `floors` become gates by themselves",
             )
     return config
+
+
+def place_of(subject: Path, *loc: str | int) -> str:
+    """`lockgate.yaml:LINE` of a value in a subject's configuration, which could be loaded."""
+    located = load((subject / "lockgate.yaml").read_text("utf-8"), "lockgate.yaml")
+    return f"lockgate.yaml:{_line(located, loc)}"
 
 
 def _line(located: Located, loc: tuple[str | int, ...]) -> int:

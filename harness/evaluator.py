@@ -45,13 +45,14 @@ class Evaluator:
         `expected` maps files of the subject to their digests: what the log's guard digest covers. An evaluator
         that is started again in the middle of a run loads exactly that, or nothing.
         """
+        from harness.bringing import bring
         from harness.evals import load_guards
 
         # A stale or planted .pyc would run in place of the text that was hashed: below a device there can be none.
         sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
         self._path = subject / "guards.py"
         _check_files(subject, expected or {})
-        self._suite = load_guards(self._path, expected)
+        self._suite = bring(subject, load_guards(self._path, expected), expected)
         _check_files(subject, expected or {})  # and nothing was changed between the hash and the import
         self._data = self._suite.load()
         self._suite.check(self._data)
@@ -271,9 +272,14 @@ class Evaluator:
         return Table(secret) if asked is None else Table.of(_read(asked), secret)
 
     def _score(
-        self, name: str, chosen: dict[str, Chosen], answers: dict[str, np.ndarray], table: Table | None
+        self,
+        name: str,
+        chosen: dict[str, Chosen],
+        answers: dict[str, np.ndarray],
+        table: Table | None,
+        keep: Callable[[bytes, dict[str, Any]], None] | None = None,
     ) -> Scores:
-        """Score the items chosen: `applies` is over all of them, values in their order."""
+        """Score the items chosen: `applies` is over all of them, values in their order. `keep` gets what was kept."""
         import numpy as np
 
         from harness.evals import Inquiry, Scores
@@ -286,10 +292,13 @@ class Evaluator:
         elif not isinstance(evaluation, Inquiry):
             scores = evaluation.score(population.items.labels, answers)
         else:
+            ask = Ask(table or self._table(None, ""), name)
             try:
-                scores = evaluation.score(Ask(table or self._table(None, ""), name), population.items)
+                scores = evaluation.score(ask, population.items)
             except UnansweredError:
                 raise EvaluatorError(f"eval '{name}' asks for what was not answered", where=evaluation.where) from None
+            if keep is not None and ask.kept is not None:
+                keep(*ask.kept)
         applies = np.zeros(sum(len(each.places) for each in chosen.values()), dtype=np.bool_)
         applies[population.places[scores.applies]] = True
         return Scores(applies, scores.values)
@@ -379,10 +388,12 @@ class Evaluator:
         cap: int,
         batch: int,
         asked: dict[str, str | None] | None = None,
+        place: str | None = None,
     ) -> dict[str, Any]:
         """Run the sequential test of all gates on this prefix of the vault; stop as soon as it is decided.
 
-        `asked`: for each of candidate, incumbent and baseline, what it answered to the evals that ask.
+        `asked`: for each of candidate, incumbent and baseline, what it answered to the evals that ask. `place`: a
+        folder for the records that evals keep of their scores; `records` says what they are of, and where.
         """
         import numpy as np
 
@@ -399,11 +410,23 @@ class Evaluator:
         # Everything is scored at once, and the test then reads as much as it needs: so the time that a test takes,
         # which a proposer might measure from outside, tells next to nothing of where it stopped.
         values, applies, before = {}, {}, {}
+        known: dict[tuple[str, str], Scores] = {}
+        records: list[dict[str, Any]] = []
+
+        def score(name: str, role: str) -> Scores:
+            def keep(record: bytes, about: dict[str, Any]) -> None:
+                if place is not None:
+                    path = Path(place) / f"record-{len(records)}"
+                    path.write_bytes(record)
+                    records.append({"eval": name, "role": role, "about": about, "path": str(path)})
+
+            if (name, role) not in known:
+                known[name, role] = self._score(name, chosen, answers[role], tables[role], keep)
+            return known[name, role]
+
         for spec in specs:
-            own = self._score(spec.eval, chosen, answers["candidate"], tables["candidate"])
-            other = None
-            if spec.paired is not None:
-                other = self._score(spec.eval, chosen, answers[spec.paired], tables[spec.paired]).values
+            own = score(spec.eval, "candidate")
+            other = None if spec.paired is None else score(spec.eval, spec.paired).values
             values[spec.name] = spec.observe(own.values, other)
             applies[spec.name] = own.applies
             before[spec.name] = np.concatenate([[0], np.cumsum(own.applies)])
@@ -417,7 +440,7 @@ class Evaluator:
         if self._data.generated:
             applicable = {}
         result = run_test(specs, draw, alpha, cap, batch, applicable=applicable, available=len(ids))
-        return {"result": result.json_value(), "salt": secrets.token_hex(16)}
+        return {"result": result.json_value(), "salt": secrets.token_hex(16), "records": records}
 
 
 def _check_files(subject: Path, expected: dict[str, str]) -> None:

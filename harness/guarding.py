@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from harness import __version__
+from harness import __version__, bringing
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.canonical import canonical_bytes
@@ -62,7 +62,8 @@ def guard_on_disk(subject: Path) -> Guard:
     if config.names_slices:
         evals = [each["name"] for each in _described(subject, files)["evals"]]
         config = config.with_slices(evals, str(subject / "lockgate.yaml"))
-    parts = guard_parts(files, policies.digest, Site.minimal(extra=config.packages).distributions)
+    site = Site.minimal(extra=config.packages)
+    parts = guard_parts(files, policies.digest, [*site.distributions, *bringing.distributions(config)])
     return Guard.of(config, policies, approvers, parts)
 
 

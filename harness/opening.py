@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import bringing
 from harness.approval import load_approvers
 from harness.artifacts import BlobStore
 from harness.auditlog import AuditLog
@@ -151,7 +152,7 @@ def _open(
 
     folder, subject, config, signer = ground.folder, ground.subject, ground.config, ground.signer
     site = Site.minimal(extra=config.packages)
-    parts = guard_parts(ground.files, ground.policies.digest, site.distributions)
+    parts = guard_parts(ground.files, ground.policies.digest, [*site.distributions, *bringing.distributions(config)])
     arguments = ["-m", "harness.evaluator", str(subject), json.dumps(ground.files)]
     evaluator = Child(arguments, name="evaluator", stderr=folder.work / "evaluator.stderr")
     closers.append(evaluator.close)

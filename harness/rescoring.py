@@ -15,6 +15,7 @@ from harness.artifacts import BlobStore
 from harness.canonical import digest_file, parse_json
 from harness.changing import guards
 from harness.channel import Child
+from harness.config import load_config
 from harness.developing import development_shuffle
 from harness.entries import Entry, Genesis, Guarding
 from harness.errors import AuditError
@@ -83,6 +84,8 @@ def sizes_of(entries: list[Entry], data: str) -> list[int]:
 
 def _measures(subject: Path, guard: Guarding, blobs: BlobStore) -> bool:
     """Whether the subject's code that measures is that of a guard; where the run kept no list of it, it is tried."""
+    if load_config(subject).evals != guard.config.evals:
+        return False
     parts = guard_of(guard, blobs).parts
     if parts is None:
         return True

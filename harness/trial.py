@@ -6,6 +6,7 @@ they are scored; the evaluator stops when it knows.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from harness.canonical import canonical_bytes, digest_file
@@ -87,19 +88,30 @@ class Trial(Desk):
             answers, asked = given
             paths[role] = str(rooms.blobs.path(answers))
             tables[role] = None if asked is None else str(rooms.blobs.path(asked))
-        answer = self._ask(
-            {
-                "op": "test",
-                "ids": ids,
-                "shuffle": shuffle,
-                **paths,
-                "asked": tables,
-                "gates": [gate.json_value() for gate in rooms.gates],
-                "alpha": found.staked.alpha,
-                "cap": min(cap, rooms.config.ledger.cap),
-                "batch": rooms.config.ledger.batch,
-            }
-        )
+        with tempfile.TemporaryDirectory(prefix="records-", dir=rooms.folder.work) as place:
+            answer = self._ask(
+                {
+                    "op": "test",
+                    "ids": ids,
+                    "shuffle": shuffle,
+                    **paths,
+                    "asked": tables,
+                    "gates": [gate.json_value() for gate in rooms.gates],
+                    "alpha": found.staked.alpha,
+                    "cap": min(cap, rooms.config.ledger.cap),
+                    "batch": rooms.config.ledger.batch,
+                    "place": place,
+                }
+            )
+            records = [
+                {
+                    **{name: each[name] for name in ("eval", "role", "about")},
+                    "record": rooms.blobs.put(Path(each["path"]).read_bytes()),
+                }
+                for each in answer.pop("records")
+            ]
+        if records:
+            answer["records"] = records
         result = answer["result"]
         fresh = rooms.config.ledger.items == "fresh"
         by_name = {gate.name: gate for gate in rooms.gates}

@@ -251,6 +251,7 @@ VALUES = (
     *(1, 3, 12, 900, 0.01, 0.3, 0.9, "bwrap", "cpu", "fresh", "other", ["lib.py"], ["lockdown"]),
     {"other": 1},
     {"scripted": {}},
+    [{"use": "inspect", "name": "sums", "kind": "capability", "task": "tasks.py@sums"}],
 )
 PATHS = {
     path: others
@@ -278,6 +279,15 @@ def test_no_value_of_a_configuration_is_overlooked(varied):
     declared = {*ORDERED, *SEARCH, *(f"approvers.{field}" for field in APPROVAL)}
     if path not in declared and not path.startswith((*ELSEWHERE, LOSSES)):
         assert worst(point.verdict for point in found) == "unknown"
+
+
+@pytest.mark.parametrize("change", [("sums, kind", "more, kind"), ("limit: 9", "limit: 8"), ("py@sums", "py@more")])
+def test_another_setting_of_a_brought_eval_is_unknown(change):
+    """Whatever differs in an eval that lockgate.yaml brings, its own settings among it, is told, and not known."""
+    text = TEXT + "evals: [{use: inspect, name: sums, kind: alignment, task: tasks.py@sums, limit: 9}]\n"
+    found = list(points(guard(text), guard(text.replace(*change))))
+    assert [(point.where, point.verdict) for point in found] == [("lockgate.yaml: evals", "unknown")]
+    assert verdict(guard(text), guard(TEXT)) == "unknown"
 
 
 @given(st.lists(st.sampled_from(sorted(ORDERED)), unique=True, min_size=1), st.sampled_from(sorted(ORDERED)))

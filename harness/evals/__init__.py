@@ -10,6 +10,9 @@ ones are in `capability`, `alignment` and `robustness`; README shows one of each
 
 A **property** is what must hold of the answers on every input: see `properties.py`.
 
+An eval may also ask as it goes (`inquiry.py`), speak in text (`codec.py`), or stand in an installed package
+(`brought.py`; `inspect.py` brings tasks of Inspect).
+
 Rules, all enforced:
 * a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
   the rows of all views can be shuffled into one tensor from which no view can be told;
@@ -28,6 +31,8 @@ independent draws from the population that the subject has in mind.
 from __future__ import annotations
 
 from harness.evals.attacks import adversarial, edited
+from harness.evals.brought import Brought, Wanted
+from harness.evals.codec import Codec, Message
 from harness.evals.contamination import Alike, NearDuplicates, alike
 from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
@@ -48,18 +53,22 @@ __all__ = [
     "Alike",
     "Array",
     "Ask",
+    "Brought",
+    "Codec",
     "Data",
     "Evaluation",
     "Generated",
     "Inputs",
     "Inquiry",
     "Items",
+    "Message",
     "NearDuplicates",
     "Population",
     "Raw",
     "Scores",
     "Suite",
     "View",
+    "Wanted",
     "adversarial",
     "alike",
     "collect",

@@ -114,6 +114,7 @@ class Ask:
         self._table = table
         self._name = name
         self.missing: dict[str, dict[bytes, Rows]] = {}
+        self.kept: tuple[bytes, dict[str, Any]] | None = None
         self.rng = np.random.default_rng(list(hmac.digest(table.secret, f"rng {name}".encode(), "sha256")))
 
     def __call__(self, inputs: Inputs) -> Array:
@@ -122,6 +123,26 @@ class Ask:
         Inputs are as a view gives them. Raises SubjectError for what is not plain rows.
         """
         return self.job(PREDICT, inputs)[ANSWERS]
+
+    def keep(self, record: bytes, about: dict[str, Any]) -> None:
+        """Keep a record of how these scores came about, and a few words about it, beside the evidence of a test.
+
+        It is no part of what a replay compares, so it may hold times and the like. `about` must be plain JSON.
+        """
+        self.kept = (record, about)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """A digest of all that was answered so far: with the same one, everything asked is answered the same."""
+        whole = hashlib.sha256()
+        for job, rows in sorted(self._table.jobs.items()):
+            whole.update(f"{job}\n{len(rows)}\n".encode())
+            for name, answer in sorted(rows.items()):
+                whole.update(name)
+                for key in sorted(answer):
+                    whole.update(f"{key} {answer[key].dtype.str} {answer[key].shape}\n".encode())
+                    whole.update(np.ascontiguousarray(answer[key]).tobytes())
+        return whole.digest()
 
     def job(self, job: str, inputs: Inputs) -> Rows:
         """What a worker's job makes of these rows, by name of the tensor, each [rows, …]."""

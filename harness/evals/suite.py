@@ -15,7 +15,8 @@ from typing import Any, Literal, Self, TypeVar, get_args
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import SubjectError
+from harness.errors import EvaluatorError, SubjectError
+from harness.evals.codec import Codec
 from harness.evals.data import MAIN, Array, Data, Inputs, Items, Raw, rows_of
 from harness.evals.inquiry import Ask
 from harness.evals.properties import Property
@@ -128,6 +129,10 @@ class Scored:
     def _measured(self, *given: Any) -> Any:
         try:
             return self.measure(*given)
+        except EvaluatorError as error:
+            raise EvaluatorError(
+                f"evaluation {self.name!r}: {error.message}", where=self.where, remedy=error.remedy
+            ) from error
         except Exception as error:
             raise SubjectError(
                 f"evaluation {self.name!r} raised {type(error).__name__}: {error}", where=self.where
@@ -187,6 +192,7 @@ class Suite:
     views: Mapping[str, View]
     evaluations: Mapping[str, Evaluation | Inquiry]
     properties: Mapping[str, Property] = field(default_factory=dict)
+    codec: Codec | None = None
 
     @property
     def inquiries(self) -> list[Inquiry]:
@@ -440,11 +446,19 @@ def collect(module: ModuleType) -> Suite:
                 remedy="an item is scored by what was answered about that item",
             )
         evaluations[each.name] = replace(each, of=of.pop())
-    return Suite(load, views, evaluations, properties)
+    codecs = {id(value): value for value in vars(module).values() if isinstance(value, Codec)}
+    if len(codecs) > 1:
+        raise SubjectError("there are several Codecs", where=place, remedy="a model reads and writes text in one way")
+    return Suite(load, views, evaluations, properties, next(iter(codecs.values()), None))
 
 
 def load_guards(path: Path, guarded: Container[str] | None = None) -> Suite:
-    """Import a `guards.py` from its file and collect it.
+    """Import a `guards.py` from its file and collect it. Raises SubjectError as `load_module` does."""
+    return collect(load_module(path, guarded))
+
+
+def load_module(path: Path, guarded: Container[str] | None = None) -> ModuleType:
+    """Import a file of a subject: its `guards.py`, or one that holds evals.
 
     `guarded` names the files below its folder that it may import, by their paths from there: those of the run's guard.
 
@@ -456,7 +470,7 @@ def load_guards(path: Path, guarded: Container[str] | None = None) -> Suite:
         raise SubjectError(
             "there is no such file", where=str(path), remedy="a subject has lockgate.yaml, model.py, guards.py"
         )
-    name = "lockgate_guards_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    name = f"lockgate_{path.stem}_" + hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise SubjectError("this file cannot be imported", where=str(path))
@@ -474,7 +488,7 @@ def load_guards(path: Path, guarded: Container[str] | None = None) -> Suite:
             ) from error
         except Exception as error:
             raise SubjectError(f"{type(error).__name__}: {error}", where=_line_of(error, path)) from error
-    return collect(module)
+    return module
 
 
 @contextmanager
