@@ -21,7 +21,7 @@ from harness.errors import SubjectError  # noqa: E402
 from harness.evals import Items, adversarial, edited  # noqa: E402
 from harness.evals.attacks import by_class  # noqa: E402
 from harness.evals.inquiry import PREDICT, Ask, Table, UnansweredError  # noqa: E402
-from harness.evals.suite import TAG  # noqa: E402
+from harness.evals.tagging import declared  # noqa: E402
 from harness.folder import RunFolder  # noqa: E402
 from harness.keys import VaultKey  # noqa: E402
 from harness.perturbing import PERTURBED, Perturbation  # noqa: E402
@@ -88,7 +88,7 @@ class Candidate:
 def scores(measure, candidate, raw, labels, table=None):
     """Run an eval that asks to its end; its score of each item."""
     table = table or Table(b"secret")
-    inquiry = getattr(measure, TAG)
+    inquiry = declared(measure)[0]
     for _ in range(200):
         ask = Ask(table, inquiry.name)
         try:

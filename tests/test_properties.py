@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rigs import code, generation, knobs
+from safetensors.numpy import load_file, save_file
 
 from harness.auditing import verify_run
 from harness.errors import EvaluatorError, StateError, SubjectError
@@ -24,13 +25,16 @@ from harness.evals.counterexamples import REFUSED, Hunt, Missing, Stored
 from harness.evals.inquiry import ANSWERS, PREDICT, Table, refused
 from harness.evals.properties import batch_single, bounded, equivariance, finite, holds, invariance, monotone
 from harness.evals.search import draw
-from harness.evals.suite import collect
+from harness.evals.suite import Suite, collect
 from harness.evals.tagging import declared
+from harness.evaluator import Evaluator
 from harness.folder import RunFolder
+from harness.inquiring import inquire
 from harness.keys import VaultKey
 from harness.replay import replay_run
 from harness.rescoring import rescore
 from harness.views import ask_view, properties_of
+from harness.workshop import Failure, Workshop
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -400,6 +404,67 @@ def test_a_row_that_is_refused_refutes_what_is_finite_alone():
     assert set(found) == {"answered"}
     assert found["answered"]["counterexample"]["case"] == 60
     assert found["answered"]["counterexample"]["wrong"] == REFUSED
+
+
+class Company:
+    """A workshop in which a job fails that has certain rows in it, by their x; it keeps count."""
+
+    PREDICT = Workshop.PREDICT
+
+    def __init__(self, work, fails):
+        """`fails` is a function of the set of x of a job."""
+        self.work, self.fails, self.jobs = work, fails, 0
+
+    def perform(self, _candidate, _job, inputs, _rows, outputs):
+        """Answer 0 to each row, or fail."""
+        self.jobs += 1
+        given = load_file(inputs)["x"]
+        if self.fails(set(given.tolist())):
+            return Failure("predict-output", f"a job of {len(given)}")
+        save_file({ANSWERS: np.zeros((len(given), 1), np.float32)}, outputs)
+        return None
+
+    def keep(self, data):
+        """Keep nothing."""
+        return data
+
+
+def put(tmp_path, fails, *functions):
+    """Put properties to a candidate whose jobs fail so; what comes of it, and the workshop."""
+    evaluator = Evaluator.__new__(Evaluator)
+    evaluator._data = Data(train={"x": np.zeros(1)}, development=ITEMS["items"], vault=ITEMS["items"], output=(1,))
+    evaluator._suite = Suite(lambda: None, {}, {}, {getattr(each, TAG).name: getattr(each, TAG) for each in functions})
+    evaluator._guards, evaluator._kept = "g", None
+    shop = Company(tmp_path, fails)
+    given = inquire(evaluator.operate, shop, None, split="development", ids=None, shuffle="ab", stored=[])
+    return given, shop
+
+
+def of_all(name="answered"):
+    """A property: there is an answer to each of a hundred numbers."""
+    return finite(name, cases=lambda: st.integers(0, 99), tries=90)(showing())
+
+
+def test_a_job_that_fails_in_company_alone_is_a_failure_as_ever(tmp_path):
+    """Where no row is to blame on its own, nothing is refuted: the candidate is rejected for the job that failed first."""
+    given, shop = put(tmp_path, lambda asked: len(asked) > 1, of_all(), below())
+    assert isinstance(given, Failure)
+    assert given.text != "a job of 1"
+    assert shop.jobs < 14  # two that fail, and a halving
+
+
+def test_without_such_a_property_a_failed_job_is_a_failure_at_once(tmp_path):
+    """Where no property is about answers that there are not, nobody looks for a row."""
+    given, shop = put(tmp_path, lambda asked: 0.0 in asked, below())
+    assert isinstance(given, Failure)
+    assert shop.jobs == 1
+
+
+def test_one_row_in_many_is_found_by_halving(tmp_path):
+    """The row to blame is found in as many jobs as it takes to halve, and refutes."""
+    given, shop = put(tmp_path, lambda asked: 0.0 in asked, of_all())
+    assert not isinstance(given, Failure)
+    assert shop.jobs < 14
 
 
 # -- counterexamples of before --------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ FIELDS = {
     "stage",
     "development",
     "failed_rules",
+    "refuted",
     "promoted",
 }
 

@@ -96,7 +96,7 @@ def own_errors(function: Callable[..., Any], what: str) -> Iterator[None]:
     finally:
         if timed:
             signal.setitimer(signal.ITIMER_REAL, *left)
-            signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
 
 
 class _LateError(BaseException):
