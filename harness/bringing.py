@@ -105,7 +105,7 @@ def bring(subject: Path, suite: Suite, guarded: Container[str] | None = None) ->
 
 def _module(subject: Path, name: str, guarded: Container[str] | None) -> ModuleType:
     """Import a file of the subject that holds evals: one that proposals cannot change."""
-    from harness.evals.suite import load_module
+    from harness.evals.loading import load_module
 
     path = subject / name
     if ".." in Path(name).parts or Path(name).is_absolute() or (guarded is not None and name not in guarded):

@@ -19,18 +19,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
+from harness import shuffled
+from harness.bringing import bring
 from harness.canonical import canonical_bytes, digest, digest_file, parse_json
 from harness.channel import serve
 from harness.errors import EvaluatorError, LockgateError, SubjectError
+from harness.evals import Inquiry, Scores, load_guards
+from harness.evals.inquiry import Ask, Table, UnansweredError, refused, write_wanted
+from harness.fingerprint import describe, fingerprint, item_digests
+from harness.statistics import GateSpec, run_test
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from harness.evals import Evaluation, Inquiry, Scores
     from harness.evals.counterexamples import Hunt, Stored
     from harness.evals.data import Chosen, Split
-    from harness.evals.inquiry import Table
-
 
 MAX_EVIDENCE = 64 << 20
 """Bytes of what is kept of properties."""
@@ -45,9 +48,6 @@ class Evaluator:
         `expected` maps files of the subject to their digests: what the log's guard digest covers. An evaluator
         that is started again in the middle of a run loads exactly that, or nothing.
         """
-        from harness.bringing import bring
-        from harness.evals import load_guards
-
         # A stale or planted .pyc would run in place of the text that was hashed: below a device there can be none.
         sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
         self._path = subject / "guards.py"
@@ -83,60 +83,11 @@ class Evaluator:
 
     def describe(self) -> dict[str, Any]:
         """What there is: sizes, evals with their kinds and bounds, the shape of an answer, the data's digest."""
-        return {
-            "data": self.fingerprint(self._data.count("vault"))["digest"],
-            "development": self._data.count("development"),
-            "vault": self._data.count("vault"),
-            "generated": bool(self._data.generated),
-            "output": list(self._data.output),
-            "evals": [
-                {
-                    "name": e.name,
-                    "kind": e.kind,
-                    "views": list(getattr(e, "views", ())),
-                    "bounds": list(e.bounds),
-                    "applies": self._share(e),
-                }
-                for e in self._suite.evaluations.values()
-            ],
-        }
-
-    def _share(self, evaluation: Evaluation | Inquiry) -> float:
-        """The share of held-out items that an eval applies to, as its population's development items have it."""
-        population = self._data.populations[evaluation.of]
-        return float(evaluation.mask(population.development.labels).mean()) * (
-            len(population.vault) / self._data.count("vault")
-        )
+        return describe(self._suite, self._data)
 
     def fingerprint(self, vault: int) -> dict[str, Any]:
-        """A digest over every item and label, in order: what the guarantees are about.
-
-        Of the held-out items, the first `vault` ones: what there was before more were added. Where they are generated,
-        how many there may be, how populations take turns, and a sample under a seed that everybody knows: it shows a
-        generator that has changed, whose code the guard's digest covers.
-        """
-        import hashlib
-
-        from harness.evals import item_key
-
-        whole = hashlib.sha256()
-        count = min(vault, self._data.count("vault"))
-        if self._data.generated:
-            whole.update(f"generated {count} {self._data.turns()}\n".encode())
-            known = self._data.known()
-            held = {name: each.sample(known) for name, each in self._data.generated.items()}
-        else:
-            held = {name: each.items for name, each in self._data.choose("vault", range(count)).items()}
-        for name, development in self._data.split("development").items():
-            if name in self._data.also:
-                whole.update(f"population {name}\n".encode())
-            for items in (development, held[name]):
-                whole.update(len(items).to_bytes(8, "big"))
-                for raw in items.raw:
-                    key = item_key(raw)
-                    whole.update(len(key).to_bytes(8, "big") + key)
-                whole.update(_plain(items.labels).tobytes())
-        return {"digest": f"sha256:{whole.hexdigest()}"}
+        """A digest over the data, of held-out items the first `vault` ones."""
+        return {"digest": fingerprint(self._data, vault)}
 
     def added(self, before: int) -> dict[str, Any]:
         """Check the held-out items that stand after the first `before` ones: none of them was held out before."""
@@ -145,12 +96,7 @@ class Evaluator:
 
     def digests(self, ids: list[int]) -> dict[str, Any]:
         """Name some held-out items by the digests of their contents, labels left out."""
-        from harness.evals import item_key
-
-        named: dict[int, bytes] = {}
-        for each in self._data.choose("vault", ids).values():
-            named |= dict(zip(each.places.tolist(), map(item_key, each.items.raw), strict=True))
-        return {"digests": [f"sha256:{named[place].hex()}" for place in range(len(ids))]}
+        return {"digests": item_digests(self._data, ids)}
 
     def _chosen(self, split: Split, ids: list[int] | None, shuffle: str) -> dict[str, Chosen]:
         """The items asked for; the last ones made are kept, for a test comes back to them several times.
@@ -168,30 +114,22 @@ class Evaluator:
 
     def training(self, dest: str) -> dict[str, Any]:
         """Write the training tensors, labels and all, to `dest` for build jobs."""
-        from safetensors.numpy import save_file
-
-        save_file({k: _plain(v) for k, v in self._data.train.items()}, dest)
+        shuffled.write(dest, self._data.train)
         return {"digest": digest(Path(dest).read_bytes())}
 
     def inputs(self, split: Split, ids: list[int] | None, shuffle: str, dest: str) -> dict[str, Any]:
-        """Write the unlabelled, shuffled inputs of all views of these items to `dest`.
-
-        `shuffle` is 64 hexadecimal digits; it seeds the views' own randomness and the order of rows.
-        """
-        import numpy as np
-        from safetensors.numpy import save_file
-
+        """Write the unlabelled, shuffled inputs of all views of these items to `dest`."""
         chosen = self._chosen(split, ids, shuffle)
-        raw = {name: each.items.raw for name, each in chosen.items()}
-        tables = list(self._suite.encode(raw, _seed(shuffle, "views")).values())
-        if not tables:
-            raise SubjectError("no view has an item to show", where=str(self._path))
-        keys = sorted(tables[0])
-        flat = {key: np.concatenate([table[key] for table in tables]) for key in keys}
-        rows = len(flat[keys[0]])
-        order = _generator(shuffle, "order of rows").permutation(rows)
-        save_file({key: _plain(table[order]) for key, table in flat.items()}, dest)
+        rows = shuffled.stage(self._suite, chosen, shuffle, dest)
         return {"rows": rows, "items": sum(len(each.places) for each in chosen.values())}
+
+    def pick(self, inputs: str, rows: list[int], dest: str) -> dict[str, Any]:
+        """Write some rows of staged inputs to `dest`, to be answered again on their own."""
+        return {"rows": shuffled.pick(inputs, rows, dest)}
+
+    def agree(self, answers: str, again: str, rows: list[int], total: int) -> dict[str, Any]:
+        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
+        return {"agree": shuffled.agree(answers, again, rows, total, self._data.output)}
 
     def inquire(
         self,
@@ -215,18 +153,15 @@ class Evaluator:
         row refutes. `stored` are the counterexamples of earlier candidates, `refused_rows` rows that a worker refuses
         to answer, by job and inputs. `finite` is whether there are such properties, `refuted` those that are by now.
         """
-        import numpy as np
-
         from harness.evals.counterexamples import Missing
-        from harness.evals.inquiry import Ask, UnansweredError, refused, write_wanted
 
         table = self._table(asked, shuffle)
         for each in answered:
-            inputs, outputs = (_read(each[name]) for name in ("inputs", "outputs"))
+            inputs, outputs = (shuffled.read(each[name]) for name in ("inputs", "outputs"))
             table.add(each["job"], inputs, outputs)
         chosen = self._chosen(split, ids, shuffle)
         for each in refused_rows or []:
-            inputs = _read(each["inputs"])
+            inputs = shuffled.read(each["inputs"])
             table.add(refused(each["job"]), inputs, {"refused": np.ones(len(next(iter(inputs.values()))), np.uint8)})
         missing = []
         finished = set(done)
@@ -266,10 +201,9 @@ class Evaluator:
         return self._kept.of_refusals() if finite else self._kept
 
     def _table(self, asked: str | None, shuffle: str) -> Table:
-        from harness.evals.inquiry import Table
 
         secret = digest(f"{shuffle}/asked".encode()).encode()
-        return Table(secret) if asked is None else Table.of(_read(asked), secret)
+        return Table(secret) if asked is None else Table.of(shuffled.read(asked), secret)
 
     def _score(
         self,
@@ -280,11 +214,6 @@ class Evaluator:
         keep: Callable[[bytes, dict[str, Any]], None] | None = None,
     ) -> Scores:
         """Score the items chosen: `applies` is over all of them, values in their order. `keep` gets what was kept."""
-        import numpy as np
-
-        from harness.evals import Inquiry, Scores
-        from harness.evals.inquiry import Ask, UnansweredError
-
         evaluation = self._suite.evaluations[name]
         population = chosen[evaluation.of]
         if not len(population.places):
@@ -304,23 +233,7 @@ class Evaluator:
         return Scores(applies, scores.values)
 
     def _answers(self, path: str, chosen: dict[str, Chosen], shuffle: str) -> dict[str, np.ndarray]:
-        """Read a candidate's answers, checked before they are read, and put them back in order by view."""
-        import numpy as np
-
-        from harness.artifacts import TensorSpec, read_tensors
-
-        views = {name: len(chosen[view.of].places) for name, view in self._suite.views.items()}
-        rows = sum(views.values())
-        spec = TensorSpec(dtype="F32", shape=(rows, *self._data.output))
-        flat = read_tensors(Path(path), expect={"answers": spec}, max_bytes=1 << 32)["answers"]
-        order = _generator(shuffle, "order of rows").permutation(rows)
-        straight = np.empty_like(flat)
-        straight[order] = flat
-        by_view, first = {}, 0
-        for view, count in views.items():
-            by_view[view] = straight[first : first + count]
-            first += count
-        return by_view
+        return shuffled.by_view(self._suite, chosen, shuffle, path, self._data.output)
 
     def develop(
         self,
@@ -356,26 +269,6 @@ class Evaluator:
         Path(dest).write_bytes(canonical_bytes(evidence))
         return {"development": means, "properties": {name: each["verdict"] for name, each in found.items()}}
 
-    def pick(self, inputs: str, rows: list[int], dest: str) -> dict[str, Any]:
-        """Write some rows of staged inputs to `dest`, to be answered again on their own."""
-        from safetensors.numpy import load_file, save_file
-
-        save_file({key: _plain(table[rows]) for key, table in load_file(inputs).items()}, dest)
-        return {"rows": len(rows)}
-
-    def agree(self, answers: str, again: str, rows: list[int], total: int) -> dict[str, Any]:
-        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
-        import numpy as np
-
-        from harness.artifacts import TensorSpec, read_tensors
-
-        shape = self._data.output
-        first = read_tensors(Path(answers), {"answers": TensorSpec("F32", (total, *shape))}, max_bytes=1 << 32)
-        second = read_tensors(Path(again), {"answers": TensorSpec("F32", (len(rows), *shape))}, max_bytes=1 << 32)
-        one, two = first["answers"][rows], second["answers"]
-        # Sums are ordered by batch size, and bfloat16 keeps 8 bits: rounding is let through, another answer is not.
-        return {"agree": bool(np.allclose(one, two, rtol=1e-2, atol=1e-3 * float(np.abs(one).max(initial=0.0))))}
-
     def test(
         self,
         ids: list[int],
@@ -395,10 +288,6 @@ class Evaluator:
         `asked`: for each of candidate, incumbent and baseline, what it answered to the evals that ask. `place`: a
         folder for the records that evals keep of their scores; `records` says what they are of, and where.
         """
-        import numpy as np
-
-        from harness.statistics import GateSpec, run_test
-
         specs = [GateSpec.parse(gate) for gate in gates]
         chosen = self._chosen("vault", ids, shuffle)
         answers: dict[str, dict[str, np.ndarray]] = {}
@@ -474,29 +363,6 @@ def _stored(given: list[dict[str, Any]] | None) -> list[Stored]:
         except (OSError, KeyError, TypeError, LockgateError) as error:
             raise EvaluatorError(f"evidence of properties is malformed: {error}", where=path) from error
     return list(found.values())
-
-
-def _read(path: str) -> dict[str, np.ndarray]:
-    from harness.artifacts import read_tensors
-
-    return dict(read_tensors(Path(path), None, max_bytes=1 << 32))
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    import numpy as np
-
-    return np.ascontiguousarray(array)
-
-
-def _seed(shuffle: str, label: str) -> int:
-    """A seed for one purpose; the same shuffle and purpose give the same seed."""
-    return int(digest(f"{shuffle}/{label}".encode()).removeprefix("sha256:")[:32], 16)
-
-
-def _generator(shuffle: str, label: str) -> np.random.Generator:
-    import numpy as np
-
-    return np.random.Generator(np.random.PCG64(_seed(shuffle, label)))
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ from harness.canonical import canonical_bytes, digest, parse_json
 from harness.changing import guards
 from harness.costs import cost_facts
 from harness.decision import decide, judged, refuted
-from harness.development import falls_short
 from harness.entries import (
     Decided,
     Entry,
@@ -48,6 +47,7 @@ from harness.ledger_replay import replay_ledger
 from harness.policy import PolicySet
 from harness.records import first_problem
 from harness.rules import past
+from harness.shortfall import falls_short
 from harness.state import ProposalState, RunState, fold
 from harness.views import properties_of
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from harness.canonical import canonical_bytes, digest_file
 from harness.decision import reject
 from harness.desk import Desk, Rooms
-from harness.development import falls_short
 from harness.entries import Measured, Predicted
 from harness.fresh_ledger import charge
 from harness.inquiring import inquire
 from harness.records import Candidate, Decision, Digest, GateVerdict, Timed
+from harness.shortfall import falls_short
 from harness.state import ProposalState
 from harness.timing import take_times
 from harness.workshop import Failure

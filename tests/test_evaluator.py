@@ -50,9 +50,9 @@ def answers(evaluator, ids, place, change=lambda table: table, right=1.0):
     chance = np.random.default_rng(5)
     guess = np.where(chance.random(len(labels)) < right, labels, (labels + 1) % 10)
     straight = np.concatenate([np.eye(10, dtype=np.float32)[guess]] * views)
-    from harness.evaluator import _generator
+    from harness.shuffled import order_of_rows
 
-    order = _generator(SHUFFLE, "order of rows").permutation(len(straight))
+    order = order_of_rows(SHUFFLE, len(straight))
     save_file({"answers": np.ascontiguousarray(change(straight[order]))}, place)
     return str(place)
 
@@ -237,9 +237,9 @@ def test_a_score_out_of_its_bounds_is_refused(digits, tmp_path):
     subject = rigs.vary(digits, tmp_path / "subject", (old, new), name="guards.py")
     evaluator = Evaluator(subject)
     count = len(evaluator._data.development)
-    from harness.evaluator import _generator
+    from harness.shuffled import order_of_rows
 
-    order = _generator(SHUFFLE, "order of rows").permutation(2 * count)
+    order = order_of_rows(SHUFFLE, 2 * count)
     table = np.eye(10, dtype=np.float32)[np.concatenate([evaluator._data.development.labels] * 2)][order]
     save_file({"answers": np.ascontiguousarray(table)}, tmp_path / "answers")
     assert evaluator.develop(str(tmp_path / "answers"), SHUFFLE)["development"]["smudges"] == 1.0

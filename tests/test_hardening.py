@@ -41,8 +41,8 @@ from harness.errors import (
     StoppingError,
     SubjectError,
 )
-from harness.evals.suite import Evaluation
-from harness.evaluator import Evaluator, _generator
+from harness.evals.scoring import Evaluation
+from harness.evaluator import Evaluator
 from harness.folder import RunFolder, guard_files
 from harness.journal import Journal
 from harness.keys import Signer, VaultKey
@@ -53,6 +53,7 @@ from harness.proposers import Ask
 from harness.proposing import Proposing
 from harness.run import Watcher, guarded_loop
 from harness.sandbox import Outcome
+from harness.shuffled import order_of_rows
 from harness.vault import Vault
 from harness.views import MAX_HISTORY, ask_view
 
@@ -709,7 +710,7 @@ def test_a_test_scores_the_whole_prefix_once_wherever_it_stops(digits, tmp_path,
     monkeypatch.setattr(sys, "dont_write_bytecode", sys.dont_write_bytecode)
     evaluator, shuffle, ids = Evaluator(digits), "ab" * 32, list(range(400))
     labels = evaluator._data.vault.take(ids).labels
-    order = _generator(shuffle, "order of rows").permutation(2 * len(ids))
+    order = order_of_rows(shuffle, 2 * len(ids))
 
     def answers(name, share):
         guess = np.where(np.random.default_rng(5).random(len(ids)) < share, labels, (labels + 1) % 10)

@@ -177,7 +177,8 @@ class Answering:
 
 def evaluating(measure):
     """An evaluator with one eval that asks."""
-    from harness.evals.suite import Inquiry, Suite
+    from harness.evals.scoring import Inquiry
+    from harness.evals.suite import Suite
     from harness.evaluator import Evaluator
 
     items = Items(np.arange(12, dtype=np.float32).reshape(4, 3), np.arange(4))
@@ -269,12 +270,12 @@ def test_a_table_does_not_hang_on_the_order_of_asking(tmp_path_factory, order, c
         two.add(PREDICT, {"x": rows[list(part)]}, {"answers": rows[list(part)] * 2})
     assert one.save(place / "one") == two.save(place / "two") == 9
     assert (place / "one").read_bytes() == (place / "two").read_bytes()
-    from harness.evaluator import _read
+    from harness.shuffled import read
 
-    again = Table.of(_read(str(place / "one")), secret)
+    again = Table.of(read(str(place / "one")), secret)
     assert np.array_equal(Ask(again, "any")({"x": rows}), rows * 2)
     with pytest.raises(UnansweredError):
-        Ask(Table.of(_read(str(place / "one")), secret + b"!"), "any")({"x": rows})
+        Ask(Table.of(read(str(place / "one")), secret + b"!"), "any")({"x": rows})
 
 
 def test_rows_of_all_evals_go_together_and_unmarked(tmp_path):
@@ -287,9 +288,9 @@ def test_rows_of_all_evals_go_together_and_unmarked(tmp_path):
             ask({"x": rows[part]})
         asks.append(ask.missing)
     (wanted,) = write_wanted(asks, tmp_path)
-    from harness.evaluator import _read
+    from harness.shuffled import read
 
-    written = _read(wanted["inputs"])["x"]
+    written = read(wanted["inputs"])["x"]
     assert wanted["rows"] == 20
     assert sorted(written[:, 0]) == sorted(rows[:, 0])
     assert not np.array_equal(written, rows)

@@ -13,7 +13,7 @@ from harness.errors import EvaluatorError, LockgateError, SubjectError
 from harness.evals import Codec, Wanted
 from harness.evals.inquiry import Ask, Table, UnansweredError
 from harness.evals.inspect import bring, scaled
-from harness.evals.suite import load_module
+from harness.evals.loading import load_module
 
 # What Inspect warns of is its own affair: names that its libraries will drop, and streams of runs that were left.
 pytestmark = [

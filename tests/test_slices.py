@@ -18,7 +18,7 @@ from harness.cli import app
 from harness.config import parse_config
 from harness.errors import ConfigError, StatisticsError, SubjectError
 from harness.evals import load_guards
-from harness.evaluator import Evaluator, _generator
+from harness.evaluator import Evaluator
 from harness.folder import RunFolder
 from harness.gates import compile_gates
 from harness.guarding import guard_on_disk, propose_guard
@@ -28,6 +28,7 @@ from harness.passphrase import PassphraseSource
 from harness.replay import replay_run
 from harness.rescoring import rescore
 from harness.review.site import write_pages
+from harness.shuffled import order_of_rows
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 ROOT = Path(__file__).parent.parent
@@ -178,7 +179,7 @@ def test_the_worst_group_decides(subject, tmp_path):
     def answered(name, low, high):
         guess = np.where(chance < np.where(labels < 5, low, high), labels, (labels + 1) % 10)
         rows = np.concatenate([np.eye(10, dtype=np.float32)[guess]] * len(evaluator._suite.views))
-        order = _generator(SHUFFLE, "order of rows").permutation(len(rows))
+        order = order_of_rows(SHUFFLE, len(rows))
         save_file({"answers": np.ascontiguousarray(rows[order])}, tmp_path / name)
         return str(tmp_path / name)
 

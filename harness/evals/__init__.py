@@ -34,20 +34,13 @@ from harness.evals.attacks import adversarial, edited
 from harness.evals.brought import Brought, Wanted
 from harness.evals.codec import Codec, Message
 from harness.evals.contamination import Alike, NearDuplicates, alike
-from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
+from harness.evals.data import Data, Population
+from harness.evals.generated import Generated
 from harness.evals.inquiry import Ask
-from harness.evals.suite import (
-    Evaluation,
-    Inquiry,
-    Scores,
-    Suite,
-    View,
-    collect,
-    evaluation,
-    inquiry,
-    load_guards,
-    view,
-)
+from harness.evals.items import Array, Inputs, Items, Raw, item_key
+from harness.evals.loading import load_guards
+from harness.evals.scoring import Evaluation, Inquiry, Scores, View, evaluation, inquiry, view
+from harness.evals.suite import Suite, collect
 
 __all__ = [
     "Alike",

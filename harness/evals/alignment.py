@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.evals.capability import Decode, right, texts
-from harness.evals.data import Array, Items, item_key
+from harness.evals.items import Array, Items, item_key
 
 Read = Callable[[Array], Sequence[Any] | Array]
 """What each row of answers says: [n] values to be compared; None where it says nothing."""

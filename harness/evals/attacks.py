@@ -28,9 +28,9 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from harness.errors import SubjectError
-from harness.evals.data import MAIN, Array, Inputs, Raw, rows_of
 from harness.evals.inquiry import Ask
-from harness.evals.suite import EvaluationKind, inquiry
+from harness.evals.items import MAIN, Array, Inputs, Raw, rows_of
+from harness.evals.scoring import EvaluationKind, inquiry
 from harness.perturbing import PERTURBED, Perturbation
 from harness.records import first_problem
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.evals.codec import Codec
 from harness.evals.data import Population
-from harness.evals.suite import Evaluation, EvaluationKind, Inquiry, View
+from harness.evals.scoring import Evaluation, EvaluationKind, Inquiry, View
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from harness.errors import SubjectError
-from harness.evals.data import Array
-from harness.evals.suite import EvaluationKind, View, specify
+from harness.evals.items import Array
+from harness.evals.scoring import EvaluationKind, View, specify
 from harness.evals.tagging import declare, declared, where_of
 
 Scorer = Callable[[Array, Array], Array]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 from harness.errors import EvaluatorError, SubjectError
-from harness.evals.data import Array, Inputs, rows_of
+from harness.evals.items import Array, Inputs, rows_of
 
 
 class Message(TypedDict):

@@ -20,8 +20,8 @@ from harness.canonical import Json, canonical_bytes
 from harness.errors import SubjectError
 from harness.evals import search
 from harness.evals.cases import decode, encode, words
-from harness.evals.data import Items
 from harness.evals.inquiry import Rows, Table, UnansweredError
+from harness.evals.items import Items
 from harness.evals.properties import Property
 from harness.evals.questions import Questions, RefusedError, own_errors
 

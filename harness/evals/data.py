@@ -1,12 +1,9 @@
-"""The items of a subject: what is trained on, what is tried on, and what is held out."""
+"""The data of a subject: what is trained on, what is tried on, and what is held out."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,177 +12,17 @@ import numpy.typing as npt
 
 from harness.errors import EvaluatorError, SubjectError
 from harness.evals.contamination import NearDuplicates, refuse_alike
-
-Array = npt.NDArray[Any]
-"""Any numpy array."""
-
-Raw = Sequence[Any] | Array
-"""Unlabelled raw items: a list (of strings, of JSON-like values) or an array whose first axis counts items."""
-
-Inputs = Mapping[str, Array]
-"""Model inputs by name; the first axis of each counts rows."""
+from harness.evals.generated import Generated
+from harness.evals.items import MAIN, Array, Items, Raw, item_key, keys_of, rows_of
 
 Split = Literal["development", "vault"]
 """What proposers may see, and what is held out."""
 
-MAIN = "items"
-"""The name of the population that `Data.development` and `Data.vault` are of."""
 TOLD = 3
 """So many places of repeated items are told."""
 
-_PLAIN = "biuf"
-"""The dtype kinds that become tensors: booleans, integers, floats."""
-
-
-def item_key(item: Any) -> bytes:
-    """Name a raw item by its content: 32 bytes of SHA-256, type and shape included.
-
-    Strings, bytes, numbers, arrays and nested lists or dicts of them have a key; anything else raises
-    SubjectError, because its identity could not be told.
-    """
-    if isinstance(item, str):
-        return hashlib.sha256(b"s" + item.encode("utf-8", "surrogatepass")).digest()
-    if isinstance(item, bytes):
-        return hashlib.sha256(b"b" + item).digest()
-    if isinstance(item, (np.ndarray, np.generic)):
-        array = np.ascontiguousarray(item)
-        if array.dtype.hasobject:
-            raise SubjectError(
-                "a raw item holds Python objects in an array", remedy="use lists, strings or plain dtypes"
-            )
-        head = f"a{array.dtype.str}{array.shape}".encode()
-        return hashlib.sha256(head + array.tobytes()).digest()
-    try:
-        text = json.dumps(item, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise SubjectError(
-            f"a raw item of type {type(item).__name__} has no key ({error})",
-            remedy="raw items are strings, bytes, arrays, or lists and dicts of numbers and strings",
-        ) from None
-    return hashlib.sha256(b"j" + text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _keys(raw: Iterable[Any]) -> set[bytes]:
-    return {item_key(item) for item in raw}
-
-
-def rows_of(arrays: Mapping[str, Array], what: str) -> int:
-    """Count the rows of named arrays; SubjectError unless all are plain, finite and equally long."""
-    if not isinstance(arrays, Mapping) or not arrays:
-        raise SubjectError(f"{what} must be a dict of named arrays, and not an empty one")
-    counts = set()
-    for name, array in arrays.items():
-        if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.ndim == 0:
-            raise SubjectError(f"{what}[{name!r}] must be a numpy array whose first axis counts rows")
-        if array.dtype.kind not in _PLAIN:
-            raise SubjectError(
-                f"{what}[{name!r}] has dtype {array.dtype}; booleans, integers and floats become tensors"
-            )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise SubjectError(f"{what}[{name!r}] holds NaN or infinity")
-        counts.add(len(array))
-    if len(counts) != 1:
-        raise SubjectError(f"{what}: arrays of different lengths: { ({n: len(a) for n, a in arrays.items()}) }")
-    return int(counts.pop())
-
-
-@dataclass(frozen=True)
-class Items:
-    """Labelled raw items. `labels` is any plain array whose first axis counts items; models never see it."""
-
-    raw: Raw
-    labels: Array
-
-    def __len__(self) -> int:
-        """Count the items."""
-        return len(self.raw)
-
-    def take(self, indices: Sequence[int] | Array) -> Items:
-        """Items at these places, in this order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        raw: Raw = self.raw[chosen] if isinstance(self.raw, np.ndarray) else [self.raw[i] for i in chosen.tolist()]
-        return Items(raw=raw, labels=self.labels[chosen])
-
-    def check(self, what: str) -> None:
-        """SubjectError unless there are items, each with a label."""
-        if not isinstance(self.labels, np.ndarray) or self.labels.ndim == 0 or self.labels.dtype.hasobject:
-            raise SubjectError(f"{what}.labels must be a numpy array of plain values, one row an item")
-        if not hasattr(self.raw, "__len__") or not hasattr(self.raw, "__getitem__"):
-            raise SubjectError(f"{what}.raw must be a list or an array")
-        if len(self.raw) == 0:
-            raise SubjectError(f"{what} is empty", remedy="a test without items could promote nothing")
-        if len(self.raw) != len(self.labels):
-            raise SubjectError(f"{what} has {len(self.raw)} raw items but {len(self.labels)} labels")
-        if self.labels.dtype.kind == "f" and not np.isfinite(self.labels).all():
-            raise SubjectError(f"{what}.labels holds NaN or infinity")
-
-
-SAMPLE = 64
-"""So many generated items, under a seed that everybody knows, stand for the generator in the data's digest."""
-REDRAWS = 100
-"""So often an item is drawn anew that stands among those that are known."""
 MIXED = 100
 """The most items after which the mix of generated populations repeats itself."""
-
-
-@dataclass(frozen=True)
-class Generated:
-    """Held-out items that are made when they are asked for, each from a secret seed of its own; none is asked twice.
-
-    capacity  how many there may be, in all
-    make      `make(rng: numpy.random.Generator) -> (raw item, label)`: it draws from `rng` alone, and each item from
-              the same law, which must be that of the development items
-    """
-
-    capacity: int
-    make: Callable[[np.random.Generator], tuple[Any, Any]]
-
-    def __len__(self) -> int:
-        """Count the items that there may be."""
-        return self.capacity
-
-    def draw(self, secret: str, numbers: Iterable[int], known: set[bytes]) -> Items:
-        """Make the items of these numbers under a secret. One that is among `known` is drawn anew.
-
-        So they are independent draws from the generator's law, but for the known items. SubjectError where it hardly
-        draws others.
-        """
-        drawn = [self._one(secret, int(number), known) for number in numbers]
-        raw: Any = [item for item, _ in drawn]
-        if drawn and all(isinstance(item, np.ndarray) for item in raw):
-            shapes = {(item.shape, item.dtype) for item in raw}
-            raw = np.stack(raw) if len(shapes) == 1 else raw
-        return Items(raw, np.asarray([label for _, label in drawn]))
-
-    def _one(self, secret: str, number: int, known: set[bytes]) -> tuple[Any, Any]:
-        for attempt in range(REDRAWS):
-            seed = hmac.digest(secret.encode(), f"item {number} {attempt}".encode(), "sha256")
-            made = self.make(np.random.Generator(np.random.PCG64(int.from_bytes(seed, "big"))))
-            if not isinstance(made, tuple) or len(made) != 2:
-                raise SubjectError("a generator gave no pair of a raw item and its label", where="guards.py: load()")
-            if item_key(made[0]) not in known:
-                return made
-        raise SubjectError(
-            f"a generator drew {REDRAWS} items in a row that stand among the development or training items",
-            where="guards.py: load()",
-            remedy="let it draw from more, or keep fewer of them",
-        )
-
-    def sample(self, known: set[bytes]) -> Items:
-        """Make the items that stand for the generator: nobody is ever asked them."""
-        return self.draw("sample", range(SAMPLE), known)
-
-    def check(self, what: str, known: set[bytes]) -> None:
-        """SubjectError unless it makes labelled items, and the same ones again."""
-        if type(self.capacity) is not int or not 0 < self.capacity < 1 << 40 or not callable(self.make):
-            raise SubjectError(f"{what} needs a capacity, of at most 2^40 items, and a function `make(rng)`")
-        first, again = self.sample(known), self.sample(known)
-        first.check(what)
-        keys = [[item_key(item) for item in items.raw] for items in (first, again)]
-        if keys[0] != keys[1] or first.labels.tobytes() != again.labels.tobytes():
-            raise SubjectError(
-                f"{what} makes another item of the same seed", remedy="draw from the rng that `make` is given, alone"
-            )
 
 
 @dataclass(frozen=True)
@@ -285,7 +122,7 @@ class Data:
     def known(self) -> set[bytes]:
         """The keys of development and training items: no generated item is one of them."""
         parts = [items.raw for items in self.split("development").values()]
-        return {key for raw in (*parts, *([] if self.train_raw is None else [self.train_raw])) for key in _keys(raw)}
+        return {key for raw in (*parts, *([] if self.train_raw is None else [self.train_raw])) for key in keys_of(raw)}
 
     def _make(self, wanted: npt.NDArray[np.int64], secret: str) -> dict[str, Chosen]:
         turns, known = self.turns(), self.known()
@@ -312,14 +149,14 @@ class Data:
         if self.generated:
             return self._check_generated()
         development, vault = (
-            {key for items in self.split(name).values() for key in _keys(items.raw)}
+            {key for items in self.split(name).values() for key in keys_of(items.raw)}
             for name in ("development", "vault")
         )
         for name, items in self.split("vault").items():
             refuse_repeated(items.raw, "vault" if name == MAIN else f"also[{name!r}].vault")
         refuse_shared(development, vault, "development", "vault")
         if self.train_raw is not None:
-            train = _keys(self.train_raw)
+            train = keys_of(self.train_raw)
             refuse_shared(train, vault, "training", "vault")
             refuse_shared(train, development, "training", "development")
         if self.near_duplicates is not None:
@@ -338,8 +175,8 @@ class Data:
                 remedy="generate those of every population, or of none",
             )
         if self.train_raw is not None:
-            development = {key for items in self.split("development").values() for key in _keys(items.raw)}
-            refuse_shared(_keys(self.train_raw), development, "training", "development")
+            development = {key for items in self.split("development").values() for key in keys_of(items.raw)}
+            refuse_shared(keys_of(self.train_raw), development, "training", "development")
         known = self.known()
         for name, generated in self.generated.items():
             generated.check("vault" if name == MAIN else f"also[{name!r}].vault", known)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import EvaluatorError
-from harness.evals.data import Array, Inputs, rows_of
+from harness.evals.items import Array, Inputs, rows_of
 
 PREDICT = '{"job":"predict"}'
 """The job that a plain `ask(inputs)` is for."""

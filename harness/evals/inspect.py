@@ -43,9 +43,10 @@ from pydantic import Field, ValidationError
 from harness.errors import EvaluatorError, SubjectError
 from harness.evals.brought import Brought, Wanted
 from harness.evals.codec import Codec
-from harness.evals.data import Array, Items, Population
+from harness.evals.data import Population
 from harness.evals.inquiry import Ask
-from harness.evals.suite import Inquiry
+from harness.evals.items import Array, Items
+from harness.evals.scoring import Inquiry
 from harness.records import Record, first_problem
 
 if TYPE_CHECKING:

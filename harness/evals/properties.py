@@ -33,8 +33,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from harness.errors import SubjectError
-from harness.evals.data import MAIN, Array, Inputs
 from harness.evals.inquiry import ALONE, ANSWERS, PREDICT
+from harness.evals.items import MAIN, Array, Inputs
 from harness.evals.questions import Questions
 from harness.evals.tagging import checked_name, declare, declared, where_of
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SubjectError
-from harness.evals.data import Array, Inputs
 from harness.evals.inquiry import ANSWERS, PREDICT, Ask, Rows, Table, UnansweredError, refused
+from harness.evals.items import Array, Inputs
 from harness.evals.tagging import where_of
 
 MOST_QUESTIONS = 32

@@ -29,8 +29,8 @@ import numpy as np
 
 from harness.errors import SubjectError
 from harness.evals.capability import Scorer, right
-from harness.evals.data import Array, Inputs, Raw
-from harness.evals.suite import EvaluationKind, View, specify
+from harness.evals.items import Array, Inputs, Raw
+from harness.evals.scoring import EvaluationKind, View, specify
 from harness.evals.tagging import checked_name, declare, where_of
 
 Corruption = Callable[[Any, int, np.random.Generator], Any]

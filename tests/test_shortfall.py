@@ -18,13 +18,13 @@ from harness import trial
 from harness.artifacts import BlobStore
 from harness.cli import app
 from harness.config import DevelopmentRule, parse_config
-from harness.development import falls_short
 from harness.display import closing, screen_line
 from harness.errors import AuditError, ConfigError
 from harness.folder import RunFolder
 from harness.kinds import kind_of
 from harness.replay import replay_run
 from harness.review.site import write_pages
+from harness.shortfall import falls_short
 from harness.views import items_used, screen_view
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
