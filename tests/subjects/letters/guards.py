@@ -61,6 +61,7 @@ def load():
         vault=Items(prompts[vault], right[vault]),
         output=(3,),
         train_raw=prompts[train],
+        near_duplicates=None,  # all follow a few patterns: what is alike asks of other people
     )
 
 
