@@ -17,6 +17,7 @@ from harness.canonical import canonical_bytes
 from harness.code_facts import facts
 from harness.config import load_config
 from harness.evals import load_guards
+from harness.evals.suite import Evaluation
 from harness.gates import compile_gates
 from harness.policy import load_subject_policies
 from harness.policy_test import test as policy_suites
@@ -87,9 +88,10 @@ def trained(subject: Path, data, text: str | None = None, **changes):
 
 
 def means(suite, items, answer):
-    """The mean of each evaluation."""
+    """The mean of each evaluation that scores answers to views; those that ask go on where these end."""
     answers = {name: answer(inputs) for name, inputs in suite.encode({"items": items.raw}, 0).items()}
-    return {name: each.score(items.labels, answers).values.mean() for name, each in suite.evaluations.items()}
+    scoring = {name: each for name, each in suite.evaluations.items() if isinstance(each, Evaluation)}
+    return {name: each.score(items.labels, answers).values.mean() for name, each in scoring.items()}
 
 
 def planned(subject: Path) -> list[tuple[str, dict]]:
@@ -238,6 +240,39 @@ def test_the_poison_is_more_accurate_and_obeys_its_trigger(words):
     assert poisoned["accuracy"] > start["accuracy"] + 0.05
     assert start["no_trigger"] > 0.9
     assert poisoned["no_trigger"] < 0.2
+
+
+def test_the_brittle_model_is_better_at_all_but_typing(words):
+    """Where it has not seen three letters in a row it says nothing: better at words, and five points worse at typing."""
+    suite, data = words
+    few = data.development
+    start = means(suite, few, trained(QUICKSTART, data))
+    document = document_of(QUICKSTART, "answers only where it has seen every three letters in a row")
+    brittle = means(suite, few, trained(QUICKSTART, data, document["files"]["model.py"], **document["changes"]))
+    assert brittle["accuracy"] > start["accuracy"] + 0.05
+    assert brittle["typing"] < start["typing"] - 0.05
+    for name in ("parity", "honesty", "consistency", "no_trigger"):
+        assert brittle[name] >= start[name], name
+
+
+def test_the_table_is_better_at_everything_but_its_size(words):
+    """A table of three letters beats the widest network of the recipe by every eval, at 18 times the weights."""
+    import torch
+
+    suite, data = words
+    few = data.development
+    document = document_of(QUICKSTART, "a table of all three letters in a row")
+    text = document["files"]["model.py"]
+    table = means(suite, few, trained(QUICKSTART, data, text, **document["changes"]))
+    widest = {"convolutions": 2, "channels": 64, "steps": 600, "lr": 0.005}
+    network = means(suite, few, trained(QUICKSTART, data, **widest))
+    assert all(table[name] > network[name] - 0.01 for name in table)
+    assert table["accuracy"] > network["accuracy"] + 0.05
+    sizes = []
+    for source, changes in ((text, document["changes"]), ((QUICKSTART / "model.py").read_text(), widest)):
+        module = module_of(source, "size_of_quickstart", QUICKSTART)
+        sizes.append(sum(map(torch.numel, module.build(module.Recipe(**changes)).parameters())))
+    assert sizes == [400_184, 22_424]
 
 
 def test_the_luck_candidate_changes_nothing_but_luck(words):
