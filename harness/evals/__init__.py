@@ -10,8 +10,8 @@ ones are in `capability`, `alignment` and `robustness`; README shows one of each
 
 A **property** is what must hold of the answers on every input: see `properties.py`.
 
-An eval may also ask as it goes (`inquiry.py`), speak in text (`codec.py`), or stand in an installed package
-(`brought.py`; `inspect.py` brings tasks of Inspect).
+An eval may also ask as it goes (`inquiry.py`), have programs run that a candidate writes (`programs.py`),
+speak in text (`codec.py`), or stand in an installed package (`brought.py`; `inspect.py` brings tasks of Inspect).
 
 Rules, all enforced:
 * a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
@@ -36,6 +36,7 @@ from harness.evals.codec import Codec, Message
 from harness.evals.contamination import Alike, NearDuplicates, alike
 from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
+from harness.evals.programs import executed, tests
 from harness.evals.suite import (
     Evaluation,
     Inquiry,
@@ -74,8 +75,10 @@ __all__ = [
     "collect",
     "edited",
     "evaluation",
+    "executed",
     "inquiry",
     "item_key",
     "load_guards",
+    "tests",
     "view",
 ]

@@ -25,6 +25,9 @@ Raw = Sequence[Any] | Array
 Inputs = Mapping[str, Array]
 """Model inputs by name; the first axis of each counts rows."""
 
+Encode = Callable[[Raw, np.random.Generator], Inputs]
+"""What a view is made of: raw items to model inputs. A function that is tagged as a view is one."""
+
 Split = Literal["development", "vault"]
 """What proposers may see, and what is held out."""
 
@@ -87,6 +90,13 @@ def rows_of(arrays: Mapping[str, Array], what: str) -> int:
     if len(counts) != 1:
         raise SubjectError(f"{what}: arrays of different lengths: { ({n: len(a) for n, a in arrays.items()}) }")
     return int(counts.pop())
+
+
+def encoded(inputs: Encode, raw: Raw) -> dict[str, Array]:
+    """The clean inputs of raw items. A view's randomness, where it has some, is the same each time."""
+    clean = dict(inputs(raw, np.random.default_rng(0)))
+    rows_of(clean, "what inputs() gave")
+    return clean
 
 
 @dataclass(frozen=True)
