@@ -36,7 +36,7 @@ from harness.evals.codec import Codec, Message
 from harness.evals.contamination import Alike, NearDuplicates, alike
 from harness.evals.data import Array, Data, Generated, Inputs, Items, Population, Raw, item_key
 from harness.evals.inquiry import Ask
-from harness.evals.programs import executed, tests
+from harness.evals.programs import executed, expected
 from harness.evals.suite import (
     Evaluation,
     Inquiry,
@@ -76,9 +76,9 @@ __all__ = [
     "edited",
     "evaluation",
     "executed",
+    "expected",
     "inquiry",
     "item_key",
     "load_guards",
-    "tests",
     "view",
 ]

@@ -1,10 +1,10 @@
 """Does the program that a model writes do what it should? Run in a sandbox, compared here.
 
-    from harness.evals import executed, tests
+    from harness.evals import executed, expected
 
     solved = executed("solved", inputs=shown, decode=decode_utf8, size=256, call="solve")
 
-and in `load()` the labels are an array of `tests(([2, 3], 5), ([10, -4], 6))`, one string for each item: pairs of an
+and in `load()` the labels are an array of `expected(([2, 3], 5), ([10, -4], 6))`, one string for each item: pairs of an
 input and what is due, here the arguments of `solve` and its result; without `call=`, what a script reads and prints.
 
 The candidate writes; what it wrote is run on the inputs alone, in a fresh sandbox for each program, not in the
@@ -43,7 +43,7 @@ Same = Callable[[Any, Any], bool]
 """Whether an output is what is due: what is due first."""
 
 
-def tests(*pairs: tuple[Any, Any]) -> str:
+def expected(*pairs: tuple[Any, Any]) -> str:
     """The label of an item: inputs, each with what is due. ValueError for what JSON cannot say."""
     return json.dumps([list(pair) for pair in pairs], allow_nan=False, separators=(",", ":"))
 
@@ -98,8 +98,8 @@ def executed(
     `printed` for what a script prints. seconds: of CPU on one input; memory_mb: of all its processes; output_kb: of all
     its outputs together.
 
-    Labels [n] are strings that `tests` makes. Raises SubjectError for limits that are none; when data are loaded, for
-    a label that is no such string, has no input, or is met by giving nothing.
+    Labels [n] are strings that `expected` makes. Raises SubjectError for limits that are none; when data are loaded,
+    for a label that is no such string, has no input, or is met by giving nothing.
     """
     where = called_from()
     given: dict[str, Any] = {"call": call, "seconds": seconds, "memory_mb": memory_mb, "output_kb": output_kb}
@@ -166,10 +166,12 @@ def _read(label: Any, spec: Execution) -> list[tuple[str, Any]]:
     try:
         read = [(entry, due) for entry, due in map(_pair, json.loads(str(label)))]
     except (ValueError, TypeError, RecursionError) as error:
-        raise SubjectError("a label is no list of inputs with what is due", remedy="make it by tests(…)") from error
+        raise SubjectError("a label is no list of inputs with what is due", remedy="make it by expected(…)") from error
     kind, what = (str, "a text that is read and one that is printed") if spec.call is None else (list, "arguments")
     if any(not isinstance(entry, kind) or (spec.call is None and not isinstance(due, str)) for entry, due in read):
-        raise SubjectError(f"an input of a label is not {what}", remedy="tests((input, due), …); arguments are a list")
+        raise SubjectError(
+            f"an input of a label is not {what}", remedy="expected((input, due), …); arguments are a list"
+        )
     if all(not due.strip() if spec.call is None else due is None for _, due in read):
         raise SubjectError("a label is met by a program that gives nothing", remedy="add an input with something due")
     entries = [entry if spec.call is None else json.dumps(entry, separators=(",", ":")) for entry, _ in read]

@@ -1,8 +1,8 @@
 """Inside the sandbox: run one program on its inputs, each in a process of its own, and answer what it gave.
 
 This side is not trusted: a program may bring it down, or write the answer in its place, and gains nothing by it,
-because what it should give is not here. Its care is for honest programs: that one input does not meet what another has
-left, and that a program which ends badly on one input has its outputs for the others.
+because what it should give is not here. Its care is for honest programs: that no process meets one of an earlier
+input, and that a program which ends badly on one input has its outputs for the others. Files in the scratch stay.
 
 A program ends with its last line, as far as this process waits: threads and `atexit` do not delay its end.
 """
