@@ -13,7 +13,6 @@ import json
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,6 @@ from harness.sandbox import Job, Limits, Outcome, Site
 _AT_ONCE = 256
 """Programs that are handed to an engine before the first of them is waited for."""
 _BY_STATUS: dict[str, Ended] = {"timeout": "time", "idle": "time", "memory": "memory", "oversize": "output"}
-
-
-@cache
-def bare_site() -> Site:
-    """What a program can import: the standard library."""
-    return Site.of(())
 
 
 def execute(engine: Engine, spec: Execution, inputs: Path, outputs: Path) -> None:
@@ -78,7 +71,7 @@ def _job(spec: Execution, program: str, inputs: list[str]) -> Job:
         **spec.json_value(), "bytes": spec.output_kb << 10, "clock": spec.clock, "program": program, "inputs": inputs
     }  # fmt: skip
     return Job(
-        entry="execute", module="harness.isolation.running", site=bare_site(), payload=payload, limits=limits
+        entry="execute", module="harness.isolation.running", site=Site.bare(), payload=payload, limits=limits
     )  # fmt: skip
 
 

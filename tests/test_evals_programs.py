@@ -17,7 +17,6 @@ from harness.engines.local import LocalEngine
 from harness.errors import SubjectError
 from harness.evals import executed, expected, load_guards
 from harness.evals.programs import _is, _read, equal, printed
-from harness.executing import bare_site
 from harness.execution import Execution
 from harness.folder import RunFolder
 from harness.keys import VaultKey
@@ -38,7 +37,7 @@ CALLED, SCRIPT = Execution(call="solve"), Execution()
 @pytest.fixture(scope="module")
 def engine():
     """Where programs run; no candidate does."""
-    with LocalEngine(count=2, site=Site(bare_site().distributions, bare_site().entries, ("json",))) as local:
+    with LocalEngine(count=2, site=Site(Site.bare().distributions, Site.bare().entries, ("json",))) as local:
         yield local
 
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness.engines.local import LocalEngine
 from harness.errors import SandboxError, SubjectError
-from harness.executing import bare_site, execute, run_programs
+from harness.executing import execute, run_programs
 from harness.execution import RAN, ROW, Execution, Ran, write_row
 from harness.isolation import bwrap
 from harness.sandbox import Outcome, Site
@@ -31,7 +31,7 @@ CALLED = Execution(call="solve", seconds=1, output_kb=1)
 @pytest.fixture(scope="module")
 def engine():
     """Two workers; the site of candidates is as small as that of programs, since no torch is wanted here."""
-    with LocalEngine(count=2, site=Site(bare_site().distributions, bare_site().entries, ("json",))) as local:
+    with LocalEngine(count=2, site=Site(Site.bare().distributions, Site.bare().entries, ("json",))) as local:
         yield local
 
 

@@ -86,7 +86,7 @@ class LocalEngine:
         """The warm process for a site, if it has one."""
         if self._zygote is None or site == self.site:
             return self._zygote
-        if site.distributions or site != Site.of(()):
+        if site != Site.bare():
             return None
         with self._lock:
             if self._bare is None and not self._closed:

@@ -19,7 +19,6 @@ import writing
 
 from harness.engines.local import LocalEngine
 from harness.evals import expected
-from harness.executing import bare_site
 from harness.isolation import bwrap
 from harness.sandbox import Site
 
@@ -36,7 +35,7 @@ def engine(request):
     isolation = getattr(request, "param", "zygote")
     if isolation == "bwrap" and bwrap.find() is None:
         pytest.skip("there is no bubblewrap")
-    bare = bare_site()
+    bare = Site.bare()
     with LocalEngine(count=1, isolation=isolation, site=Site(bare.distributions, bare.entries, ("json",))) as local:
         yield local
 
