@@ -351,7 +351,8 @@ def test_gates_power_shows_it_and_demands_power(floored, digits, tmp_path):
         more,
         policies__core=high,
     )
-    assert told.ok and not power_of(place).ok
+    assert told.ok
+    assert not power_of(place).ok
 
 
 def test_a_misspelt_floor_stops_a_run_before_it_begins(rig, digits, tmp_path):

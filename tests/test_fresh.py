@@ -286,7 +286,8 @@ def test_another_named_run_goes_on_with_the_ledger(fresh, tmp_path):
 def test_power_is_calculated_for_the_twentieth_test_of_a_life(fresh):
     """`gates power` assumes of fresh items the stake of the twentieth test, of which nothing has come back."""
     found = power_of(fresh.subject)
-    assert found.table is not None and found.table.alpha == typical_alpha(0.05, fresh=True)
+    assert found.table is not None
+    assert found.table.alpha == typical_alpha(0.05, fresh=True)
     assert found.ok
 
 

@@ -433,7 +433,7 @@ def put(tmp_path, fails, *functions):
     """Put properties to a candidate whose jobs fail so; what comes of it, and the workshop."""
     evaluator = Evaluator.__new__(Evaluator)
     evaluator._data = Data(train={"x": np.zeros(1)}, development=ITEMS["items"], vault=ITEMS["items"], output=(1,))
-    evaluator._suite = Suite(lambda: None, {}, {}, {getattr(each, TAG).name: getattr(each, TAG) for each in functions})
+    evaluator._suite = Suite(lambda: None, {}, {}, {declared(each)[0].name: declared(each)[0] for each in functions})
     evaluator._guards, evaluator._kept = "g", None
     shop = Company(tmp_path, fails)
     given = inquire(evaluator.operate, shop, None, split="development", ids=None, shuffle="ab", stored=[])
