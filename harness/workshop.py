@@ -20,6 +20,8 @@ from harness.canonical import canonical_bytes, parse_json
 from harness.config import Config
 from harness.engines import Engine
 from harness.errors import ArtifactError, CanonicalError, SandboxError, SubjectError
+from harness.executing import execute
+from harness.execution import Execution
 from harness.live import candidate_digest
 from harness.perturbing import ATTACK, PERTURBED, Perturbation
 from harness.proposers.space import read_space
@@ -208,8 +210,12 @@ class Workshop:
     def perform(self, candidate: Candidate, job: str, inputs: Path, rows: int, outputs: Path) -> Failure | None:
         """Have a sealed candidate do a job that an eval asks for on `rows` rows, and write what comes of it.
 
-        Raises SubjectError for a job that there is not.
+        Programs that it wrote are run without it. Raises SubjectError for a job that there is not.
         """
+        programs = Execution.of(job)
+        if programs is not None:
+            execute(self._engine, programs, inputs, outputs)
+            return None
         attack = Perturbation.of(job)
         if attack is not None:
             return self._attack(candidate, attack, inputs, outputs)

@@ -26,7 +26,7 @@ from harness.artifacts import BlobStore  # noqa: E402
 from harness.auditing import verify_run  # noqa: E402
 from harness.entries import Decided  # noqa: E402
 from harness.errors import AuditError, ConfigError, LockgateError  # noqa: E402
-from harness.evals.suite import EvaluationKind  # noqa: E402
+from harness.evals.scoring import EvaluationKind  # noqa: E402
 from harness.folder import RunFolder  # noqa: E402
 from harness.journal import follow  # noqa: E402
 from harness.keys import VerifierChain  # noqa: E402

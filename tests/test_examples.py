@@ -17,7 +17,7 @@ from harness.canonical import canonical_bytes
 from harness.code_facts import facts
 from harness.config import load_config
 from harness.evals import load_guards
-from harness.evals.suite import Evaluation
+from harness.evals.scoring import Evaluation
 from harness.gates import compile_gates
 from harness.policy import load_subject_policies
 from harness.policy_test import test as policy_suites

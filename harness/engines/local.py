@@ -1,13 +1,15 @@
 """Workers on this machine: threads that each wait for one sandboxed process.
 
-With isolation `zygote`, all jobs are children of one warm process; a job with another site than the engine's runs
-cold. With `bwrap`, every job starts an interpreter of its own. An accelerator belongs to one job at a time.
+With isolation `zygote`, all jobs are children of one warm process, and those with a bare site (programs that candidates
+wrote) of another, which starts with the first of them; a job with any other site than the engine's runs cold. With
+`bwrap`, every job starts an interpreter of its own. An accelerator belongs to one job at a time, of the engine's site.
 """
 
 from __future__ import annotations
 
 import os
 import queue
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Literal, Self
@@ -50,6 +52,8 @@ class LocalEngine:
         for index in range(self.count):
             self._devices.put(found[index] if found else "cpu")
         self._zygote = Zygote(self.site) if isolation == "zygote" else None
+        self._bare: Zygote | None = None
+        self._lock = threading.Lock()
         self._cancel = os.pipe()  # nobody reads it: once readable, it cancels every cold job
         self._closed = False
         self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="worker")
@@ -67,9 +71,10 @@ class LocalEngine:
         device = self._devices.get()
         chosen: Literal["auto", "zygote", "bwrap"]
         try:
-            job = replace(job, device=device, site=job.site or self.site)
-            if self._zygote is not None and job.site == self.site:
-                return run_in(self._zygote, job)
+            site = job.site or self.site
+            job = replace(job, device=device if site == self.site else "cpu", site=site)
+            if (warm := self._warm_of(site)) is not None:
+                return run_in(warm, job)
             chosen = "auto" if self._zygote is not None else self.isolation
             return run_cold(job, chosen, cancel_fd=self._cancel[0])
         except (SandboxError, CanonicalError, OSError) as error:
@@ -77,15 +82,28 @@ class LocalEngine:
         finally:
             self._devices.put(device)
 
+    def _warm_of(self, site: Site) -> Zygote | None:
+        """The warm process for a site, if it has one."""
+        if self._zygote is None or site == self.site:
+            return self._zygote
+        if site != Site.bare():
+            return None
+        with self._lock:
+            if self._bare is None and not self._closed:
+                self._bare = Zygote(site)
+            return self._bare
+
     def close(self) -> None:
-        """Cancel what waits and what runs, end the warm process. Safe to call twice."""
-        if self._closed:
-            return
-        self._closed = True
+        """Cancel what waits and what runs, end the warm processes. Safe to call twice."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
         os.write(self._cancel[1], b"!")
-        if self._zygote is not None:
-            self._zygote.close()
+        for warm in (self._zygote, self._bare):
+            if warm is not None:
+                warm.close()
         self._pool.shutdown(wait=True)
         for descriptor in self._cancel:
             os.close(descriptor)

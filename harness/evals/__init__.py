@@ -10,8 +10,8 @@ ones are in `capability`, `alignment` and `robustness`; README shows one of each
 
 A **property** is what must hold of the answers on every input: see `properties.py`.
 
-An eval may also ask as it goes (`inquiry.py`), speak in text (`codec.py`), or stand in an installed package
-(`brought.py`; `inspect.py` brings tasks of Inspect).
+An eval may also ask as it goes (`inquiry.py`), have programs run that a candidate writes (`programs.py`),
+speak in text (`codec.py`), or stand in an installed package (`brought.py`; `inspect.py` brings tasks of Inspect).
 
 Rules, all enforced:
 * a view is given no labels, and every view gives the same keys, dtypes and row shapes, so that
@@ -39,6 +39,7 @@ from harness.evals.generated import Generated
 from harness.evals.inquiry import Ask
 from harness.evals.items import Array, Inputs, Items, Raw, item_key
 from harness.evals.loading import load_guards
+from harness.evals.programs import executed, expected
 from harness.evals.scoring import Evaluation, Inquiry, Scores, View, evaluation, inquiry, view
 from harness.evals.suite import Suite, collect
 
@@ -67,6 +68,8 @@ __all__ = [
     "collect",
     "edited",
     "evaluation",
+    "executed",
+    "expected",
     "inquiry",
     "item_key",
     "load_guards",

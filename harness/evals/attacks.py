@@ -18,9 +18,7 @@ matters, gate on a floor, or on an eval with `gradient=False`, which puts the sa
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,16 +27,15 @@ from pydantic import ValidationError
 
 from harness.errors import SubjectError
 from harness.evals.inquiry import Ask
-from harness.evals.items import MAIN, Array, Inputs, Raw, rows_of
+from harness.evals.items import MAIN, Array, Encode, Inputs, Raw, encoded, rows_of
 from harness.evals.scoring import EvaluationKind, inquiry
+from harness.evals.tagging import called_from
 from harness.perturbing import PERTURBED, Perturbation
 from harness.records import first_problem
 
 Floats = npt.NDArray[np.float64]
 Margin = Callable[[Array, Array], Array]
 """Labels [n, …] and answers [n, *output] to [n] floats: above 0 where the answer is right; greater, the surer it is."""
-Encode = Callable[[Raw, np.random.Generator], Inputs]
-"""What a view is made of: raw items to model inputs. A function that is tagged as a view is one."""
 Edit = Callable[[Inputs, np.random.Generator], Inputs]
 """Model inputs to the same with one random edit a row, each within what is called one edit."""
 
@@ -88,7 +85,7 @@ def adversarial(
 
     Raises SubjectError for a spec that is none; when it is run, for inputs that are not of it.
     """
-    where = _caller()
+    where = called_from()
     base = {"key": key, "norm": norm, "epsilon": epsilon, "low": low, "high": high, "seed": seed}
     size = 2.5 * epsilon / max(1, steps) if size is None else size
     try:
@@ -102,7 +99,7 @@ def adversarial(
         raise SubjectError(f"adversarial({name!r}) tries nothing: rounds and tries are counts from 1", where=where)
 
     def measure(ask: Ask, raw: Raw, labels: Array) -> Floats:
-        clean = _encoded(inputs, raw)
+        clean = encoded(inputs, raw)
         rows = clean.get(key)
         if rows is None or rows.dtype != np.float32 or rows.ndim < 2:
             raise SubjectError(f"{key!r} is no float32 input [rows, …] of inputs()", where=where)
@@ -148,12 +145,12 @@ def edited(
     `tries` of them are made to the worst inputs found so far, which is kept where it makes the answer less sure. The
     number of random draws in `edit` may hang on the shapes only, or one item's edits would hang on another's answers.
     """
-    where = _caller()
+    where = called_from()
     if edits < 1 or tries < 1:
         raise SubjectError(f"edited({name!r}) tries nothing: edits and tries are counts from 1", where=where)
 
     def measure(ask: Ask, raw: Raw, labels: Array) -> Floats:
-        clean = _encoded(inputs, raw)
+        clean = encoded(inputs, raw)
         least = _margins(margin, labels, ask(clean))
         worst = {key: array.copy() for key, array in clean.items()}
         for _ in range(edits):
@@ -262,21 +259,8 @@ def _margins(margin: Margin, labels: Array, answers: Array) -> Floats:
     return found
 
 
-def _encoded(inputs: Encode, raw: Raw) -> dict[str, Array]:
-    """The clean inputs. A view's randomness, where it has some, is the same each time."""
-    clean = dict(inputs(raw, np.random.default_rng(0)))
-    rows_of(clean, "what inputs() gave")
-    return clean
-
-
 def _some(inputs: dict[str, Array], rows: npt.NDArray[np.int64]) -> dict[str, Array]:
     return {name: array[rows] for name, array in inputs.items()}
-
-
-def _caller() -> str:
-    """The line of `guards.py` that declares the eval."""
-    frame = sys._getframe(2)  # noqa: SLF001 - the interpreter's own way to name a place
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def _tagged(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ Raw = Sequence[Any] | Array
 
 Inputs = Mapping[str, Array]
 """Model inputs by name; the first axis of each counts rows."""
+
+Encode = Callable[[Raw, np.random.Generator], Inputs]
+"""What a view is made of: raw items to model inputs. A function that is tagged as a view is one."""
 
 MAIN = "items"
 """The name of the population that `Data.development` and `Data.vault` are of."""
@@ -80,6 +83,13 @@ def rows_of(arrays: Mapping[str, Array], what: str) -> int:
     if len(counts) != 1:
         raise SubjectError(f"{what}: arrays of different lengths: { ({n: len(a) for n, a in arrays.items()}) }")
     return int(counts.pop())
+
+
+def encoded(inputs: Encode, raw: Raw) -> dict[str, Array]:
+    """The clean inputs of raw items. A view's randomness, where it has some, is the same each time."""
+    clean = dict(inputs(raw, np.random.default_rng(0)))
+    rows_of(clean, "what inputs() gave")
+    return clean
 
 
 @dataclass(frozen=True)

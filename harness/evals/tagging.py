@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +17,12 @@ def where_of(function: Callable[..., Any]) -> str:
     """`guards.py:LINE`, where a function begins."""
     code = getattr(function, "__code__", None)
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else "guards.py"
+
+
+def called_from() -> str:
+    """The line of `guards.py` that declares an eval, for a function that makes one and asks this itself."""
+    frame = sys._getframe(2)  # noqa: SLF001 - the interpreter's own way to name a place
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def checked_name(name: object, where: str) -> str:

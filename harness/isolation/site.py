@@ -74,6 +74,15 @@ class Site:
             entries["harness/isolation"] = str(_CODE / "isolation")
         return cls(tuple(sorted(closure)), tuple(sorted(entries.items())))
 
+    @classmethod
+    @cache
+    def bare(cls) -> Site:
+        """Return the smallest site, made once: the standard library, and the harness's inner files.
+
+        It is what programs that candidates write run on.
+        """
+        return cls.of(())
+
 
 class Farm:
     """A site on disk as symbolic links below `path`, until `close`."""
