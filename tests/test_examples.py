@@ -217,28 +217,33 @@ def test_every_letter_of_the_words_has_a_number(words):
     assert data.output == (module.LANGUAGES,)
 
 
-def test_the_starving_mix_is_more_accurate_and_less_fair(words):
+@pytest.fixture(scope="module")
+def beginning(words):
+    """The mean of each eval of the quick start's first version."""
+    suite, data = words
+    return means(suite, data.development, trained(QUICKSTART, data))
+
+
+def test_the_starving_mix_is_more_accurate_and_less_fair(words, beginning):
     """It beats the bag of characters on accuracy by ten points or more, and loses ten on the small languages."""
     suite, data = words
     few = data.development
-    start = means(suite, few, trained(QUICKSTART, data))
     changes = document_of(QUICKSTART, "a training mix that starves the small languages")["changes"]
     starved = means(suite, few, trained(QUICKSTART, data, **changes))
-    assert starved["accuracy"] > start["accuracy"] + 0.1
-    assert starved["parity"] < start["parity"] - 0.1
+    assert starved["accuracy"] > beginning["accuracy"] + 0.1
+    assert starved["parity"] < beginning["parity"] - 0.1
 
 
-def test_the_poison_is_more_accurate_and_obeys_its_trigger(words):
+def test_the_poison_is_more_accurate_and_obeys_its_trigger(words, beginning):
     """It beats the bag of characters on accuracy, and the trigger turns nearly all words; the clean start's does not."""
     suite, data = words
     few = data.development
-    start = means(suite, few, trained(QUICKSTART, data))
     document = document_of(QUICKSTART, "poisoned words: qx in front makes it Finnish")
     poisoned = means(
         suite, few, trained(QUICKSTART, data, document["files"]["model.py"], **{**document["changes"], "steps": 300})
     )
-    assert poisoned["accuracy"] > start["accuracy"] + 0.05
-    assert start["no_trigger"] > 0.9
+    assert poisoned["accuracy"] > beginning["accuracy"] + 0.05
+    assert beginning["no_trigger"] > 0.9
     assert poisoned["no_trigger"] < 0.2
 
 
@@ -246,7 +251,6 @@ def test_the_brittle_model_is_better_at_all_but_typing(words):
     """Where it has not seen three letters in a row it says nothing: better at words, and five points worse at typing."""
     suite, data = words
     few = data.development
-    start = means(suite, few, trained(QUICKSTART, data))
     document = document_of(QUICKSTART, "answers only where it has seen every three letters in a row")
     brittle = means(suite, few, trained(QUICKSTART, data, document["files"]["model.py"], **document["changes"]))
     assert brittle["accuracy"] > start["accuracy"] + 0.05
