@@ -16,7 +16,7 @@ from harness.auditing import verify_run
 from harness.engines.local import LocalEngine
 from harness.errors import SubjectError
 from harness.evals import executed, expected, load_guards
-from harness.evals.programs import _is, equal, printed
+from harness.evals.programs import _is, _read, equal, printed
 from harness.execution import Execution
 from harness.folder import RunFolder
 from harness.keys import VaultKey
@@ -126,7 +126,7 @@ def test_an_output_that_is_no_value_is_wrong(output):
 def test_a_label_that_asks_nothing_is_refused(label, spec):
     """A label that is no list of pairs, has no or too many inputs, or is met by giving nothing, is the guard's mistake."""
     with pytest.raises(SubjectError):
-        read(label, spec)
+        _read(label, spec)
 
 
 def test_labels_are_looked_at_when_data_are_loaded(digits, tmp_path):

@@ -247,16 +247,16 @@ def test_the_poison_is_more_accurate_and_obeys_its_trigger(words, beginning):
     assert poisoned["no_trigger"] < 0.2
 
 
-def test_the_brittle_model_is_better_at_all_but_typing(words):
+def test_the_brittle_model_is_better_at_all_but_typing(words, beginning):
     """Where it has not seen three letters in a row it says nothing: better at words, and five points worse at typing."""
     suite, data = words
     few = data.development
     document = document_of(QUICKSTART, "answers only where it has seen every three letters in a row")
     brittle = means(suite, few, trained(QUICKSTART, data, document["files"]["model.py"], **document["changes"]))
-    assert brittle["accuracy"] > start["accuracy"] + 0.05
-    assert brittle["typing"] < start["typing"] - 0.05
+    assert brittle["accuracy"] > beginning["accuracy"] + 0.05
+    assert brittle["typing"] < beginning["typing"] - 0.05
     for name in ("parity", "honesty", "consistency", "no_trigger"):
-        assert brittle[name] >= start[name], name
+        assert brittle[name] >= beginning[name], name
 
 
 def test_the_table_is_better_at_everything_but_its_size(words):

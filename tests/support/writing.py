@@ -12,10 +12,11 @@ from harness.evals.capability import decode_utf8
 from harness.evals.inquiry import Table
 from harness.evals.suite import Suite
 from harness.evals.tagging import declared
-from harness.evaluator import Evaluator, _read
+from harness.evaluator import Evaluator
 from harness.executing import execute
 from harness.execution import RAN, Execution
 from harness.inquiring import inquire
+from harness.shuffled import read
 from harness.workshop import Workshop
 
 
@@ -56,7 +57,7 @@ def write(text, labels, engine, place, **settings):
     evaluator._suite = Suite(lambda: evaluator._data, {}, {"solved": inquiry})
     inquire(evaluator.operate, shop, None, split="development", ids=None, shuffle="ab")
     (place / "kept").write_bytes(shop.kept)
-    table = Table.of(_read(str(place / "kept")), evaluator._table(None, "ab").secret)
+    table = Table.of(read(str(place / "kept")), evaluator._table(None, "ab").secret)
     ask = Ask(table, "solved")
     values = inquiry.score(ask, items).values.tolist()
     ran = [
