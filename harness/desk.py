@@ -115,7 +115,9 @@ class Desk:
         used = items_used(self._of(number), self._rooms.blobs)
         used = pending.items if used is None else used
         evidence = log_evidence(self._of(number), self._rooms.blobs)
-        self._rooms.vault.close_test(pending.key, used, promoted=promoted, log_es=evidence)
+        measured = self._of(number).measured
+        asked = measured is not None and not measured.passed  # what goes live nonetheless, people let past a ceiling
+        self._rooms.vault.close_test(pending.key, used, promoted=promoted, log_es=evidence, asked=asked)
 
     def _end_epoch(self) -> None:
         vault, key = self._rooms.vault, f"{self._origin()}/{self.state.ended}"

@@ -111,16 +111,20 @@ class FreshState(LedgerState):
         """
         return self._end(key, used, log_es)
 
-    def promote(self, key: str, used: int, log_es: Sequence[float] = (), *, keep_items: bool = False) -> Self:
+    def promote(
+        self, key: str, used: int, log_es: Sequence[float] = (), *, keep_items: bool = False, asked: bool = False
+    ) -> Self:
         """Close the test `key`, promoted: its evidence has paid for it, so nothing is spent.
 
+        `asked`: people let it past a ceiling that it is not shown to be below; what its evidence does not pay for is
+        spent, as for a rejection.
         Raises StatisticsError where no such test is open, where its evidence does not bear a promotion, and for
         `keep_items`: nothing is given back for items that come again.
         """
         stake, _ = self._close(key, used)
         if keep_items:
             raise StatisticsError("fresh items are never kept", where=key)
-        if used < 1 or not log_es or min(log_es) < -math.log(stake.alpha):
+        if used < 1 or not log_es or (min(log_es) < -math.log(stake.alpha) and not asked):
             raise StatisticsError("the evidence does not bear a promotion", where=key)
         return self._end(key, used, log_es, epoch=self.epoch + 1)
 

@@ -64,6 +64,7 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> Le
     fold = kind(delta=ledger.delta, size=genesis.vault_items, minimum=genesis.vault_minimum)
     used: dict[int, int] = {}
     evidence: dict[int, list[float]] = {}
+    asked: set[str] = set()
     items, stakes = genesis.vault_items, 0
     epochs: list[Epoch] = []
     for index, entry in enumerate(entries):
@@ -79,6 +80,8 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> Le
                 )
         elif isinstance(entry, Measured):
             used[entry.number] = items_used(state.proposals[entry.number], blobs) or 0
+            if not entry.passed:
+                asked.add(str(entry.number))  # what goes live nonetheless, people let past a ceiling
             if isinstance(fold, FreshState):
                 evidence[entry.number] = log_evidence(state.proposals[entry.number], blobs)
                 _check_charged(fold, entry, evidence[entry.number], f"entry {index}")
@@ -87,7 +90,7 @@ def replay_ledger(entries: list[Entry], state: RunState, blobs: BlobStore) -> Le
         elif isinstance(entry, GuardChanged):
             fold = fold.end_epoch(size=items)
         else:
-            fold = _after(fold, entry, used, evidence)
+            fold = _after(fold, entry, used, evidence, asked)
         if fold.epoch > before.epoch and not isinstance(fold, FreshState):
             epochs.append(Epoch(before.epoch, before.test, fold.offset - before.offset, _ending(entry)))
     return LedgerHistory(fold, stakes, epochs)
@@ -109,7 +112,9 @@ def _check_charged(fold: FreshState, entry: Measured, evidence: list[float], whe
         raise AuditError(f"its evidence costs {costs!r}, the log says {entry.charged!r}", where=where)
 
 
-def _after(fold: LedgerState, entry: Entry, used: dict[int, int], evidence: dict[int, list[float]]) -> LedgerState:
+def _after(
+    fold: LedgerState, entry: Entry, used: dict[int, int], evidence: dict[int, list[float]], asked: set[str]
+) -> LedgerState:
     kind, body = kind_of(entry), entry
     number = getattr(body, "number", None)
     pending = fold.pending
@@ -125,7 +130,7 @@ def _after(fold: LedgerState, entry: Entry, used: dict[int, int], evidence: dict
     rejected = kind == "voided" or (decision is not None and decision.verdict == "reject")
     if isinstance(fold, FreshState):
         if kind == "promoted":
-            return fold.promote(pending.key, items, log_es)
+            return fold.promote(pending.key, items, log_es, asked=pending.key in asked)
         return fold.reject(pending.key, items, log_es) if rejected else fold
     if kind == "promoted":
         return fold.promote(pending.key, items)

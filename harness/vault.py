@@ -165,17 +165,20 @@ class Vault:
             self._write("vault-staked", state, {"op": "stake", "key": key})
         return stake
 
-    def close_test(self, key: str, used: int, *, promoted: bool, log_es: Sequence[float] = ()) -> None:
+    def close_test(
+        self, key: str, used: int, *, promoted: bool, log_es: Sequence[float] = (), asked: bool = False
+    ) -> None:
         """Close a test; where its candidate was promoted, burn the prefix and begin the next epoch.
 
         `log_es`: the log evidence that its gates ended with, which gives back some of the stake where items are fresh.
+        `asked`: people let it past a ceiling, so that its evidence need not bear the promotion.
         """
         last = {"op": "promote" if promoted else "reject", "key": key}
         if self._last == last:
             return
         state = self.state
         if isinstance(state, FreshState):
-            state = state.promote(key, used, log_es) if promoted else state.reject(key, used, log_es)
+            state = state.promote(key, used, log_es, asked=asked) if promoted else state.reject(key, used, log_es)
         else:
             state = state.promote(key, used) if promoted else state.reject(key, used)
         self._write("vault-promoted" if promoted else "vault-rejected", state, last)

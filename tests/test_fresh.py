@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import rigs
+from people import BEN, CAT
 from rigs import generation, knobs
+from waiting import LISTED, answer, settle, verified
 
 from harness import desk
 from harness.auditing import verify_run
@@ -126,6 +128,34 @@ def test_both_verifiers_and_the_replay_agree(run, fresh):
     assert replay_run(RunFolder(run))["stakes"] == 6
     key = VaultKey.load(run / "private" / "vault.key", None)
     assert rescore(RunFolder(run), fresh.subject, key) == {"measurements": 6, "other_evals": 0}
+
+
+def test_what_people_let_past_a_ceiling_costs_what_its_evidence_does_not_pay(fresh, tmp_path):
+    """A candidate that is not shown to be below a ceiling goes live by a quorum; ledger, verifiers and replay agree."""
+    ceiling = "gates:\n  - {eval: smudges, kind: ceiling, threshold: 0.12}"
+    place = rigs.vary(
+        fresh.subject,
+        tmp_path / "digits",
+        ("gates:", ceiling),
+        ("policies: [baseline]", "policies: [baseline]\napprovers: {require: 2}"),
+    )
+    (place / "approvers").write_text(LISTED)
+    opened = fresh.open(tmp_path / "run", place)
+    try:
+        generation(opened, 1, knobs(**BETTER))
+        assert opened.supervisor.state.held == {1}
+        for person in (BEN, CAT):
+            answer(opened, 1, person)
+        assert settle(opened) == []
+        assert opened.supervisor.state.live == 1
+        kept = opened.rooms.vault.state
+        assert verified(opened)["decisions"] == 1
+    finally:
+        opened.close()
+    (measured,) = [entry for entry in entries_of(tmp_path / "run") if isinstance(entry, Measured)]
+    assert not measured.passed
+    assert kept.spent == pytest.approx(measured.charged, rel=1e-9)
+    assert (kept.epoch, kept.pending) == (2, None)
 
 
 def test_the_ledger_follows_from_the_log(run):

@@ -233,6 +233,12 @@ def a_promotion_needs_its_evidence_and_costs_nothing(impl: Any, _search: setting
     ):  # fmt: skip
         with pytest.raises(StatisticsError):
             opened.promote("t", used, evidence, keep_items=keep)
+    # People let it past one gate that is not shown: it costs what the same evidence costs of a rejection.
+    let = opened.promote("t", 50, [goal, -1.0], asked=True)
+    assert (let.left, let.epoch) == (opened.reject("t", 50, [goal, -1.0]).left, 2)
+    for used, evidence in ((50, []), (0, [goal])):
+        with pytest.raises(StatisticsError):
+            opened.promote("t", used, evidence, asked=True)
 
 
 def what_cannot_be_is_refused(impl: Any, _search: settings) -> None:
@@ -367,9 +373,11 @@ MUTANTS = {
     "the end of an epoch starts the count anew": ('"test": self.test', '"test": 0'),
     "a promotion is refunded twice": ("log_es, epoch=self.epoch + 1)", "log_es, epoch=self.epoch + 1)._with(spent=0.0)"),
     "a promotion costs its stake": ("return self._end(key, used, log_es, epoch", "return self._end(key, used, (), epoch"),
-    "a promotion without evidence": ("or not log_es or min(log_es) < -math.log(stake.alpha)", ""),
-    "a promotion on no evidence at all": ("or not log_es or min", "or log_es and min"),
+    "a promotion without evidence": ("or not log_es or (min(log_es) < -math.log(stake.alpha) and not asked)", ""),
+    "a promotion on no evidence at all": ("or not log_es or (min", "or log_es and (min"),
     "one gate is enough for a promotion": ("min(log_es) < -math.log", "max(log_es) < -math.log"),
+    "people are never asked": (" and not asked)", ")"),
+    "people are always taken to be asked": (" and not asked)", " and False)"),
     "a promotion on nothing": ("if used < 1 or", "if"),
     "items are kept": ("        if keep_items:", "        if False:"),
     "stakes of the whole delta": ("return self.left * share(test)", "return self.delta * share(test)"),
