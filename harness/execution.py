@@ -7,16 +7,15 @@ evaluator, which compares. So there is no verdict inside that a program could fo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.canonical import canonical_bytes, parse_json
 from harness.errors import CanonicalError, EvaluatorError, SubjectError
-from harness.records import Record, first_problem
+from harness.jobs import JobSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +44,7 @@ class Ran:
     output: bytes = b""
 
 
-class Execution(Record):
+class Execution(JobSpec):
     """How programs are run: Python, with the standard library, in a fresh sandbox for each program.
 
     call: the function that is called with an input's arguments, of which the result is the output; None for a whole
@@ -53,30 +52,13 @@ class Execution(Record):
     memory_mb: of all its processes together. output_kb: of what it gives to all its inputs together.
     """
 
+    KIND = EXECUTE
+    WHAT = "an execution"
+
     call: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")] | None = None
     seconds: Annotated[int, Field(ge=1, le=600)] = 2
     memory_mb: Annotated[int, Field(ge=16, le=1 << 16)] = 256
     output_kb: Annotated[int, Field(ge=1, le=1024)] = 4
-
-    @property
-    def job(self) -> str:
-        """The job by which an eval has it done: `ask.job(spec.job, {"row": …})`."""
-        return json.dumps({"job": EXECUTE, **self.json_value()}, sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def of(cls, job: str) -> Execution | None:
-        """The execution that a job asks for; None where it is another job. SubjectError where it is a malformed one."""
-        try:
-            value: Any = json.loads(job)
-        except ValueError:
-            return None
-        if not isinstance(value, dict) or value.pop("job", None) != EXECUTE:
-            return None
-        try:
-            return cls.parse(value)
-        except ValidationError as error:
-            place, message = first_problem(error)
-            raise SubjectError(f"an execution's {place}: {message}", where="guards.py") from error
 
     @property
     def clock(self) -> float:

@@ -6,13 +6,12 @@ back is believed: a row may lie anywhere, and counts as long as it is within eps
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from harness.errors import SubjectError
-from harness.records import Count, Record, first_problem
+from harness.jobs import JobSpec
+from harness.records import Count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,13 +26,16 @@ _ROUNDING = 2e-6
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class Perturbation(Record):
+class Perturbation(JobSpec):
     """An attack on each row by itself: up the gradient of a loss against the model's own answer to the clean row.
 
     key: which input is changed, float32 [rows, …]. epsilon: how far, in the norm. size: of a step. random: begin
     somewhere within epsilon, the same offset for every row, drawn by the seed. low, high: the range of a value.
     loss: the cross-entropy against its own most likely class, or the margin of that class over the next one.
     """
+
+    KIND = ATTACK
+    WHAT = "an attack"
 
     key: Annotated[str, Field(min_length=1, max_length=200)]
     norm: Literal["linf", "l2"] = "linf"
@@ -51,26 +53,6 @@ class Perturbation(Record):
         if not self.low < self.high:
             raise ValueError("low must lie below high")
         return self
-
-    @property
-    def job(self) -> str:
-        """The job by which an eval has it done: `ask.job(spec.job, inputs)`."""
-        return json.dumps({"job": ATTACK, **self.json_value()}, sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def of(cls, job: str) -> Perturbation | None:
-        """The attack that a job asks for; None where it is another job. SubjectError where it is a malformed one."""
-        try:
-            value: Any = json.loads(job)
-        except ValueError:
-            return None
-        if not isinstance(value, dict) or value.pop("job", None) != ATTACK:
-            return None
-        try:
-            return cls.parse(value)
-        except ValidationError as error:
-            place, message = first_problem(error)
-            raise SubjectError(f"an attack's {place}: {message}", where="guards.py") from error
 
     def strays(self, clean: npt.NDArray[np.float32], moved: npt.NDArray[np.float32]) -> str | None:
         """What is wrong with perturbed rows, in words: another form, or one beyond epsilon or the range. None if well.

@@ -16,6 +16,7 @@ from harness.artifacts import BlobStore
 from harness.channel import Child
 from harness.errors import ConfigError
 from harness.folder import RunFolder
+from harness.fresh_ledger import FreshState
 from harness.genesis import evaluate
 from harness.journal import read_run
 from harness.keys import VaultKey, VerifierChain
@@ -39,11 +40,17 @@ class Retired(Record):
 def retired_items(folder: RunFolder, subject: Path, key: VaultKey) -> list[Retired]:
     """List the retired items of a run's own vault, in order of place; never one that may be asked again.
 
-    ConfigError where the key, or the subject's items and labels, are not those that the log names; AuditError where
-    the ledger does not follow from the log, or the vault is not the run's own.
+    ConfigError where items are generated, or where the key, or the subject's items and labels, are not those that the
+    log names; AuditError where the ledger does not follow from the log, or the vault is not the run's own.
     """
     state, entries = read_run(folder.log, VerifierChain.load(folder.public_key))
     history = replay_ledger(entries, state, BlobStore(folder.blobs))
+    if isinstance(history.ledger, FreshState):
+        raise ConfigError(
+            "the run's held-out items are generated, each for one test: none stands in load() to be published",
+            where=str(subject / "guards.py"),
+            remedy=f"`lockgate vault status {folder.root}` says how many were spent",
+        )
     if state.genesis is None or key.commitment() != state.genesis.vault_commitment:
         raise ConfigError("this is not the vault key that genesis committed to", remedy="give the run's --vault-key")
     with tempfile.TemporaryDirectory(prefix="lockgate-retired-") as place:

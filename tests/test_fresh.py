@@ -31,6 +31,7 @@ from harness.operating import power_of
 from harness.power import typical_alpha
 from harness.replay import replay_run
 from harness.rescoring import rescore
+from harness.retirement import retired_items
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
@@ -156,6 +157,18 @@ def test_what_people_let_past_a_ceiling_costs_what_its_evidence_does_not_pay(fre
     assert not measured.passed
     assert kept.spent == pytest.approx(measured.charged, rel=1e-9)
     assert (kept.epoch, kept.pending) == (2, None)
+
+
+def test_items_that_are_generated_are_not_published_and_not_added(run, fresh):
+    """`vault retired` and `vault add` say in one error what to do where no held-out item stands in load()."""
+    with pytest.raises(ConfigError, match="generated, each for one test") as error:
+        retired_items(RunFolder(run), fresh.subject, VaultKey.load(run / "private" / "vault.key", None))
+    assert "vault status" in error.value.remedy
+    add = [sys.executable, "-m", "harness.cli", "vault", "add", str(run)]
+    done = subprocess.run(add, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "no held-out items were added" in done.stderr
 
 
 def test_the_ledger_follows_from_the_log(run):

@@ -491,6 +491,17 @@ def test_a_case_of_another_guard_that_cannot_be_read_is_set_aside():
         Asked(lambda _x: 0.0).look(below(), stored=[Stored(3, "below", "seventy", "g")])
 
 
+def test_nobody_answers_themselves_out_of_an_old_case():
+    """A check that raises on what was answered to a case of another guard is an error: that case is not set aside."""
+
+    @holds("picky", cases=lambda: st.just(1), tries=1, shrinks=1)
+    def picky(ask, case):
+        return 1 / float(ask(row(case))[0, 0]) > 0
+
+    with pytest.raises(SubjectError, match="property 'picky' raised ZeroDivisionError"):
+        Asked(lambda x: float(x == 1)).look(picky, stored=[Stored(3, "picky", 7, "another")])
+
+
 # -- what goes wrong in guards.py -----------------------------------------------------------------------------------
 
 

@@ -99,10 +99,12 @@ class Hunt:
         verdicts: list[tuple[Stored | None, Json, _Judged]] = []
         replayed = aside = tried = 0
         for old, case in (*((each, each.case) for each in own), *((None, case) for case in drawn)):
+            ask = Questions(table, prop.name)
             try:
-                judged = self._judge(prop, table, case, lacking)
+                judged = self._judge(prop, ask, case, lacking)
             except Exception:
-                if old is None or old.guards == self._guards:
+                # After an answer it is an error, as ever: nobody answers themselves out of an old case.
+                if old is None or old.guards == self._guards or ask.seen:
                     raise
                 aside += 1  # the property was another one when this was found, and can no longer read it
                 continue
@@ -158,9 +160,9 @@ class Hunt:
         takes = inspect.signature(prop.cases).parameters
         return prop.cases(self._items[prop.of]) if takes else prop.cases()
 
-    def _judge(self, prop: Property, table: Table, case: Json, missing: Missing) -> _Judged | None:
+    @staticmethod
+    def _judge(prop: Property, ask: Questions, case: Json, missing: Missing) -> _Judged | None:
         """Judge one case; None where an answer is missing, which is then noted."""
-        ask = Questions(table, prop.name)
         try:
             said = prop.check(ask, decode(case))
         except UnansweredError:
@@ -183,7 +185,7 @@ class Hunt:
             nonlocal first
             value = encode(case)
             name, lacking = canonical_bytes(value), Missing()
-            judged = self._judge(prop, table, value, lacking)
+            judged = self._judge(prop, Questions(table, prop.name), value, lacking)
             if judged is None and first is not None:
                 missing.rows += lacking.rows
                 raise UnansweredError
@@ -200,7 +202,7 @@ class Hunt:
             case = encode(search.shrink(self._strategy(prop), prop.seed, prop.tries, fails, more))
         except UnansweredError:
             return None
-        judged = self._judge(prop, table, case, Missing())
+        judged = self._judge(prop, Questions(table, prop.name), case, Missing())
         if judged is None or not judged.wrong:
             raise SubjectError(
                 "a case was refuted, and not when it was looked at again",
