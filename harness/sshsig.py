@@ -10,6 +10,7 @@ first two kinds (PROTOCOL.u2f), of which the token must say that somebody touche
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ class SshKey:
             raise KeyFileError("the public key is not base64 in its one form") from error
 
     @classmethod
+    @functools.lru_cache(1024)  # a list of approvers is read again at every hold, and each line of it twice
     def of(cls, type_: str, blob: bytes) -> Self:
         """Check a key: one spelling, sound, of a kind that is read here; KeyFileError."""
         if type_ not in KEY_TYPES:
