@@ -194,6 +194,8 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
     if found.hold is not None:
         return _replay_ended(where, found, blobs, policies, judge)
     if found.measured is None or found.judgement is None or found.document is None:
+        if found.decision.verdict == "promote":
+            raise AuditError("promoted, and nothing says what its rules judged", where=where)
         return 1
     evidence: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
     from harness.statistics import TestResult

@@ -233,6 +233,11 @@ class TestResult(Record):
     def _coherent(self) -> Self:
         if (self.passed, self.held) != _outcome(self.gates):
             raise ValueError("the outcome is not what the gates say")
+        # Else a verdict would follow from its evidence, and not from the stake.
+        if any(not math.isclose(gate.threshold, _threshold(self.alpha), rel_tol=1e-12) for gate in self.gates):
+            raise ValueError("a gate's threshold is not that of alpha")
+        if any(gate.n > self.items for gate in self.gates):
+            raise ValueError("a gate with more values than items were scored")
         return self
 
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.errors import SubjectError
-from harness.evals import Alike, Data, Items, NearDuplicates, alike, contamination
+from harness.evals import Alike, Data, Items, NearDuplicates, Population, alike, contamination
 
 RULE = NearDuplicates()
 LETTERS = string.ascii_lowercase + " äöé"
@@ -284,3 +284,21 @@ def test_an_added_text_that_was_held_out_before_is_refused(again):
     with pytest.raises(SubjectError, match="vault 1 and added 1"):
         made.check_added(2)
     made.check_added(4)
+
+
+@pytest.mark.parametrize(
+    "unseen", ["\u200b", "\u00ad", "\ufeff", "\u2060", "\u202e", "\x00", "\ufe0f", "\u034f", "\u3164", "\U000e0041"]
+)
+def test_what_nobody_sees_hides_no_text(unseen):
+    """Characters that leave no mark, put between any two letters, make no other text of a short or a long one."""
+    for before in ("lock keeper", PROSE):
+        assert alike([before], [unseen.join(before)]) == [Alike(0, 0, 1.0)]
+
+
+def test_a_text_that_is_tried_in_one_population_is_not_held_out_in_another():
+    """A held-out text is refused where it stands, written otherwise, among another population's development items."""
+    labels = np.zeros(1, np.int64)
+    other = Population(Items(["lift"], labels), Items([PROSE.upper()], labels))
+    data = Data({"x": np.zeros((1, 1))}, Items([PROSE], labels), Items(["gate"], labels), (2,), also={"other": other})
+    with pytest.raises(SubjectError, match=r"also\['other'\]\.vault"):
+        data.check()

@@ -100,9 +100,15 @@ def other_gate(value):
     value["result"]["gates"][0]["name"] = "accuracy/parent"
 
 
+def lower_bar(value):
+    """Let the evidence say that a gate needed less than its stake asks for."""
+    value["result"]["gates"][0]["threshold"] -= 1.0
+
+
 LIES = {
     "a gate of another name": (measured(other_gate), "proposal 1"),
     "another alpha": (measured(lambda value: value["result"].update(alpha=0.001)), "proposal 1"),
+    "a bar lower than alpha's": (measured(lower_bar), "proposal 1"),
     "no result": (measured(lambda value: value.pop("result")), "sha256:"),
     "gates that are none": (measured(lambda value: value["result"].update(gates=[])), "proposal 1"),
     "an outcome that does not follow": (measured(lambda value: value["result"].update(passed=False)), "proposal 1"),
@@ -141,3 +147,16 @@ def test_a_trail_told_again_unchanged_replays(copy):
     folder = told_again(copy, lambda *_: None)
     state = rigs.trail_of(copy)[0]
     assert replay_run(folder)["decisions"] == len(state.proposals)
+
+
+@pytest.mark.parametrize("left_out", ["judgement", "document"])
+def test_a_promotion_without_what_its_rules_said_is_found(copy, left_out):
+    """A decision to promote that names no judgement, or nothing that was judged, does not replay."""
+
+    def unjudged(body, _blobs):
+        if body["decision"]["verdict"] == "promote":
+            body[left_out] = None
+
+    folder = told_again(copy, of_kind("decided", unjudged))
+    with pytest.raises((AuditError, StateError), match="judge"):
+        replay_run(folder)

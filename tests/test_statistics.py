@@ -575,6 +575,8 @@ def test_a_record_that_claims_more_than_its_evidence_is_refused():
         {**raw, "gates": []},
         {**raw, "gates": [{**raw["gates"][0], "verdict": "pass"}], "passed": True},
         {**raw, "gates": [{**raw["gates"][0], "wins": 5}]},
+        {**raw, "gates": [{**raw["gates"][0], "threshold": -9.0, "verdict": "pass"}], "passed": True},
+        {**raw, "items": 1},
     ]
     for value in forged:
         with pytest.raises(ValidationError):

@@ -1,6 +1,7 @@
 """Held-out texts that were seen in training: the same once written alike, or nearly the same.
 
-Two texts are **the same** where they agree after NFKC, case folding and runs of white space made one. They are **near
+Two texts are **the same** where they agree after NFKC, case folding, what nobody sees (zero-width characters, soft
+hyphens, variation selectors, controls) left out, and runs of white space made one. They are **near
 duplicates** where both have at least `shortest` characters by then, and their sets of `shingle` neighbouring characters
 have a Jaccard similarity of at least `threshold`. A shorter text has so few shingles that one letter decides, and is
 told by the first rule alone. What has no text (arrays, numbers) is compared by content only, in `data`.
@@ -10,7 +11,8 @@ Datasets, chapter 3), by the library rensa. Each pair is then compared by its sh
 refuses what is not alike; a pair right at the threshold is missed with probability at most 1e-4 (`missed`), and one
 that is more alike with far less.
 
-It does not cover a translation, a paraphrase or a question that is told in other words: those share few shingles.
+It does not cover a translation, a paraphrase or a question that is told in other words: those share few shingles; nor
+letters of another script that look alike.
 """
 
 from __future__ import annotations
@@ -126,8 +128,19 @@ def _refuse(found: Sequence[Alike], seen: str, held_out: str, total: int) -> Non
 
 
 def written_alike(text: str) -> str:
-    """A text after NFKC, case folding, and runs of white space made one."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """A text after NFKC and case folding, without what nobody sees, and runs of white space made one."""
+    folded = unicodedata.normalize("NFKC", text.translate(_unseen())).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())  # folding may leave what is not in its normal form
+
+
+@functools.cache
+def _unseen() -> dict[int, None]:
+    """The characters that leave no mark: formats, controls that are no space, and Unicode's other ignorable ones."""
+    kinds = {"Cf", "Cc"}
+    marks = (each for each in range(0xE0200) if unicodedata.category(chr(each)) in kinds and not chr(each).isspace())
+    others = (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), 0x3164, 0xFFA0)
+    selectors = (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))
+    return dict.fromkeys((*marks, *others, *selectors))
 
 
 def text_of(item: Any) -> str | None:

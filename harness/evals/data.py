@@ -163,8 +163,9 @@ class Data:
             seen = {} if self.train_raw is None else {"training": self.train_raw}
             tried = self.split("development")
             for name, items in self.split("vault").items():
-                held_out = {"development": tried[name].raw, "vault": items.raw}
-                refuse_alike({**seen, **held_out}, self.near_duplicates)
+                for other, each in tried.items():  # what is tried of one population may be held out of another
+                    parts = {_part(other, "development"): each.raw, _part(name, "vault"): items.raw}
+                    refuse_alike({**(seen if other == name else {}), **parts}, self.near_duplicates)
         return None
 
     def _check_generated(self) -> None:
@@ -196,6 +197,10 @@ class Data:
         held_out = [item for items in self.split("vault").values() for item in items.raw]
         if self.near_duplicates is not None:
             refuse_alike({"vault": held_out[:before], "added": held_out[before:]}, self.near_duplicates)
+
+
+def _part(population: str, half: Split) -> str:
+    return half if population == MAIN else f"also[{population!r}].{half}"
 
 
 def refuse_repeated(raw: Iterable[Any], name: str) -> None:
