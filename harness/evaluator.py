@@ -127,9 +127,27 @@ class Evaluator:
         """Write some rows of staged inputs to `dest`, to be answered again on their own."""
         return {"rows": shuffled.pick(inputs, rows, dest)}
 
-    def agree(self, answers: str, again: str, rows: list[int], total: int) -> dict[str, Any]:
-        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
-        return {"agree": shuffled.agree(answers, again, rows, total, self._data.output)}
+    def agree(
+        self,
+        answers: str,
+        again: str,
+        rows: list[int],
+        total: int,
+        ids: list[int] | None = None,
+        shuffle: str | None = None,
+    ) -> dict[str, Any]:
+        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding.
+
+        `ids`, `shuffle`: of which held-out items the rows are, where they are the table of all views: then the scores
+        of what was asked again must agree, too.
+        """
+        output = self._data.output
+        same = shuffled.agree(answers, again, rows, total, output)
+        if same and shuffle is not None:
+            chosen = self._chosen("vault", ids, shuffle)
+            one, two = shuffled.answers_in(answers, total, output), shuffled.answers_in(again, len(rows), output)
+            same = shuffled.scores_agree(self._suite, chosen, shuffle, one, two, rows)
+        return {"agree": same}
 
     def inquire(
         self,
