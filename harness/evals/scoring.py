@@ -88,22 +88,26 @@ class Scored:
         if marks is None:
             return np.ones(len(labels), dtype=np.bool_)
         try:
-            mask = np.asarray(marks(labels))
+            given = marks(labels)
+            mask = np.asarray(given)
         except Exception as error:
             raise SubjectError(
                 f"evaluation {self.name!r}: {what}() raised {type(error).__name__}: {error}", where=self.where
             ) from error
-        if mask.dtype != np.bool_ or mask.shape != (len(labels),):
+        if mask.dtype != np.bool_ or mask.shape != (len(labels),) or isinstance(given, np.ma.MaskedArray):
             raise SubjectError(
-                f"evaluation {self.name!r}: {what}() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
-                "one boolean an item is wanted",
+                f"evaluation {self.name!r}: {what}() gave {mask.dtype} {mask.shape} for {len(labels)} "
+                "labels; one boolean an item is wanted, and none of them masked",
                 where=self.where,
             )
         return mask
 
     def _within(self, values: Any, mask: npt.NDArray[np.bool_]) -> Scores:
         """Scores as they were measured; SubjectError where one is missing, NaN, infinite or out of bounds."""
-        values = np.asarray(values)
+        if isinstance(values, np.ma.MaskedArray):  # whatever lies beneath a mask would be a score
+            raise SubjectError(
+                f"evaluation {self.name!r} gave a masked array; a score each is wanted", where=self.where
+            )
         wanted = (int(mask.sum()),)
         if values.shape != wanted or values.dtype.kind not in "biuf":
             raise SubjectError(
@@ -121,7 +125,8 @@ class Scored:
 
     def _measured(self, *given: Any) -> Any:
         try:
-            return self.measure(*given)
+            found = self.measure(*given)
+            return found if isinstance(found, np.ma.MaskedArray) else np.asarray(found)
         except EvaluatorError as error:
             raise EvaluatorError(
                 f"evaluation {self.name!r}: {error.message}", where=self.where, remedy=error.remedy
@@ -265,7 +270,7 @@ def _common(
     """What every evaluation is made of, checked."""
     if kind not in get_args(EvaluationKind):
         raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
-    lo, hi = float(bounds[0]), float(bounds[1])
+    lo, hi = map(float, bounds)
     if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
         raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
     groups = {} if slices is None else dict(slices)
