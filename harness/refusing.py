@@ -25,14 +25,23 @@ def answered(operate: Callable[[], dict[str, Any]], subject: Path, seconds: floa
     try:
         with deadline(seconds, lambda frame: _at(_frames(frame), folder)):
             return {"ok": operate()}
-    except LateError as error:
-        late = f"the subject's own code did not end within {seconds:g} s"
-        return _told(SubjectError(late, where=error.args[0], remedy="mend the loop, or let it do less"))
-    except LockgateError as error:
-        return _told(error)
-    except BaseException as error:  # noqa: BLE001 - it is reported, and denies
+    except BaseException as raised:  # noqa: BLE001 - it is reported, and denies
+        error = _first(raised)
+        if isinstance(error, LateError):
+            late = f"the subject's own code did not end within {seconds:g} s"
+            return _told(SubjectError(late, where=error.args[0], remedy="mend the loop, or let it do less"))
+        if isinstance(error, LockgateError):
+            return _told(error)
         trace = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
         return _told(SubjectError(f"{type(error).__name__}: {_said(error)}", where=_at(trace, folder)))
+
+
+def _first(error: BaseException) -> BaseException:
+    """What is told of an error that holds others, as those of side-by-side tasks do: that time was up, or the first."""
+    while isinstance(error, BaseExceptionGroup):
+        late = error.subgroup(LateError)
+        error = (late or error).exceptions[0]
+    return error
 
 
 def _told(error: LockgateError) -> dict[str, Any]:

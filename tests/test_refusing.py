@@ -8,6 +8,7 @@ import rigs
 from harness import evaluator
 from harness.channel import Child
 from harness.desk import EVALUATOR_SECONDS
+from harness.evals.deadline import LateError
 from harness.evals.inspect import SECONDS
 from harness.refusing import MOST, answered
 
@@ -77,6 +78,16 @@ def test_code_that_never_ends_is_told_by_its_line(digits, tmp_path, old, new, li
     assert answer["message"] == "the subject's own code did not end within 2 s"
     assert answer["where"].startswith("guards.py:")
     assert int(answer["where"].partition(":")[2]) in (line, line + 1)
+
+
+def test_of_errors_that_come_together_the_one_that_was_late_is_told(digits):
+    """A task that never ends beside others is told as one that never ended, however deep the group that it comes in."""
+
+    def late():
+        raise BaseExceptionGroup("all", [ValueError("a"), BaseExceptionGroup("some", [LateError("tasks.py:7")])])
+
+    answer = answered(late, digits, 60.0)
+    assert (answer["message"], answer["where"]) == ("the subject's own code did not end within 60 s", "tasks.py:7")
 
 
 def test_a_mistake_of_the_harness_names_no_line_of_the_subject(digits):

@@ -24,8 +24,12 @@ def deadline(seconds: float, place: Callable[[types.FrameType | None], str | Non
         yield
         return
 
+    found: str | None = None
+
     def late(_signal: int, frame: types.FrameType | None) -> None:
-        raise LateError(place(frame))
+        nonlocal found
+        found = found or place(frame)  # later on it may be caught while others clean up
+        raise LateError(found)
 
     before = signal.signal(signal.SIGALRM, late)
     # Again after a second, should a bare `except` have swallowed it.
