@@ -46,6 +46,7 @@ class View:
         Raises SubjectError for a wrong type, length, dtype, or NaN.
         """
         words = np.frombuffer(hashlib.sha256(self.name.encode()).digest()[:16], dtype=np.uint32).tolist()
+        raw = raw.copy() if isinstance(raw, np.ndarray) else list(raw)  # written into, it is shown by no other view
         try:
             inputs = self.make(raw, np.random.default_rng([seed, *words]))
         except SubjectError:
@@ -79,6 +80,17 @@ class Scored:
     """Groups of items by name; each makes an evaluation of its own, see `sliced`."""
     within: Callable[[Array], Array] | None = None
     """The group that this evaluation is restricted to, where it is that of a slice."""
+
+    def __post_init__(self) -> None:
+        """SubjectError for a kind that is none, or for bounds between which every score or none would lie."""
+        if self.kind not in get_args(EvaluationKind):
+            known = get_args(EvaluationKind)
+            raise SubjectError(f"evaluation {self.name!r}: kind {self.kind!r} is none of {known}", where=self.where)
+        lo, hi = self.bounds
+        if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
+            raise SubjectError(
+                f"evaluation {self.name!r}: bounds {self.bounds!r} are not finite and ordered", where=self.where
+            )
 
     def mask(self, labels: Array) -> npt.NDArray[np.bool_]:
         """Mark the items that this evaluation is about, [n] bool. Raises SubjectError for anything else."""
@@ -178,7 +190,7 @@ class Inquiry(Scored):
         mask = self.mask(items.labels)
         if not mask.any():
             return Scores(mask, np.zeros(0))
-        some = items if mask.all() else items.take(np.flatnonzero(mask))
+        some = items.take(np.flatnonzero(mask))  # a copy: what is changed in place is no other eval's
         return self._within(self._measured(ask, some.raw, some.labels), mask)
 
 
@@ -268,11 +280,7 @@ def _common(
     slices: Mapping[str, Callable[[Array], Array]] | None,
 ) -> dict[str, Any]:
     """What every evaluation is made of, checked."""
-    if kind not in get_args(EvaluationKind):
-        raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
     lo, hi = map(float, bounds)
-    if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
-        raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
     groups = {} if slices is None else dict(slices)
     if slices is not None and not groups:
         raise SubjectError(f"evaluation {name!r} has slices, and none is named", where=where)
