@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from harness.auditing import verify_run
 from harness.canonical import canonical_bytes
-from harness.errors import EvaluatorError, StateError, SubjectError
+from harness.errors import AuditError, EvaluatorError, StateError, SubjectError
 from harness.evals import Data, Items
 from harness.evals.cases import decode, encode, words
 from harness.evals.counterexamples import REFUSED, Hunt, Missing, Stored
@@ -213,6 +213,26 @@ def test_one_worker_finds_what_two_find(run, props, subject, tmp_path):
     for number in (1, 2):
         one, two = (each.proposals[number].developed.counterexamples for each in (state, run[1]))
         assert one == two
+
+
+def test_an_altered_counterexample_stops_the_run(subject, props, tmp_path):
+    """Evidence of an earlier refutation that was changed on disk is an error of the log, told by its digest.
+
+    It is not a case less: nothing later is measured without it.
+    """
+    opened = props.open(tmp_path / "run", subject, seed=0)
+    try:
+        generation(opened, 1, code(subject, (PREDICTED, PLANTED.format(above=0.8))))
+        name = opened.supervisor.state.proposals[1].developed.counterexamples
+        kept = opened.rooms.blobs.path(name)
+        kept.chmod(0o644)
+        kept.write_bytes(kept.read_bytes().replace(b'"verdict":"refuted"', b'"verdict":"held"'))
+        with pytest.raises(AuditError, match="counterexamples of earlier proposals") as caught:
+            generation(opened, 2, knobs(steps=150))
+        assert caught.value.where == name
+        assert opened.supervisor.state.proposals[2].decision is None
+    finally:
+        opened.close()
 
 
 def test_a_baseline_that_breaks_its_own_property_is_one_error(digits, tmp_path):
