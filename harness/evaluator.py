@@ -145,7 +145,7 @@ class Evaluator:
         of what was asked again must agree, too.
         """
         output = self._data.output
-        same = shuffled.agree(answers, again, rows, total, output)
+        same = shuffled.agree(answers, again, rows, total, output, greatest=shuffle is None)
         if same and shuffle is not None:
             chosen = self._chosen("vault", ids, shuffle)
             one, two = shuffled.answers_in(answers, total, output), shuffled.answers_in(again, len(rows), output)

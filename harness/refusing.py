@@ -15,7 +15,7 @@ from typing import Any
 from harness.errors import LockgateError, SubjectError
 from harness.evals.deadline import LateError, deadline
 
-MOST = 4000
+MOST = 1000
 """Characters of a message."""
 
 
@@ -51,7 +51,7 @@ def _told(error: LockgateError) -> dict[str, Any]:
 
 def _clean(text: str) -> str:
     """A text that UTF-8 has, and not too much of it."""
-    return text[:MOST].encode("utf-8", "backslashreplace").decode()
+    return text[:MOST].encode("utf-8", "backslashreplace").decode()[:MOST]
 
 
 def _said(error: BaseException) -> str:

@@ -69,13 +69,18 @@ def pick(inputs: str, rows: list[int], dest: str) -> int:
     return len(rows)
 
 
-def agree(answers: str, again: str, rows: list[int], total: int, output: tuple[int, ...]) -> bool:
-    """Whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
+def agree(
+    answers: str, again: str, rows: list[int], total: int, output: tuple[int, ...], *, greatest: bool = True
+) -> bool:
+    """Whether answers [total, *output] and those given to some rows alone agree, up to rounding.
+
+    A candidate may say all it has to say below what rounding lets through (1 + 1e-4, or beside one vast number). So
+    with `greatest` the greatest number must be the same one, too; else it is for `scores_agree` to find that.
+    """
     one, two = answers_in(answers, total, output)[rows], answers_in(again, len(rows), output)
     # Sums are ordered by batch size, and bfloat16 keeps 8 bits: rounding is let through, another answer is not.
     close = np.allclose(one, two, rtol=1e-2, atol=1e-3 * float(np.abs(one).max(initial=0.0)))
-    # A candidate may say all it has to say below what rounding lets through (1 + 1e-4, or beside one vast number).
-    turned = float((one.argmax(-1) != two.argmax(-1)).mean())
+    turned = float((one.argmax(-1) != two.argmax(-1)).mean()) if greatest else 0.0
     return bool(close and turned <= TURNED)
 
 
