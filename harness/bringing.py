@@ -134,6 +134,10 @@ def _brought(point: EntryPoint, wanted: Wanted) -> Brought:
         raise SubjectError(f"eval '{wanted.name}': {type(error).__name__}: {error}", where=where) from error
     if not isinstance(made, Brought) or not made.evaluations:
         raise SubjectError(f"eval '{wanted.name}': {point.value} returned no evals", where=where)
+    for several in (made.views, made.evaluations):
+        names = [each.name for each in several]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise SubjectError(f"eval '{wanted.name}': {point.value} returned '{twice[0]}' twice", where=where)
     return made
 
 

@@ -105,7 +105,10 @@ class Child:
                     stderr=log,
                     env=environment,
                     start_new_session=True,
+                    bufsize=0,
                 )
+            if self._process.stdin is not None:
+                os.set_blocking(self._process.stdin.fileno(), False)
         return self._process, fresh
 
     def _exchange(self, process: subprocess.Popen[bytes], request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -115,9 +118,14 @@ class Child:
             raise EvaluatorError(f"the {self._name} died, or spoke unasked", remedy=f"see {self._stderr}")
         self._asked += 1
         name = f"{self._nonce}-{self._asked}"
-        process.stdin.write(canonical_bytes({"id": name, "request": request}) + b"\n")
-        process.stdin.flush()
         deadline = time.monotonic() + seconds
+        # A pipe holds 64 KiB: beyond that it takes a child that reads.
+        left_over = memoryview(canonical_bytes({"id": name, "request": request}) + b"\n")
+        while left_over:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise EvaluatorError(f"the {self._name} did not read its request within {seconds:g} s")
+            if select.select([], [process.stdin], [], min(left, 1.0))[1]:
+                left_over = left_over[os.write(process.stdin.fileno(), left_over[: 1 << 16]) :]
         while b"\n" not in self._buffer:
             left = deadline - time.monotonic()
             if left <= 0:

@@ -29,12 +29,15 @@ from harness.errors import EvaluatorError, LockgateError, SubjectError
 from harness.evals import Inquiry, Scores, load_guards
 from harness.evals.inquiry import Ask, Table, UnansweredError, refused, write_wanted
 from harness.fingerprint import describe, fingerprint, item_digests
+from harness.refusing import answered
 from harness.statistics import GateSpec, run_test
 
 if TYPE_CHECKING:
     from harness.evals.counterexamples import Hunt, Stored
     from harness.evals.data import Chosen, Split
 
+SECONDS = 540.0
+"""What one request may take: less than whoever asks waits, so that the line can be told that never ends."""
 MAX_EVIDENCE = 64 << 20
 """Bytes of what is kept of properties."""
 
@@ -127,9 +130,27 @@ class Evaluator:
         """Write some rows of staged inputs to `dest`, to be answered again on their own."""
         return {"rows": shuffled.pick(inputs, rows, dest)}
 
-    def agree(self, answers: str, again: str, rows: list[int], total: int) -> dict[str, Any]:
-        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
-        return {"agree": shuffled.agree(answers, again, rows, total, self._data.output)}
+    def agree(
+        self,
+        answers: str,
+        again: str,
+        rows: list[int],
+        total: int,
+        ids: list[int] | None = None,
+        shuffle: str | None = None,
+    ) -> dict[str, Any]:
+        """Say whether answers [total, *output] and those given to some rows alone agree, up to rounding.
+
+        `ids`, `shuffle`: of which held-out items the rows are, where they are the table of all views: then the scores
+        of what was asked again must agree, too.
+        """
+        output = self._data.output
+        same = shuffled.agree(answers, again, rows, total, output, greatest=shuffle is None)
+        if same and shuffle is not None:
+            chosen = self._chosen("vault", ids, shuffle)
+            one, two = shuffled.answers_in(answers, total, output), shuffled.answers_in(again, len(rows), output)
+            same = shuffled.scores_agree(self._suite, chosen, shuffle, one, two, rows)
+        return {"agree": same}
 
     def inquire(
         self,
@@ -369,21 +390,16 @@ def main() -> None:
     """Serve requests until the supervisor goes away."""
     made: list[Evaluator] = []
 
-    def handle(request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            if not made:
-                made.append(Evaluator(Path(sys.argv[1]), json.loads(sys.argv[2]) if len(sys.argv) > 2 else None))
-            answer = {"ok": made[0].operate(request)}
-            canonical_bytes(answer)  # what cannot be written is an answer of its own, too
-        except LockgateError as error:
-            said = {"message": error.message, "where": error.where, "remedy": error.remedy}
-            return {"error": type(error).__name__, **said}
-        except Exception as error:  # noqa: BLE001 - guards.py may raise anything: it is reported, and denies
-            message = f"{type(error).__name__}: {error}"
-            return {"error": "SubjectError", "message": message, "where": None, "remedy": None}
+    subject = Path(sys.argv[1])
+
+    def operate(request: dict[str, Any]) -> dict[str, Any]:
+        if not made:
+            made.append(Evaluator(subject, json.loads(sys.argv[2]) if len(sys.argv) > 2 else None))
+        answer = made[0].operate(request)
+        canonical_bytes({"ok": answer})  # what cannot be written is an error, too
         return answer
 
-    serve(handle)
+    serve(lambda request: answered(lambda: operate(request), subject, SECONDS))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from harness.entries import (
     Screened,
     Staked,
 )
-from harness.errors import AuditError, ConfigError
+from harness.errors import ArtifactError, AuditError, ConfigError
 from harness.floors import bare, guarded
 from harness.folder import RunFolder
 from harness.gates import theta_of
@@ -198,6 +198,7 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
             raise AuditError("promoted, and nothing says what its rules judged", where=where)
         return 1
     evidence: Any = parse_json(blobs.get(found.measured.evidence), max_bytes=MAX_BLOB)
+    _check_records(where, evidence, blobs)
     from harness.statistics import TestResult
 
     # TestResult's own rule is that verdicts follow from log_e and the threshold: parsing checks it.
@@ -230,6 +231,21 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
     decision = decide(found.measured.gates, found.guard.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
+
+
+def _check_records(where: str, evidence: Any, blobs: BlobStore) -> None:
+    """That what evals kept for people to read, which no entry names, is what they kept; AuditError."""
+    try:
+        for record in evidence.get("records", []):
+            blobs.check(record["record"])
+    except ArtifactError as error:
+        raise AuditError(
+            f"the record of an eval is not the one that the evidence names: {error.message}",
+            where=f"{where}: {error.where}",
+            clause="§8.3",
+        ) from error
+    except (AttributeError, KeyError, TypeError) as error:
+        raise AuditError(f"the evidence's records are malformed: {error}", where=where, clause="§8.3") from error
 
 
 def _bars(guard: Guarding) -> dict[str, float]:

@@ -15,12 +15,16 @@ from safetensors.numpy import load_file, save_file
 from harness.artifacts import TensorSpec, read_tensors
 from harness.canonical import digest
 from harness.errors import SubjectError
-from harness.evals import Suite
+from harness.evals import Evaluation, Suite
 from harness.evals.data import Chosen
 from harness.evals.items import Array
 
 MAX_TABLE = 1 << 32
 """Bytes of a table, or of the answers to one."""
+TURNED = 0.02
+"""The share of answers whose greatest number may be another one when asked alone: near ties, which rounding turns."""
+LEANING, RESCORED = 0.05, 0.01
+"""The share of an eval's items, beside one, whose score may then move by more than this share of its bounds."""
 
 
 def stage(suite: Suite, chosen: Mapping[str, Chosen], shuffle: str, dest: str) -> int:
@@ -40,13 +44,20 @@ def by_view(
     suite: Suite, chosen: Mapping[str, Chosen], shuffle: str, path: str, output: tuple[int, ...]
 ) -> dict[str, Array]:
     """Read a candidate's answers, checked before they are read, and put them back in order: [n, *output] by view."""
-    views = {name: len(chosen[view.of].places) for name, view in suite.views.items()}
-    rows = sum(views.values())
-    flat = answers_in(path, rows, output)
+    return _put_back(suite, chosen, shuffle, answers_in(path, sum(_counts(suite, chosen).values()), output))
+
+
+def _counts(suite: Suite, chosen: Mapping[str, Chosen]) -> dict[str, int]:
+    """How many rows of a table are of each view."""
+    return {name: len(chosen[view.of].places) for name, view in suite.views.items()}
+
+
+def _put_back(suite: Suite, chosen: Mapping[str, Chosen], shuffle: str, flat: Array) -> dict[str, Array]:
+    """What belongs to the rows of a table [rows, …], in order and by view."""
     straight = np.empty_like(flat)
-    straight[order_of_rows(shuffle, rows)] = flat
+    straight[order_of_rows(shuffle, len(flat))] = flat
     told, first = {}, 0
-    for view, count in views.items():
+    for view, count in _counts(suite, chosen).items():
         told[view] = straight[first : first + count]
         first += count
     return told
@@ -58,11 +69,44 @@ def pick(inputs: str, rows: list[int], dest: str) -> int:
     return len(rows)
 
 
-def agree(answers: str, again: str, rows: list[int], total: int, output: tuple[int, ...]) -> bool:
-    """Whether answers [total, *output] and those given to some rows alone agree, up to rounding."""
+def agree(
+    answers: str, again: str, rows: list[int], total: int, output: tuple[int, ...], *, greatest: bool = True
+) -> bool:
+    """Whether answers [total, *output] and those given to some rows alone agree, up to rounding.
+
+    A candidate may say all it has to say below what rounding lets through (1 + 1e-4, or beside one vast number). So
+    with `greatest` the greatest number must be the same one, too; else it is for `scores_agree` to find that.
+    """
     one, two = answers_in(answers, total, output)[rows], answers_in(again, len(rows), output)
     # Sums are ordered by batch size, and bfloat16 keeps 8 bits: rounding is let through, another answer is not.
-    return bool(np.allclose(one, two, rtol=1e-2, atol=1e-3 * float(np.abs(one).max(initial=0.0))))
+    close = np.allclose(one, two, rtol=1e-2, atol=1e-3 * float(np.abs(one).max(initial=0.0)))
+    turned = float((one.argmax(-1) != two.argmax(-1)).mean()) if greatest else 0.0
+    return bool(close and turned <= TURNED)
+
+
+def scores_agree(
+    suite: Suite, chosen: Mapping[str, Chosen], shuffle: str, answers: Array, again: Array, rows: list[int]
+) -> bool:
+    """Whether some rows' answers given alone lead to the scores that those given together do, for every eval.
+
+    `answers` [total, *output] are to a whole table, `again` to its `rows`. Evals that ask are not looked at.
+    """
+    other, marked = answers.copy(), np.zeros(len(answers), dtype=np.bool_)
+    other[rows], marked[rows] = again, True
+    one, two, asked = (_put_back(suite, chosen, shuffle, each) for each in (answers, other, marked))
+    for each in suite.evaluations.values():
+        if not isinstance(each, Evaluation) or not len(chosen[each.of].places):
+            continue
+        labels = chosen[each.of].items.labels
+        places = np.flatnonzero(np.any([asked[view] for view in each.views], axis=0))
+        before, after = (
+            each.score(labels[places], {view: table[view][places] for view in each.views}).values
+            for table in (one, two)
+        )
+        apart = np.abs(before - after) > RESCORED * (each.bounds[1] - each.bounds[0])
+        if apart.sum() > 1 + LEANING * len(apart):
+            return False
+    return True
 
 
 def answers_in(path: str, rows: int, output: tuple[int, ...]) -> Array:

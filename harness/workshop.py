@@ -141,6 +141,8 @@ class Workshop:
             return Failure("build-output", f"the recipe is larger than {MAX_RECIPE} bytes, or nested too deeply")
         try:
             specs = tensor_header(outcome.output)
+            if not specs:
+                return Failure("build-output", "the weights: there are none")
             read_tensors(outcome.output, expect=None, max_bytes=budgets.output_mb << 20)
             read_space(schema)  # a space that cannot be read could never be searched further
             encoded = canonical_bytes(schema)
@@ -162,8 +164,7 @@ class Workshop:
             bytes=len(outcome.output),
             schema_digest=schema_digest,
         )
-        steps = outcome.header.get("steps")
-        return Made(candidate, steps if isinstance(steps, int) else 0, outcome.wall_seconds, outcome.peak_mb)
+        return Made(candidate, _told(outcome.header.get("steps")) or 0, outcome.wall_seconds, outcome.peak_mb)
 
     def predict(
         self,
@@ -181,10 +182,9 @@ class Workshop:
         outcome = self._predicted(candidate, inputs, rows, folder=folder, batch=batch)
         if isinstance(outcome, Failure):
             return outcome
-        flops = outcome.header.get("flops")
         return Answered(
             self._blobs.put(outcome.output),
-            flops if isinstance(flops, int) else None,
+            _told(outcome.header.get("flops")),
             outcome.wall_seconds,
             outcome.peak_mb,
         )
@@ -303,6 +303,11 @@ def sound_recipe(recipe: Mapping[str, Any]) -> bool:
         return len(canonical_bytes(dict(recipe), max_depth=MAX_RECIPE_DEPTH)) <= MAX_RECIPE
     except CanonicalError:
         return False
+
+
+def _told(value: object) -> int | None:
+    """A count that a worker claims; None where it is no count, which no entry could carry."""
+    return value if type(value) is int and value >= 0 else None
 
 
 def _count(spec: TensorSpec) -> int:

@@ -48,8 +48,9 @@ def bring(wanted):
     rows = np.arange(100.0, 112.0).reshape(6, 2)
     population = wanted.settings.get("population", wanted.name)
     items = Population(Items(rows[:3], np.arange(3)), Items(rows[3:], np.arange(3)))
-    made = Inquiry(wanted.settings.get("called", wanted.name), wanted.kind, (0, 1), None, measure, wanted.where, population)
-    return Brought((made,), populations={population: items})
+    bounds = (0.0, float(wanted.settings.get("most", 1)))
+    made = Inquiry(wanted.settings.get("called", wanted.name), wanted.kind, bounds, None, measure, wanted.where, population)
+    return Brought((made,) * wanted.settings.get("times", 1), populations={population: items})
 """
 
 
@@ -101,6 +102,8 @@ WRONG = {
         "'accuracy' is used already, at guards.py",
     ),
     "an exception": ("use: gated, name: more, kind: robustness, raises: true", "KeyError.*on purpose"),
+    "bounds that let all pass": ("use: gated, name: more, kind: robustness, most: 'nan'", "bounds .* not finite"),
+    "one name twice": ("use: gated, name: more, kind: robustness, times: 2", "returned 'more' twice"),
     "no eval": ("use: gated, name: more, kind: robustness, nothing: true", "returned no evals"),
     "a wrong setting": ("use: inspect, name: more, kind: robustness, task: t@t, tsak: t", "tsak: Extra inputs"),
     "no setting": ("use: inspect, name: more, kind: robustness", "task: Field required"),
@@ -111,6 +114,10 @@ WRONG = {
 }
 
 
+SAID = ("an exception", "no eval", "bounds that let all pass", "one name twice")
+"""What a package does wrong, of which no remedy is known."""
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_what_cannot_be_brought_is_told_with_its_line(name, subject):
     """Whatever is wrong with a line under `evals`: one error, with file and line."""
@@ -118,7 +125,7 @@ def test_what_cannot_be_brought_is_told_with_its_line(name, subject):
     with pytest.raises(LockgateError, match=message) as raised:
         suite(subject, "use: gated, name: first, kind: capability", line)
     assert f"lockgate.yaml:{FIRST + 1}" in raised.value.where
-    assert raised.value.remedy or name in ("an exception", "no eval")
+    assert raised.value.remedy or name in SAID
 
 
 def test_two_populations_of_one_name_are_refused(subject):

@@ -102,6 +102,18 @@ def test_a_late_answer_ends_the_child(tmp_path):
     echo.close()
 
 
+def test_a_child_that_does_not_read_is_ended(tmp_path):
+    """A request larger than a pipe holds has a deadline, too, and arrives whole where it is read."""
+    deaf = Child(["-c", "import time; time.sleep(60)"], name="deaf", stderr=tmp_path / "stderr")
+    with pytest.raises(EvaluatorError, match="did not read its request within"):
+        deaf.ask({"text": "x" * 500_000}, seconds=0.5)
+    assert deaf.pid is None
+    deaf.close()
+    echo = child(tmp_path)
+    assert echo.ask({"text": "x" * 3_000_000}, seconds=30) == {"got": {"text": "x" * 3_000_000}}
+    echo.close()
+
+
 def test_a_closed_child_stays_closed(tmp_path):
     """After `close` no child is started again."""
     echo = child(tmp_path)

@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import SubjectError
-from harness.evals import Data, Generated, Items, Population, collect, evaluation, item_key, load_guards, view
+from harness.evals import (
+    Data,
+    Generated,
+    Items,
+    Population,
+    collect,
+    evaluation,
+    inquiry,
+    item_key,
+    load_guards,
+    view,
+)
+from harness.evals.tagging import declared
 
 GUARDS = """
 import numpy as np
@@ -297,6 +309,29 @@ def test_bad_views_are_refused(guards, new, message):
 
 
 # --- scores
+
+
+def test_a_view_changes_no_item(guards):
+    """What a view writes into the raw items is shown by no later view."""
+    return_ = 'return {"x": np.array(raw, np.float32)'
+    suite = guards((return_, f"raw[:1] = raw[1:2]\n    {return_}"))
+    for raw in (np.arange(3.0), [1.0, 2.0, 3.0]):
+        before = np.array(raw)
+        assert suite.views["plain"].encode(raw, 0)["x"][0] == before[1]
+        assert np.array_equal(raw, before)
+
+
+def test_an_eval_that_asks_changes_no_label():
+    """What an eval that asks writes into its items and labels is no other eval's."""
+
+    @inquiry("greedy", kind="capability")
+    def greedy(_ask, raw, labels):
+        raw[:], labels[:] = 0, 0
+        return np.zeros(len(labels))
+
+    items = Items(np.arange(1, 4), np.arange(1, 4))
+    declared(greedy)[0].score(None, items)
+    assert items.raw.tolist() == items.labels.tolist() == [1, 2, 3]
 
 
 def test_scores_are_of_the_items_to_which_an_evaluation_applies(guards):

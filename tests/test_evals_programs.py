@@ -156,6 +156,14 @@ def test_limits_that_are_none_are_refused(settings):
 ADD = expected(([1, 2], 3), ([5, -5], 0))
 
 
+@pytest.mark.parametrize("said", [0.1, float("nan"), 1, "no", None, np.array([True])])
+def test_a_comparison_says_true_or_false(said):
+    """A share, NaN, a word and an array are no verdict on an output: nothing is scored."""
+    with pytest.raises(SubjectError, match="true or false is wanted"):
+        _is(b"5", 5, CALLED, lambda _due, _given: said)
+    assert _is(b"5", 5, CALLED, np.isclose)
+
+
 def test_what_is_right_on_every_input_scores_one(engine, tmp_path):
     """All inputs right scores 1, some 0 unless shares count; the same program and inputs of two items run once."""
     right = "def solve(a, b): return a + b"

@@ -289,6 +289,47 @@ def test_an_item_asked_for_twice_is_refused(evaluator, tmp_path):
         ask_test(evaluator, [*ids[:398], 0, 0], good, good, good)
 
 
+def agree(evaluator, place, one, two, ids=None):
+    """Whether answers to a table agree with others to 256 of its rows; `ids` are those of the table's items."""
+    rows = np.random.default_rng(1).permutation(len(one))[:256].tolist()
+    for name, table in (("one", one), ("two", two[rows])):
+        save_file({"answers": np.ascontiguousarray(table, dtype=np.float32)}, place / name)
+    shown = {} if ids is None else {"ids": ids, "shuffle": SHUFFLE}
+    request = {"op": "agree", "answers": str(place / "one"), "again": str(place / "two"), "rows": rows}
+    return evaluator.operate({**request, "total": len(one), **shown})["agree"]
+
+
+VAST = np.where(np.arange(10) == 9, -1e30, 0.0)
+
+
+@pytest.mark.parametrize(
+    "say",
+    [lambda said: 1 + 1e-4 * said, lambda said: 1e6 + said, lambda said: said + VAST],
+    ids=["near", "far", "vast"],
+)
+def test_another_answer_is_found_below_what_rounding_lets_through(evaluator, tmp_path, say):
+    """Answers crowded together, far from zero or beside one vast number differ where their greatest is another one."""
+    chance = np.random.default_rng(2)
+    said = np.eye(10)[chance.integers(0, 9, 800)]
+    turned = np.where(chance.random((800, 1)) < 0.1, np.roll(said, 1, axis=1)[:, ::-1], said)
+    rounded = say(said).astype(np.float32) * (1 + 1e-6 * chance.normal(size=(800, 1)))
+    assert agree(evaluator, tmp_path, say(said), rounded)
+    assert not agree(evaluator, tmp_path, say(said), say(turned))
+
+
+def test_answers_that_agree_and_score_otherwise_do_not_agree(digits, tmp_path):
+    """An eval that reads a threshold shows what no greatest number does: 0.5 and a little, 0.5 less a little."""
+    old = '    return right(labels, answers["smudged"])'
+    new = '    return (answers["smudged"][:, 0] > 0.5).astype(float)'
+    thresholded = Evaluator(rigs.vary(digits, tmp_path / "subject", (old, new), name="guards.py"))
+    said = np.eye(10)[np.full(800, 3)] + np.eye(10)[0] * (0.5 + 1e-4)
+    other = said - np.eye(10)[0] * 2e-4
+    ids = list(range(400))
+    assert agree(thresholded, tmp_path, said, other)
+    assert agree(thresholded, tmp_path, said, said, ids)
+    assert not agree(thresholded, tmp_path, said, other, ids)
+
+
 def test_evidence_is_salted(evaluator, tmp_path):
     """The same test asked twice gives the same result under another salt, so its digest can be published."""
     ids = list(range(400))

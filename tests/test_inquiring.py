@@ -74,6 +74,9 @@ PREDICTED = '    return model(inputs["image"])'
 LEANING = """\
     answers = model(inputs["image"])
     return answers if len(answers) > 7 else -answers"""
+HIDING = """\
+    answers = model(inputs["image"])
+    return 1 + 1e-4 * torch.tanh(answers if len(answers) > 7 else -answers)"""
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,7 @@ def asking(digits, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(asking, tmp_path_factory):
-    """A run in which one proposal is promoted, one rejected by a gate, and one leans on its neighbours."""
+    """A run in which one proposal is promoted, one rejected by a gate, and two lean on their neighbours."""
     subject, rig = asking
     place = tmp_path_factory.mktemp("run") / "run"
     brittle = code(
@@ -100,9 +103,14 @@ def run(asking, tmp_path_factory):
     )
     opened = rig.open(place, subject, seed=0)
     try:
-        leaning = code(subject, (PREDICTED, LEANING))
+        leaning, hiding = (code(subject, (PREDICTED, leans)) for leans in (LEANING, HIDING))
         generation(
-            opened, 1, knobs(steps=150), {**leaning, "changes": {"steps": 200}}, {**brittle, "changes": {"steps": 250}}
+            opened,
+            1,
+            knobs(steps=150),
+            {**leaning, "changes": {"steps": 200}},
+            {**brittle, "changes": {"steps": 250}},
+            {**hiding, "changes": {"steps": 220}},
         )
         return place, opened.supervisor.state
     finally:
@@ -126,7 +134,7 @@ def test_what_was_asked_is_in_the_log_and_derived_again(run, asking):
     assert state.asked
     assert set(state.asked) == set(state.answers)
     assert verify_run(folder, folder.public_key)["verdict"].startswith(f"valid at size {state.size}")
-    assert replay_run(folder)["decisions"] == 3
+    assert replay_run(folder)["decisions"] == 4
     counts = rescore(folder, asking[0], VaultKey.load(folder.vault_key))
     assert counts == {
         "measurements": sum(found.measured is not None for found in state.proposals.values()),
@@ -148,9 +156,12 @@ def test_a_changed_table_is_no_evidence(run, asking, tmp_path):
 
 
 def test_answers_that_lean_on_neighbours_are_found(run):
-    """A candidate that answers a small batch otherwise is rejected, before anything of it is scored."""
+    """A candidate that answers a small batch otherwise is rejected unscored, though it be by less than rounding may."""
     _, state = run
-    assert state.proposals[2].decision.reasons[0].code == "predict-output"
+    for number in (2, 4):
+        assert state.proposals[number].measured is None
+        (reason,) = state.proposals[number].decision.reasons
+        assert (reason.code, "depends on the other rows" in reason.text) == ("predict-output", True)
 
 
 class Answering:

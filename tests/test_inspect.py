@@ -11,6 +11,7 @@ from rigs import code, generation, knobs
 from harness.artifacts import BlobStore
 from harness.auditing import verify_run
 from harness.canonical import parse_json
+from harness.errors import AuditError
 from harness.folder import RunFolder
 from harness.keys import VaultKey
 from harness.replay import replay_run
@@ -89,6 +90,23 @@ def test_what_a_task_said_is_in_the_trail(run):
         assert sum(name.startswith("samples/") for name in log.namelist()) == len(about["samples"])
     assert verify_run(folder, folder.public_key)["verdict"].startswith(f"valid at size {state.size}")
     assert replay_run(folder)["decisions"] == 3
+
+
+@pytest.mark.parametrize("alter", ["changed", "missing"])
+def test_an_altered_log_of_inspect_s_is_found(run, tmp_path, alter):
+    """The `.eval` file that the evidence names, changed by one byte or taken away, is told by a replay."""
+    place, state = run
+    copy = rigs.copy_run(place, tmp_path / "run")
+    blobs = BlobStore(copy / "blobs")
+    evidence = parse_json(blobs.get(state.proposals[2].measured.evidence))
+    kept = blobs.path(evidence["records"][0]["record"])
+    kept.chmod(0o644)
+    if alter == "changed":
+        kept.write_bytes(kept.read_bytes()[:-1] + b"\x01")
+    else:
+        kept.unlink()
+    with pytest.raises(AuditError, match="the record of an eval is not the one that the evidence names"):
+        replay_run(RunFolder(copy))
 
 
 def test_scores_follow_from_the_logged_answers(run, letters):

@@ -18,7 +18,8 @@ from rigs import code, generation, knobs
 from safetensors.numpy import load_file, save_file
 
 from harness.auditing import verify_run
-from harness.errors import EvaluatorError, StateError, SubjectError
+from harness.canonical import canonical_bytes
+from harness.errors import AuditError, EvaluatorError, StateError, SubjectError
 from harness.evals import Data, Items
 from harness.evals.cases import decode, encode, words
 from harness.evals.counterexamples import REFUSED, Hunt, Missing, Stored
@@ -212,6 +213,26 @@ def test_one_worker_finds_what_two_find(run, props, subject, tmp_path):
     for number in (1, 2):
         one, two = (each.proposals[number].developed.counterexamples for each in (state, run[1]))
         assert one == two
+
+
+def test_an_altered_counterexample_stops_the_run(subject, props, tmp_path):
+    """Evidence of an earlier refutation that was changed on disk is an error of the log, told by its digest.
+
+    It is not a case less: nothing later is measured without it.
+    """
+    opened = props.open(tmp_path / "run", subject, seed=0)
+    try:
+        generation(opened, 1, code(subject, (PREDICTED, PLANTED.format(above=0.8))))
+        name = opened.supervisor.state.proposals[1].developed.counterexamples
+        kept = opened.rooms.blobs.path(name)
+        kept.chmod(0o644)
+        kept.write_bytes(kept.read_bytes().replace(b'"verdict":"refuted"', b'"verdict":"held"'))
+        with pytest.raises(AuditError, match="counterexamples of earlier proposals") as caught:
+            generation(opened, 2, knobs(steps=150))
+        assert caught.value.where == name
+        assert opened.supervisor.state.proposals[2].decision is None
+    finally:
+        opened.close()
 
 
 def test_a_baseline_that_breaks_its_own_property_is_one_error(digits, tmp_path):
@@ -548,6 +569,34 @@ def test_a_check_that_is_none_is_one_error_with_its_line(body, line, message, tm
         Asked(lambda _x: 0.0).look(check)
     assert message in caught.value.message
     assert caught.value.where in (f"guards.py:{line}", f"guards.py:{line + 1}")
+
+
+def test_of_nothing_no_property_holds():
+    """One that never asks, and one that reads nothing of the answers, are errors: anything would have them."""
+
+    @holds("silent", cases=lambda: st.integers(0, 9))
+    def silent(_ask, _case):
+        return True
+
+    with pytest.raises(SubjectError, match="it asked nothing about any case"):
+        Asked(lambda x: x).look(silent)
+    less = {"cases": lambda: st.integers(0, 9), "read": lambda answers: answers[:, 1:]}
+    for made in (bounded("b", 0, 1, **less)(showing()), monotone("m", **less)(lambda case: (row(case), row(case)))):
+        with pytest.raises(SubjectError, match=r"read\(\) takes nothing"):
+            Asked(lambda x: x).look(made)
+
+
+def test_words_that_nothing_can_carry_refute_all_the_same():
+    """A check may quote what a candidate answered: letters that are none do not keep a counterexample out of the log."""
+
+    @holds("quoting", cases=lambda: st.integers(0, 9))
+    def quoting(ask, case):
+        return f"it says \udcff to {ask(row(case)).shape}"
+
+    found = Asked(lambda x: x).look(quoting)["quoting"]
+    assert found["verdict"] == "refuted"
+    assert canonical_bytes(found)
+    assert "\\udcff" in found["counterexample"]["wrong"]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,8 @@ class Hunt:
             "set_aside": aside,
         }
         if first is None:
+            if not any(judged.seen for _, _, judged in verdicts):
+                raise SubjectError("it asked nothing about any case", remedy="ask the candidate, or widen its cases")
             return evidence
         old, case, judged = first
         steps = 0
@@ -173,7 +175,8 @@ class Hunt:
         if isinstance(said, (bool, np.bool_)):
             return _Judged("" if said else _PLAIN, ask.seen)
         if isinstance(said, str) and said:
-            return _Judged(said[:400], ask.seen)
+            # it may quote what a candidate answered, in letters that no evidence can carry
+            return _Judged(said[:400].encode("utf-8", "backslashreplace").decode(), ask.seen)
         raise SubjectError(f"it says {said!r:.80} of a case; true, false or words are wanted")
 
     def _shrunk(self, prop: Property, table: Table, missing: Missing) -> tuple[Json, _Judged, int] | None:

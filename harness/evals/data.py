@@ -137,6 +137,10 @@ class Data:
     def check(self) -> None:
         """SubjectError unless shapes agree and nothing held out is seen elsewhere."""
         rows_of(self.train, "train")
+        if not isinstance(self.also, Mapping) or not all(isinstance(each, Population) for each in self.also.values()):
+            raise SubjectError("also must be a dict of Populations by name", where="guards.py: load()")
+        if not isinstance(self.near_duplicates, NearDuplicates | None):
+            raise SubjectError("near_duplicates must be NearDuplicates(…) or None", where="guards.py: load()")
         for name, population in self.populations.items():
             of = "" if name == MAIN else f"also[{name!r}]."
             population.development.check(f"{of}development")
@@ -144,7 +148,7 @@ class Data:
                 population.vault.check(f"{of}vault")
             if name in self.also and (name == MAIN or not name.isidentifier()):
                 raise SubjectError(f"{name!r} is no name for another population", where="guards.py: load()")
-        if not isinstance(self.output, tuple) or not all(isinstance(n, int) and n > 0 for n in self.output):
+        if not isinstance(self.output, tuple) or not all(type(n) is int and n > 0 for n in self.output):
             raise SubjectError(f"output must be a tuple of positive integers, not {self.output!r}")
         if self.generated:
             return self._check_generated()

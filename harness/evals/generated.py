@@ -45,7 +45,12 @@ class Generated:
         if drawn and all(isinstance(item, np.ndarray) for item in raw):
             shapes = {(item.shape, item.dtype) for item in raw}
             raw = np.stack(raw) if len(shapes) == 1 else raw
-        return Items(raw, np.asarray([label for _, label in drawn]))
+        try:
+            return Items(raw, np.asarray([label for _, label in drawn]))
+        except ValueError as error:
+            raise SubjectError(
+                f"a generator gave labels of several shapes: {error}", where="guards.py: load()"
+            ) from error
 
     def _one(self, secret: str, number: int, known: set[bytes]) -> tuple[Any, Any]:
         for attempt in range(REDRAWS):

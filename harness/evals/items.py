@@ -52,7 +52,7 @@ def item_key(item: Any) -> bytes:
         return hashlib.sha256(head + array.tobytes()).digest()
     try:
         text = json.dumps(item, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SubjectError(
             f"a raw item of type {type(item).__name__} has no key ({error})",
             remedy="raw items are strings, bytes, arrays, or lists and dicts of numbers and strings",
@@ -65,13 +65,18 @@ def keys_of(raw: Iterable[Any]) -> set[bytes]:
     return {item_key(item) for item in raw}
 
 
+def _plain_array(value: Any) -> bool:
+    """Whether a value is an array of numpy's that says all it holds: what lies beneath a mask would be used unseen."""
+    return isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray)
+
+
 def rows_of(arrays: Mapping[str, Array], what: str) -> int:
     """Count the rows of named arrays; SubjectError unless all are plain, finite and equally long."""
     if not isinstance(arrays, Mapping) or not arrays:
         raise SubjectError(f"{what} must be a dict of named arrays, and not an empty one")
     counts = set()
     for name, array in arrays.items():
-        if not isinstance(name, str) or not isinstance(array, np.ndarray) or array.ndim == 0:
+        if not isinstance(name, str) or not _plain_array(array) or array.ndim == 0:
             raise SubjectError(f"{what}[{name!r}] must be a numpy array whose first axis counts rows")
         if array.dtype.kind not in _PLAIN:
             raise SubjectError(
@@ -111,7 +116,7 @@ class Items:
 
     def check(self, what: str) -> None:
         """SubjectError unless there are items, each with a label."""
-        if not isinstance(self.labels, np.ndarray) or self.labels.ndim == 0 or self.labels.dtype.hasobject:
+        if not _plain_array(self.labels) or self.labels.ndim == 0 or self.labels.dtype.hasobject:
             raise SubjectError(f"{what}.labels must be a numpy array of plain values, one row an item")
         if not hasattr(self.raw, "__len__") or not hasattr(self.raw, "__getitem__"):
             raise SubjectError(f"{what}.raw must be a list or an array")

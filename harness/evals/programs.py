@@ -198,7 +198,10 @@ def _is(output: bytes, due: Any, spec: Execution, same: Same) -> bool:
         given = text if spec.call is None else json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
         return False
-    return bool(same(due, given))
+    said = same(due, given)
+    if not isinstance(said, (bool, np.bool_)):  # a share of .1, NaN and "no" would all be true
+        raise SubjectError(f"same() says {said!r:.80} of an output; true or false is wanted")
+    return bool(said)
 
 
 def _no_number(name: str) -> Any:

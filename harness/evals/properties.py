@@ -255,7 +255,13 @@ def _two(shown: Any) -> tuple[Inputs, Inputs]:
 
 
 def _reading(read: Read | None) -> Read:
-    return (lambda answers: answers) if read is None else (lambda answers: np.asarray(read(answers)))
+    def reading(answers: Array) -> Array:
+        found = np.asarray(answers if read is None else read(answers))
+        if not found.size:  # of no number anything holds
+            raise SubjectError(f"read() takes nothing of answers of the shape {np.shape(answers)}")
+        return found
+
+    return reading
 
 
 def _same(within: float, one: Array, two: Array) -> Said:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import SubjectError
+from harness.evals.deadline import LateError, deadline
 from harness.evals.inquiry import ANSWERS, PREDICT, Ask, Rows, Table, UnansweredError, refused
 from harness.evals.items import Array, Inputs
 from harness.evals.tagging import where_of
@@ -71,19 +70,15 @@ def own_errors(function: Callable[..., Any], what: str) -> Iterator[None]:
     """
     file = getattr(getattr(function, "__code__", None), "co_filename", "")
 
-    def late(_signal: int, frame: types.FrameType | None) -> None:
+    def place(frame: types.FrameType | None) -> str:
         while frame is not None and frame.f_code.co_filename != file:
             frame = frame.f_back
-        where = where_of(function) if frame is None else f"{Path(file).name}:{frame.f_lineno}"
-        raise _LateError(where)
+        return where_of(function) if frame is None else f"{Path(file).name}:{frame.f_lineno}"
 
-    timed = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGALRM, late) if timed else None
-    # Again after a second, should a bare `except` have swallowed it.
-    left = signal.setitimer(signal.ITIMER_REAL, SECONDS, 1.0) if timed else (0.0, 0.0)
     try:
-        yield
-    except _LateError as error:
+        with deadline(SECONDS, place):
+            yield
+    except LateError as error:
         raise SubjectError(
             f"{what} did not end within {SECONDS:g} s", where=error.args[0], remedy="mend the loop, or draw less"
         ) from None
@@ -93,14 +88,6 @@ def own_errors(function: Callable[..., Any], what: str) -> Iterator[None]:
     except Exception as error:
         where = _line_of(error, file) or where_of(function)
         raise SubjectError(f"{what} raised {type(error).__name__}: {error}", where=where) from error
-    finally:
-        if timed:
-            signal.setitimer(signal.ITIMER_REAL, *left)
-            signal.signal(signal.SIGALRM, signal.SIG_DFL if before is None else before)
-
-
-class _LateError(BaseException):
-    """Time is up; the argument says where it was."""
 
 
 def _line_of(error: BaseException, file: str) -> str:

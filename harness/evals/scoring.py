@@ -46,6 +46,7 @@ class View:
         Raises SubjectError for a wrong type, length, dtype, or NaN.
         """
         words = np.frombuffer(hashlib.sha256(self.name.encode()).digest()[:16], dtype=np.uint32).tolist()
+        raw = raw.copy() if isinstance(raw, np.ndarray) else list(raw)  # written into, it is shown by no other view
         try:
             inputs = self.make(raw, np.random.default_rng([seed, *words]))
         except SubjectError:
@@ -80,6 +81,17 @@ class Scored:
     within: Callable[[Array], Array] | None = None
     """The group that this evaluation is restricted to, where it is that of a slice."""
 
+    def __post_init__(self) -> None:
+        """SubjectError for a kind that is none, or for bounds between which every score or none would lie."""
+        if self.kind not in get_args(EvaluationKind):
+            known = get_args(EvaluationKind)
+            raise SubjectError(f"evaluation {self.name!r}: kind {self.kind!r} is none of {known}", where=self.where)
+        lo, hi = self.bounds
+        if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
+            raise SubjectError(
+                f"evaluation {self.name!r}: bounds {self.bounds!r} are not finite and ordered", where=self.where
+            )
+
     def mask(self, labels: Array) -> npt.NDArray[np.bool_]:
         """Mark the items that this evaluation is about, [n] bool. Raises SubjectError for anything else."""
         return self._marked("applies", self.applies, labels) & self._marked("slice", self.within, labels)
@@ -88,22 +100,26 @@ class Scored:
         if marks is None:
             return np.ones(len(labels), dtype=np.bool_)
         try:
-            mask = np.asarray(marks(labels))
+            given = marks(labels)
+            mask = np.asarray(given)
         except Exception as error:
             raise SubjectError(
                 f"evaluation {self.name!r}: {what}() raised {type(error).__name__}: {error}", where=self.where
             ) from error
-        if mask.dtype != np.bool_ or mask.shape != (len(labels),):
+        if mask.dtype != np.bool_ or mask.shape != (len(labels),) or isinstance(given, np.ma.MaskedArray):
             raise SubjectError(
-                f"evaluation {self.name!r}: {what}() gave {mask.dtype} {mask.shape} for {len(labels)} labels; "
-                "one boolean an item is wanted",
+                f"evaluation {self.name!r}: {what}() gave {mask.dtype} {mask.shape} for {len(labels)} "
+                "labels; one boolean an item is wanted, and none of them masked",
                 where=self.where,
             )
         return mask
 
     def _within(self, values: Any, mask: npt.NDArray[np.bool_]) -> Scores:
         """Scores as they were measured; SubjectError where one is missing, NaN, infinite or out of bounds."""
-        values = np.asarray(values)
+        if isinstance(values, np.ma.MaskedArray):  # whatever lies beneath a mask would be a score
+            raise SubjectError(
+                f"evaluation {self.name!r} gave a masked array; a score each is wanted", where=self.where
+            )
         wanted = (int(mask.sum()),)
         if values.shape != wanted or values.dtype.kind not in "biuf":
             raise SubjectError(
@@ -121,7 +137,8 @@ class Scored:
 
     def _measured(self, *given: Any) -> Any:
         try:
-            return self.measure(*given)
+            found = self.measure(*given)
+            return found if isinstance(found, np.ma.MaskedArray) else np.asarray(found)
         except EvaluatorError as error:
             raise EvaluatorError(
                 f"evaluation {self.name!r}: {error.message}", where=self.where, remedy=error.remedy
@@ -173,7 +190,7 @@ class Inquiry(Scored):
         mask = self.mask(items.labels)
         if not mask.any():
             return Scores(mask, np.zeros(0))
-        some = items if mask.all() else items.take(np.flatnonzero(mask))
+        some = items.take(np.flatnonzero(mask))  # a copy: what is changed in place is no other eval's
         return self._within(self._measured(ask, some.raw, some.labels), mask)
 
 
@@ -263,11 +280,7 @@ def _common(
     slices: Mapping[str, Callable[[Array], Array]] | None,
 ) -> dict[str, Any]:
     """What every evaluation is made of, checked."""
-    if kind not in get_args(EvaluationKind):
-        raise SubjectError(f"evaluation {name!r}: kind {kind!r} is none of {get_args(EvaluationKind)}", where=where)
-    lo, hi = float(bounds[0]), float(bounds[1])
-    if not (np.isfinite(lo) and np.isfinite(hi) and lo < hi):
-        raise SubjectError(f"evaluation {name!r}: bounds {bounds!r} are not finite and ordered", where=where)
+    lo, hi = map(float, bounds)
     groups = {} if slices is None else dict(slices)
     if slices is not None and not groups:
         raise SubjectError(f"evaluation {name!r} has slices, and none is named", where=where)
