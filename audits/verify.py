@@ -658,8 +658,8 @@ RECORDS = {
     # what --save writes, appendix A
     "saved": "head s, state Z, digest d",
     "Z": "size i, keys [s], terms N, ?change K, guards [d], ?ledger l, count i, open {P}, versions [V], live i, "
-    "epoch i, answered {b}, ?stake i, tests i, alphas n, used i, permits {U}, nonces [s], ?intent I, unwatched b, "
-    "halted b, time t, people {i}",
+    "epoch i, answered {b}, ?stake i, tests i, alphas n, burned i, used i, permits {U}, nonces [s], ?intent I, "
+    "unwatched b, halted b, time t, people {i}",
     "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, fresh b, gates [l], witnesses l, "
     "agree i, approvers [A], data d, vault_items i",
     "K": "hold H, by s, free b, terms N",
@@ -743,8 +743,8 @@ def beginning(keys: list[Key]) -> State:
     return {
         "size": 0, "keys": [key_line(*keys[0])], "terms": None, "change": None, "guards": [], "ledger": None,
         "count": 0, "open": {}, "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0,
-        "alphas": 0.0, "used": 0, "permits": {}, "nonces": [], "intent": None, "unwatched": False, "halted": False,
-        "time": "", "people": {},
+        "alphas": 0.0, "burned": 0, "used": 0, "permits": {}, "nonces": [], "intent": None,
+        "unwatched": False, "halted": False, "time": "", "people": {},
     }  # fmt: skip
 
 
@@ -994,14 +994,17 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 low = named or alpha >= rule * (1 - 1e-12)
                 must(low and alpha <= rule * (1 + 1e-12), f"the rule gives alpha {rule!r}")
                 own = test
-            elif not named:
+            else:
+                must(offset >= s["burned"], "items that are burned")
+            if not run["fresh"] and not named:
+                must(offset <= (s["burned"] if s["tests"] else s["used"]), "items left out that no test burned")
                 must(test == own, f"expected test {own}")
                 rule = delta * test**-1.2 * body["epoch"] ** -1.2 / 5.5916**2
                 must(math.isclose(alpha, rule, rel_tol=1e-12), f"the rule gives alpha {rule!r}")
             found["staked"] = {"epoch": body["epoch"], "incumbent": body["incumbent"]}
             found["staked"]["alpha"] = alpha if run["fresh"] else None
             s["stake"], s["tests"], s["alphas"] = body["number"], own, s["alphas"] + alpha
-            s["used"] = offset + body["cap"]
+            s["burned"], s["used"] = offset, offset + body["cap"]
         case "predicted":
             asked = f"{body['candidate']} {body['offset']} {body['cap']}"
             must(body["epoch"] == s["epoch"], "answers to another epoch's items")
@@ -1081,6 +1084,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 known = {"candidate": found["built"], "index": intent["authorisation"], "raw": permit["raw"]}
                 s["versions"].append(known)
                 found["ended"] = True
+                s["burned"] += 1  # it scored one item at least
             else:
                 s["stake"] = None
             s["intent"], s["live"], s["unwatched"] = None, body["version"], kind == "promoted"

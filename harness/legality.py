@@ -240,6 +240,7 @@ def _test(order: Order, index: int, entry: Staked | Predicted | Measured | Decid
                 "open_stake": entry.number,
                 "tests": entry.test if fresh else order.tests + 1,
                 "alphas": order.alphas + entry.alpha,
+                "burned": entry.offset,
                 "used": entry.offset + entry.cap,
                 "ledger": ledger,
             }
@@ -280,8 +281,12 @@ def _check_alpha(order: Order, entry: Staked, illegal: Illegal) -> None:
         raise illegal("more is staked than the budget of error allows")
     if terms.fresh:
         return _check_fresh(order, entry, illegal)
+    if entry.offset < order.burned:
+        raise illegal(f"its items begin at {entry.offset}, and those before {order.burned} are burned")
     if terms.vault_named:
         return None  # other runs stake there, too
+    if entry.offset > (order.burned if order.tests else order.used):
+        raise illegal(f"its items begin at {entry.offset}: no test of an epoch before burned so many")
     rule = terms.delta * gamma(entry.epoch) * gamma(max(entry.test, 1))
     if entry.test != order.tests + 1 or not math.isclose(entry.alpha, rule, rel_tol=1e-12):
         raise illegal(f"the ledger's rule gives test {order.tests + 1} of the epoch {rule!r}")
@@ -397,6 +402,7 @@ def _outcome(order: Order, entry: Promoted | RolledBack | Voided, illegal: Illeg
                 "versions": {**order.versions, entry.version: found.built},
                 "allowed_by": {**order.allowed_by, entry.version: index},
                 "live": entry.version,
+                "burned": order.burned + 1,  # it scored one item at least
                 "authorised": {key: value for key, value in order.authorised.items() if key != index},
                 "unwatched": True,
             }

@@ -197,6 +197,8 @@ class Order:
     """Stakes of this epoch; where items are fresh, of the life of the ledger."""
     alphas: float = 0.0
     """The sum of all stakes; where items are fresh, less what the tests' evidence gave back."""
+    burned: int = 0
+    """Where the next stake begins at the least: where the last one did, and one more after a promotion."""
     used: int = 0
     """Where the items of the last stake end."""
     authorised: Mapping[int, Permit] = field(default_factory=dict)

@@ -147,6 +147,7 @@ class _State(Record):
     stake: Count | None
     tests: Count
     alphas: float
+    burned: Count
     used: Count
     permits: dict[str, _Permit]
     nonces: list[str]
@@ -224,6 +225,7 @@ def _state(order: Order, reader: LogReader) -> dict[str, Any]:
         "stake": order.open_stake,
         "tests": order.tests,
         "alphas": order.alphas,
+        "burned": order.burned,
         "used": order.used,
         "permits": {
             str(index): {
@@ -329,6 +331,7 @@ def _order(state: _State) -> Order:
         open_stake=state.stake,
         tests=state.tests,
         alphas=state.alphas,
+        burned=state.burned,
         used=state.used,
         authorised=permits,
         nonces=tuple(state.nonces),

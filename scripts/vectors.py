@@ -1247,6 +1247,13 @@ def order(v: Vectors) -> None:
         one("staked", alpha=0.001),
     )
     case("stake-of-a-later-test", "a test was left out", "§7.6", upto("staked"), one("staked", test=2))
+    case("stake-that-leaves-items-out", "the first test begins behind items that none had", "§7.6", upto("staked"),
+         one("staked", offset=1))  # fmt: skip
+    for name, why, offset in (
+        ("stake-on-burned-items", "after a promotion a test has the items of the first again", 0),
+        ("stake-beyond-the-items-burned", "it begins behind what the test before it might have scored", 1001),
+    ):
+        case(name, why, "§7.6", upto("staked", 2), one("staked", 2, offset=offset))
     case("stake-twice", "staked again for the same test", "§7.6", upto("predicted"), one("staked", ledger_size=9))
     case("answered-twice", "the same items answered again", "§7.7", upto("measured"), one("predicted"))
     case(

@@ -196,7 +196,7 @@ def staked(number: int, state: RunState, **changes: object) -> e.Staked:
         "test": state.tests + 1,
         "alpha": CONFIG.ledger.delta * gamma(state.epoch) * gamma(state.tests + 1),
         "incumbent": state.incumbent.digest,
-        "offset": 0,
+        "offset": state.burned,
         "items": sha("items"),
         "ledger_size": 1,
         "ledger_root": "00" * 32,
