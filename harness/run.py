@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.allotting import allot
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
-from harness.proposers import Ask
+from harness.proposers import Ask, Feedback
 from harness.proposing import Proposing
 
 
@@ -75,7 +76,7 @@ def guarded_loop(
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = _slots(asked["ask"], generation, allotment, plans, proposing, watcher)
+                slots = _slots(asked["ask"], generation, config, allotment, plans, proposing, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break
@@ -97,15 +98,22 @@ def guarded_loop(
 def _slots(
     asked: dict[str, Any],
     generation: int,
+    config: Config,
     allotment: dict[str, int],
     plans: dict[str, dict[str, Any]],
     proposing: Proposing,
     watcher: Watcher,
 ) -> list[dict[str, Any]]:
-    """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty."""
+    """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty.
+
+    By a bandit they are a function of what is asked with, so that a run which is resumed asks as it would have.
+    """
     if asked["generation"] != generation:
         raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
     slots = []
+    if config.allotment == "bandit":
+        history = [Feedback.parse(told) for told in asked["history"]]
+        allotment = allot(allotment, history, seed=asked["seed"], generation=generation)
     for name, count in allotment.items():
         ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
         watcher.note(f"asking {name} for {count}")
