@@ -74,9 +74,10 @@ def rollback(
     *,
     subject: Path | None,
     vault_key: Path | None,
+    proposer: str = "",
 ) -> dict[str, Any]:
-    """Roll back through the supervisor at work, or through one started for it."""
-    request = {"op": "rollback", "version": version, "reason": reason}
+    """Roll back through the supervisor at work, or through one started for it; the settings of a proposer, if named."""
+    request = {"op": "rollback", "version": version, "reason": reason, "proposer": proposer}
     try:
         connection = Connection(folder.root)
     except ServiceError:

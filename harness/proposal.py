@@ -39,6 +39,7 @@ __all__ = [
     "Code",
     "FileChange",
     "Hyperparameters",
+    "Improver",
     "KnobChange",
     "Proposal",
     "effective_change",
@@ -57,6 +58,8 @@ MAX_TEXT_BYTES = 128 * 1024
 MAX_FILES = 16
 MAX_CHANGES = 64
 MAX_STRING = 200
+MAX_SETTINGS = 64
+MAX_SETTINGS_BYTES = 16 * 1024
 _MAX_DIFF_WORK = 1_000_000  # lines times lines: beyond it difflib takes seconds on text made to be slow
 
 Base: TypeAlias = Digest | Literal["incumbent"]
@@ -81,8 +84,10 @@ _WHOLE_RECIPE = re.compile(
 )
 
 
-class _Common(Record):
-    base: Base
+ProposerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
+
+
+class _Explained(Record):
     rationale: Annotated[str, StringConstraints(max_length=2000)] = ""
 
     @field_validator("rationale")
@@ -95,6 +100,10 @@ class _Common(Record):
     def document(self) -> dict[str, Any]:
         """Return the proposal as the JSON document that parses to it."""
         return self.json_value()
+
+
+class _Common(_Explained):
+    base: Base
 
 
 class Hyperparameters(_Common):
@@ -131,13 +140,29 @@ class Code(_Common):
         return files
 
 
-Proposal: TypeAlias = Annotated[Hyperparameters | Architecture | Code, Field(discriminator="kind")]
-"""What a proposer may ask for: one of three kinds, told apart by `kind`."""
+class Improver(_Explained):
+    """Other settings for a proposer: all of them, not only those that change. It has no base, for no model changes."""
 
-_PROPOSAL: TypeAdapter[Hyperparameters | Architecture | Code] = TypeAdapter(Proposal)
+    kind: Literal["improver"]
+    proposer: ProposerName
+    settings: Annotated[dict[KnobName, Any], Field(max_length=MAX_SETTINGS)]
+
+    @field_validator("settings")
+    @classmethod
+    def _small(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        if len(canonical_bytes(settings)) > MAX_SETTINGS_BYTES:
+            raise ValueError(f"settings of more than {MAX_SETTINGS_BYTES} bytes")
+        return settings
 
 
-def parse_proposal(data: bytes, *, mutable: Iterable[str] = ("model.py",)) -> Hyperparameters | Architecture | Code:
+AnyProposal: TypeAlias = Hyperparameters | Architecture | Code | Improver
+Proposal: TypeAlias = Annotated[AnyProposal, Field(discriminator="kind")]
+"""What a proposer may ask for: one of these kinds, told apart by `kind`."""
+
+_PROPOSAL: TypeAdapter[AnyProposal] = TypeAdapter(Proposal)
+
+
+def parse_proposal(data: bytes, *, mutable: Iterable[str] = ("model.py",)) -> AnyProposal:
     """Parse one proposal document from untrusted bytes; ProposalError for anything else.
 
     `mutable` are the globs of the files that the subject lets proposals change. The document is read in its
@@ -178,10 +203,13 @@ def _matches(parts: tuple[str, ...], globs: tuple[str, ...]) -> bool:
 
 
 class KnobChange(Record):
-    """One knob with another value; `old` and `new` are canonical JSON. `unknown`: the base has no such knob."""
+    """One knob with another value; `old` and `new` are canonical JSON. `unknown`: the base has no such knob.
+
+    Of the group `proposer` it is a setting of a proposer, called `PROPOSER.SETTING`.
+    """
 
     name: str
-    group: Group | Literal["unknown"]
+    group: Group | Literal["unknown", "proposer"]
     old: str
     new: str
 

@@ -46,6 +46,19 @@ class Proposing:
         Raises ProposerError, which names the proposer, for whatever goes wrong: an unknown name, a failure in it, a
         limit that it hit, an answer that is none; and SandboxError when no sandbox can be had.
         """
+        return self._ask(name, {"proposer": name, "ask": ask.json_value()}, ask.count)
+
+    def settled(self, name: str, *settings: dict[str, Json]) -> list[dict[str, Json]]:
+        """Return settings with all defaults, as the named proposer's own `Settings` reads each of them.
+
+        Raises ProposerError where it declares none, or does not take them; and SandboxError as above.
+        """
+        found = self._ask(name, {"proposer": name, "settings": list(settings)}, len(settings))
+        if len(found) != len(settings):
+            raise ProposerError("answered fewer settings than it was asked for", where=f"proposer {name}")
+        return found
+
+    def _ask(self, name: str, payload: dict[str, Json], count: int) -> list[dict[str, Json]]:
         where = f"proposer {name}"
         site = self._site(name)
         if self._engine is None:
@@ -55,12 +68,12 @@ class Proposing:
         job = Job(
             entry="propose",
             module="harness.proposers.__main__",
-            payload={"proposer": name, "ask": ask.json_value()},
+            payload=payload,
             limits=self._limits,
             site=None if find(name).dist is None else site,
         )
         outcome = self._engine.submit(job).result()
-        return documents_of(outcome, ask.count, where)
+        return documents_of(outcome, count, where)
 
     @staticmethod
     def _site(name: str) -> Site:

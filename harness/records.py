@@ -15,8 +15,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 Count = Annotated[int, Field(ge=0)]
 
-Kind = Literal["hyperparameters", "architecture", "code"]
-"""The kinds of proposal that this version builds."""
+Kind = Literal["hyperparameters", "architecture", "code", "improver"]
+"""The kinds of proposal: of the model, and `improver`, of the settings of a proposer."""
 
 Stage = Literal["proposed", "screened", "built", "developed", "staked", "predicted", "measured", "decided"]
 """How far a proposal has come."""
@@ -56,6 +56,7 @@ Reason = Literal[
     "no-op",
     "duplicate",
     "policy",
+    "improver",
     "build-failed",
     "build-timeout",
     "build-memory",
@@ -89,6 +90,7 @@ REASONS: dict[str, str] = {
     "no-op": "it changes nothing: same recipe and source, or same weights and same answers",
     "duplicate": "the same candidate was proposed before in this epoch",
     "policy": "a policy rule was not satisfied",
+    "improver": "its settings are none of that proposer, or no trial of them can begin",
     "build-failed": "building or training raised an error in the sandbox",
     "build-timeout": "building or training made no progress, or ran past its deadline",
     "build-memory": "building or training used more memory than its budget",

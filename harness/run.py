@@ -6,6 +6,7 @@ first vault test begins, so that it cannot time one.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -76,7 +77,7 @@ def guarded_loop(
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = _slots(asked["ask"], generation, config, allotment, plans, proposing, watcher)
+                slots = slots_of(asked, generation, config, allotment, plans, proposing, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break
@@ -95,8 +96,61 @@ def guarded_loop(
         process.close()
 
 
-def _slots(
-    asked: dict[str, Any],
+@dataclass(frozen=True)
+class _Asking:
+    """One generation's asks: what all proposers are asked with, and how a document becomes a slot."""
+
+    asked: dict[str, Any]
+    generation: int
+    proposing: Proposing
+    watcher: Watcher
+
+    def slots(self, name: str, count: int, settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+        """What a proposer answers, as slots; none where it fails, or is asked for none."""
+        if not count:
+            return []
+        ask = Ask.parse({**self.asked, "count": count, "settings": settings, **more})
+        self.watcher.note(f"asking {name} for {count}")
+        try:
+            documents = self.proposing.propose(name, ask)
+        except (ProposerError, SandboxError) as error:
+            self.watcher.note(f"proposer {name} failed: {error}")
+            return []
+        labels = settings.get("plan") if name == "scripted" else None
+        return [
+            {
+                "proposer": name,
+                "document": json.dumps(document),
+                "scripted": name == "scripted",
+                "label": _label(labels, self.generation, index),
+            }
+            for index, document in enumerate(documents)
+        ]
+
+    def pairs(self, name: str, count: int, old: dict[str, Any], trial: dict[str, Any]) -> list[dict[str, Any]]:
+        """The slots of a proposer of which other settings are tried: in pairs, and one more with the old where odd.
+
+        Each arm draws by a seed of its own, or both would propose the same; a coin says which of a pair comes first,
+        for of two proposals of one candidate the second is a duplicate.
+        """
+        half = count // 2
+        arms = {
+            arm: self.slots(name, half, settings, seed=self._drawn(f"{trial['proposal']}/{arm}"))
+            for arm, settings in (("old", old), ("new", trial["settings"]))
+        }
+        slots = []
+        for index in range(max(map(len, arms.values()))):
+            pair = [{**made[index], "arm": arm} for arm, made in arms.items() if index < len(made)]
+            slots += pair[::-1] if self._drawn(f"{trial['proposal']}/{self.generation}/{index}") % 2 else pair
+        return slots + self.slots(name, count - 2 * half, old)
+
+    def _drawn(self, purpose: str) -> int:
+        text = f"lockgate/pairs/{self.asked['seed']}/{purpose}"
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
+
+
+def slots_of(
+    answer: dict[str, Any],
     generation: int,
     config: Config,
     allotment: dict[str, int],
@@ -106,32 +160,26 @@ def _slots(
 ) -> list[dict[str, Any]]:
     """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty.
 
-    By a bandit they are a function of what is asked with, so that a run which is resumed asks as it would have.
+    They are a function of what the supervisor answers to `ask`, so a run which is resumed asks as it would have: by a
+    bandit, with the settings in force, and in pairs where others are tried.
     """
+    asked, tuning = answer["ask"], answer["proposers"]
     if asked["generation"] != generation:
         raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
-    slots = []
+    trial = tuning["trial"]
     if config.allotment == "bandit":
         history = [Feedback.parse(told) for told in asked["history"]]
-        allotment = allot(allotment, history, seed=asked["seed"], generation=generation)
+        paired = trial["proposer"] if trial else None
+        allotment = allot(allotment, history, seed=asked["seed"], generation=generation, paired=paired)
+    asking = _Asking(asked, generation, proposing, watcher)
+    slots = []
     for name, count in allotment.items():
-        ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
-        watcher.note(f"asking {name} for {count}")
-        try:
-            documents = proposing.propose(name, ask)
-        except (ProposerError, SandboxError) as error:
-            watcher.note(f"proposer {name} failed: {error}")
-            continue
-        labels = plans[name].get("plan") if name == "scripted" else None
-        slots += [
-            {
-                "proposer": name,
-                "document": json.dumps(document),
-                "scripted": name == "scripted",
-                "label": _label(labels, generation, index),
-            }
-            for index, document in enumerate(documents)
-        ]
+        found = tuning["in_force"].get(name, {"version": 0})
+        settings = found["settings"] if found["version"] else plans[name]
+        if trial and trial["proposer"] == name and count > 1:
+            slots += asking.pairs(name, count, settings, trial)
+        else:
+            slots += asking.slots(name, count, settings)
     return slots
 
 

@@ -5,11 +5,13 @@ generation and the history that the ask carries, so a run that is resumed propos
 proposed. It learns development metrics, the names of static rules that failed, and one bit from the
 held-out items: whether a candidate was promoted.
 
-Built in are `evolution`, `codegen` and `scripted`; a package adds its own by an entry point of the group
+Built in are `evolution`, `codegen`, `improver` and `scripted`; a package adds its own by an entry point of the group
 `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
     mine = "my_package.search:propose"
+
+A proposer whose settings others may change declares them as a pydantic model called `Settings` in its module.
 
 Nothing here imports torch. What a proposer returns is untrusted: `harness.proposing` runs it and bounds its
 answer, `harness.proposal` parses each document.
@@ -17,16 +19,18 @@ answer, `harness.proposal` parses each document.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import Field
+from pydantic import BaseModel, Field, ValidationError
 
 from harness.errors import LockgateError, ProposerError
-from harness.records import Digest, Record, Stage
+from harness.records import Digest, Record, Stage, first_problem
 
-__all__ = ["GROUP", "Archived", "Ask", "Feedback", "Proposer", "find", "names", "propose"]
+__all__ = ["GROUP", "Archived", "Ask", "Feedback", "Proposer", "find", "names", "propose", "settled"]
 
 GROUP = "lockgate.proposers"
 """The entry-point group."""
@@ -79,6 +83,10 @@ class Ask(Record):
     incumbent: Archived
     archive: list[Archived] = []
     history: list[Feedback] = []
+    proposers: dict[str, dict[str, Any]] = {}
+    """The settings in force of each proposer, by name, where proposals may change them."""
+    trial: str = ""
+    """The proposer of which other settings are being tried; none begin meanwhile."""
 
     def json_value(self) -> dict[str, Any]:
         """Return the ask as a JSON value, under the names that it is parsed by."""
@@ -88,7 +96,7 @@ class Ask(Record):
 Proposer: TypeAlias = Callable[[Ask], list[dict[str, Any]]]
 """A pure function: the same ask, the same proposal documents. It may return fewer than were asked for."""
 
-_BUILT_IN = ("codegen", "evolution", "scripted")
+_BUILT_IN = ("codegen", "evolution", "improver", "scripted")
 
 
 def names() -> list[str]:
@@ -109,6 +117,27 @@ def find(name: str) -> EntryPoint:
     if len(found) > 1:
         raise ProposerError(f"{len(found)} packages install a proposer {name!r}", remedy="uninstall all but one")
     return found[0]
+
+
+def settled(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings with all defaults, as the named proposer's `Settings` reads them; ProposerError.
+
+    The harness itself never calls this: `harness.proposing` does it in a sandbox.
+    """
+    where, module = f"proposer {name}", find(name).module
+    try:
+        record = getattr(import_module(module), "Settings", None)
+        found: dict[str, Any] | None = None
+        if isinstance(record, type) and issubclass(record, BaseModel):
+            found = record.model_validate_json(json.dumps(settings)).model_dump(mode="json")
+    except ValidationError as error:
+        place, message = first_problem(error)
+        raise ProposerError(message, where=f"{where}: {place}") from error
+    except Exception as error:
+        raise ProposerError(f"{type(error).__name__}: {error}", where=where) from error
+    if found is None:
+        raise ProposerError("declares no Settings, so nobody can say which there may be", where=where)
+    return found
 
 
 def propose(name: str, ask: Ask) -> list[dict[str, Any]]:

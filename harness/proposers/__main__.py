@@ -1,7 +1,8 @@
 """A proposer's process, inside its sandbox: the ask in, one sealed answer out.
 
 The job's document is `{"proposer": NAME, "ask": {…}}`. The answer's header is `{"proposals": N}`, and the N documents
-follow it as one JSON array; or the header is `{"error": {"type", "message", "where"}}` where the proposer failed.
+follow it as one JSON array. Or the document is `{"proposer": NAME, "settings": [{…}, …]}`, and the answer has each with
+all defaults in place of a proposal. Or the header is `{"error": {"type", "message", "where"}}`: the proposer failed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from harness.errors import LockgateError, ProposerError
 from harness.isolation import inside
-from harness.proposers import Ask, propose
+from harness.proposers import Ask, propose, settled
 from harness.records import first_problem
 
 __all__ = ["main"]
@@ -39,6 +40,8 @@ def _problem(message: str, where: str | None, kind: str) -> dict[str, str]:
 
 
 def _proposals(job: Any) -> list[dict[str, Any]]:
+    if isinstance(job, dict) and set(job) == {"proposer", "settings"}:
+        return [settled(str(job["proposer"]), each) for each in job["settings"]]
     if not isinstance(job, dict) or set(job) != {"proposer", "ask"} or not isinstance(job["proposer"], str):
         raise ProposerError("the job names no proposer and ask")
     try:
