@@ -75,7 +75,7 @@ class RunDisplay:
         if kind == "status":
             self._begin(event["summary"])
         elif kind == "generation":
-            self.note(f"generation {event['generation']} of {event['of']}")
+            self.note(f"generation {event['generation']}" + (f" of {event['of']}" if event["of"] else ""))
         proposal = event.get("proposal")
         if proposal:
             self._rows[proposal["number"]] = proposal

@@ -7,6 +7,7 @@ first vault test begins, so that it cannot time one.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
-from harness.proposers import Ask
+from harness.proposers import Ask, find
 from harness.proposing import Proposing
+
+MOST_GENERATIONS = 100_000
+"""A run that is bounded by time alone ends by it, or by its budgets, long before."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ def guarded_loop(
     *,
     seed: int | None = None,
     generations: int | None = None,
-    proposers: list[str] | None = None,
+    minutes: float | None = None,
+    proposers: dict[str, int | None] | None = None,
     workers: int | None = None,
     vault_key: Path | None = None,
     passphrase: Passphrase | None = None,
@@ -44,11 +49,14 @@ def guarded_loop(
 ) -> dict[str, Any]:
     """Run generations until the number asked for is there; returns the run's summary.
 
-    `generations` counts from the run's beginning, so that a resumed run ends where it would have ended.
+    `generations` counts from the run's beginning, so that a resumed run ends where it would have ended. With `minutes`
+    no generation begins after as many from now, and `generations` bounds it only where it is given. `proposers` are
+    those to ask and for how many slots, None for as many as the configuration says.
     Raises LockgateError with a remedy; nothing that was finished is lost.
     """
     config = load_config(subject)
-    wanted = generations or config.generations
+    wanted = generations or (config.generations if minutes is None else MOST_GENERATIONS)
+    until = None if minutes is None else time.monotonic() + 60 * minutes
     allotment = _allotment(config, proposers)
     plans = {name: proposer_settings(subject, config, name) for name in allotment}
     arguments = {
@@ -70,7 +78,10 @@ def guarded_loop(
         watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
         proposing = proposers_room.enter_context(Proposing())
         while generation <= wanted:
-            watcher.event({"event": "generation", "generation": generation, "of": wanted})
+            if until is not None and time.monotonic() >= until:
+                watcher.note(f"the {minutes:g} minutes are over")
+                break
+            watcher.event({"event": "generation", "generation": generation, "of": None if until else wanted})
             asked = connection.ask({"op": "ask"})
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
@@ -135,17 +146,20 @@ def _label(plan: Any, generation: int, index: int) -> str:
     return str(mine[index].get("label", "")) if index < len(mine) else ""
 
 
-def _allotment(config: Config, chosen: list[str] | None) -> dict[str, int]:
+def _allotment(config: Config, chosen: dict[str, int | None] | None) -> dict[str, int]:
+    """Slots by proposer. One that the configuration does not list takes as many as all of its together."""
     if chosen is None:
         return dict(config.proposers)
-    unknown = [name for name in chosen if name not in config.proposers]
-    if unknown:
-        raise ConfigError(
-            f"no proposer '{unknown[0]}' in the subject's configuration",
-            where="--proposers",
-            remedy=f"there are: {', '.join(config.proposers)}",
-        )
-    return {name: config.proposers[name] for name in chosen}
+    for name in chosen:
+        if name not in config.proposers:
+            try:
+                find(name)
+            except ProposerError as error:
+                raise ConfigError(error.message, where="--proposers", remedy=error.remedy) from error
+    return {
+        name: config.proposers.get(name, config.generation_size) if count is None else count
+        for name, count in chosen.items()
+    }
 
 
 def proposer_settings(subject: Path, config: Config, name: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from harness.commands.common import (
     AWAITING,
     Generations,
     Json,
+    Minutes,
     Out,
     PassphraseFd,
     Proposers,
@@ -22,6 +23,7 @@ from harness.commands.common import (
     existing,
     print_json,
     read,
+    slots_of,
 )
 from harness.plain import plain
 
@@ -36,6 +38,7 @@ def run(
         int | None, typer.Option("--seed", min=0, help="All training starts from it; 0 when left out.")
     ] = None,
     generations: Generations = None,
+    minutes: Minutes = None,
     proposers: Proposers = None,
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
@@ -44,13 +47,14 @@ def run(
 ) -> None:
     """Run a guarded improvement loop over a subject; go on where its run stopped, if there is one."""
     folder = out or Path("runs") / subject.resolve().name
-    _loop(subject, folder, seed, generations, proposers, workers, vault_key, passphrase_fd, json_=json_)
+    _loop(subject, folder, seed, generations, minutes, proposers, workers, vault_key, passphrase_fd, json_=json_)
 
 
 @app.command()
 def resume(
     run: Run,
     generations: Generations = None,
+    minutes: Minutes = None,
     proposers: Proposers = None,
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
@@ -66,6 +70,7 @@ def resume(
         run,
         None,
         generations,
+        minutes,
         proposers,
         workers,
         vault_key or key,
@@ -80,6 +85,7 @@ def _loop(
     out: Path,
     seed: int | None,
     generations: int | None,
+    minutes: float | None,
     proposers: str | None,
     workers: int | None,
     vault_key: Path | None,
@@ -110,7 +116,8 @@ def _loop(
             watcher,
             seed=seed,
             generations=generations,
-            proposers=[name.strip() for name in proposers.split(",")] if proposers else None,
+            minutes=minutes,
+            proposers=slots_of(proposers),
             workers=workers,
             vault_key=vault_key,
             passphrase=passphrase,
