@@ -675,8 +675,8 @@ RECORDS = {
 }
 CODES = set(
     "passed malformed unknown-base invalid-recipe no-op undeclared duplicate policy build-failed build-timeout "  # noqa: SIM905
-    "build-memory build-output non-finite predict-failed predict-output property development gate-objective gate-capability "
-    "gate-alignment gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget "
+    "build-memory build-output non-finite predict-failed predict-output property development gate-objective "
+    "gate-capability gate-alignment gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget "
     "evaluator-failed judge-failed interrupted internal".split()
 )
 Check = Callable[[Any], object]  # truth, or a TypeError, which is no

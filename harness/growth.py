@@ -96,15 +96,21 @@ def _pairs(parent: nn.Module, child: nn.Module, above: str, below: str) -> Itera
     names = [(name, name) for name in after if name in before]
     numbered = all(name.isdigit() for name in (*before, *after))
     if numbered and before and after and len(before) * len(after) <= _MOST_PAIRS:
-        names = _aligned(before, after)
+        names = _aligned(before, after, ends=isinstance(child, nn.Sequential))
     for old, new in names:
         yield from _pairs(before[old], after[new], f"{above}.{old}".lstrip("."), f"{below}.{new}".lstrip("."))
 
 
-def _aligned(before: dict[str, nn.Module], after: dict[str, nn.Module]) -> list[tuple[str, str]]:
-    """The pairing in order whose members are most alike in sum; where several are, the earliest members pair."""
+def _aligned(before: dict[str, nn.Module], after: dict[str, nn.Module], *, ends: bool) -> list[tuple[str, str]]:
+    """The pairing in order whose members are most alike in sum.
+
+    Where several are: with `ends` that of the last members, for what gives a network's answers stays last; else that of
+    the earliest.
+    """
     olds, news = list(before), list(after)
     like = [[_likeness(before[old], after[new]) for new in news] for old in olds]
+    if ends and like[-1][-1] >= 1.0:
+        like[-1][-1] += 1e-4
     best = [[0.0] * (len(news) + 1) for _ in range(len(olds) + 1)]
     for i in reversed(range(len(olds))):
         for j in reversed(range(len(news))):
@@ -271,19 +277,21 @@ def _deepen(
     blocks: dict[str, list[str]] = {}
     for name in added:
         paths = [name[:end] for end in (*(at for at, letter in enumerate(name) if letter == "."), len(name))]
-        blocks.setdefault(next(path for path in paths if path not in known), []).append(name)
+        blocks.setdefault(next((path for path in paths if path not in known), name), []).append(name)
     last = {name for names in blocks.values() for name in [each for each in names if _layer(added[each])][-1:]}
-    ways: list[set[str] | None] = [set(), last, None] if added else [None]  # which are zero; None: all as drawn
+    ways = ("identity", "zero", "drawn") if added else ("drawn",)
 
-    def put(zeros: set[str] | None) -> list[str]:
+    def put(way: str) -> list[str]:
         for name, values in drawn.items():
             for key, value in values.items():
                 _own(added[name])[key].copy_(value)
-        return [] if zeros is None else [name for name, each in added.items() if _begin(each, zero=name in zeros)]
+        if way == "zero":
+            return [name for name in added if name in last and _zero(added[name])]
+        return [name for name in added if way == "identity" and _identity(added[name])]
 
     tried: list[tuple[float, int]] = []
-    for turn, zeros in enumerate(ways):
-        put(zeros)
+    for turn, way in enumerate(ways):
+        put(way)
         tried.append((math.inf if answers is None or ask is None else _distance(_asked(ask, child), answers), turn))
         if answers is None:
             break
@@ -298,14 +306,16 @@ def _layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | _ConvNd)
 
 
-def _begin(module: nn.Module, *, zero: bool) -> bool:
-    """Make a layer the identity, or zero; whether that can be done."""
+def _zero(module: nn.Module) -> bool:
+    for tensor in _own(module).values():
+        tensor.zero_()
+    return True
+
+
+def _identity(module: nn.Module) -> bool:
+    """Make a layer give what it is given; whether that can be done."""
     if isinstance(module, _NormBase) and module.running_var is not None:
         module.running_var.fill_(1.0 - module.eps)
-        return True
-    if zero and _layer(module):
-        for tensor in _own(module).values():
-            tensor.zero_()
         return True
     if isinstance(module, nn.Linear) and module.in_features == module.out_features:
         nn.init.eye_(module.weight)

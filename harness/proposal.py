@@ -35,6 +35,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_PROPOSAL_BYTES",
     "MAX_TEXT_BYTES",
+    "AnyProposal",
     "Architecture",
     "Change",
     "Code",

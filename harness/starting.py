@@ -9,13 +9,11 @@ Not covered: whether a start is any good; and that what a worker was told to do 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
-from harness.errors import ProposalError
-from harness.records import Digest, Record, first_problem
+from harness.records import Digest, Record
 
 __all__ = [
     "MAX_SOURCES",
@@ -28,7 +26,6 @@ __all__ = [
     "LowRank",
     "Reinforce",
     "Start",
-    "read_start",
 ]
 
 MAX_SOURCES = 8
@@ -100,16 +97,3 @@ class Reinforce(Record):
 AnyStart: TypeAlias = Inherit | Continue | Average | LowRank | Reinforce
 Start: TypeAlias = Annotated[AnyStart, Field(discriminator="method")]
 """A start as the log keeps it: its sources are digests."""
-
-_START: TypeAdapter[AnyStart] = TypeAdapter(Start)
-
-
-def read_start(value: Mapping[str, Any] | None) -> AnyStart | None:
-    """Read a start back from the blob of an effective change; ProposalError where it is none."""
-    if value is None:
-        return None
-    try:
-        return _START.validate_python(dict(value))
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposalError(message, where=f"start.{place}") from error

@@ -159,7 +159,7 @@ def _reinforcing(subject: Any, start: dict[str, Any], seed: int) -> Train:
 
     For each row of a batch a group of answers is drawn from the model's own distribution over classes; the reward of
     each is 1 where it is the label, else 0; its advantage is the reward less the group's mean, over the group's
-    standard deviation. Every draw is used for one step, so that the ratio to the sampling model is 1 and nothing is clipped.
+    standard deviation. Every draw is used for one step: the ratio to the sampling model is 1, and nothing is clipped.
     The divergence from the model at the start is taken exactly, over all classes.
     """
 
@@ -212,6 +212,8 @@ def _logits(subject: Any, model: nn.Module, inputs: Weights, label: Tensor) -> T
         raise StartError(f"predict gives {shape} for labels {list(label.shape)}: not one row of classes for each")
     if answers.shape[-1] < 2 or bool((label < 0).any()) or bool((label >= answers.shape[-1]).any()):
         raise StartError(f"a label that is none of the {answers.shape[-1]} classes that predict answers with")
+    if not bool(torch.isfinite(answers).all()):
+        raise StartError("predict gives answers that are not finite: the fine-tune has diverged")
     return answers.float().log_softmax(-1)
 
 
