@@ -21,19 +21,21 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
 
 from harness.canonical import canonical_bytes, parse_json
 from harness.errors import CanonicalError, ProposalError, SubjectError
 from harness.proposers.space import Group, Scalar, read_space, same
 from harness.records import Digest, Record, first_problem
+from harness.starting import TRAINING, AnyStart, Average, Base, Continue, Inherit, LowRank, Reinforce, Start
 
 __all__ = [
     "MAX_FILES",
     "MAX_PROPOSAL_BYTES",
     "MAX_TEXT_BYTES",
+    "AnyProposal",
     "Architecture",
     "Change",
     "Code",
@@ -41,9 +43,11 @@ __all__ = [
     "Hyperparameters",
     "KnobChange",
     "Proposal",
+    "Weights",
     "effective_change",
     "is_mutable",
     "parse_proposal",
+    "start_of",
     "successor",
     "unified_diff",
 ]
@@ -58,9 +62,6 @@ MAX_FILES = 16
 MAX_CHANGES = 64
 MAX_STRING = 200
 _MAX_DIFF_WORK = 1_000_000  # lines times lines: beyond it difflib takes seconds on text made to be slow
-
-Base: TypeAlias = Digest | Literal["incumbent"]
-"""The candidate that a proposal starts from."""
 
 KnobName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Path = Annotated[
@@ -105,10 +106,14 @@ class Hyperparameters(_Common):
 
 
 class Architecture(_Common):
-    """Other values for knobs of the network; knobs of training may change with them."""
+    """Other values for knobs of the network; knobs of training may change with them.
+
+    With `inherit` the child begins with what its base's weights say of it (`growth`), else from scratch.
+    """
 
     kind: Literal["architecture"]
     changes: Annotated[Changes, Field(min_length=1)]
+    inherit: bool = False
 
 
 class Code(_Common):
@@ -131,13 +136,28 @@ class Code(_Common):
         return files
 
 
-Proposal: TypeAlias = Annotated[Hyperparameters | Architecture | Code, Field(discriminator="kind")]
-"""What a proposer may ask for: one of three kinds, told apart by `kind`."""
+class Weights(_Common):
+    """Other weights for the base's recipe and code; where they are trained, knobs of training may change with them."""
 
-_PROPOSAL: TypeAdapter[Hyperparameters | Architecture | Code] = TypeAdapter(Proposal)
+    kind: Literal["weights"]
+    start: Annotated[Continue | Average | LowRank | Reinforce, Field(discriminator="method")]
+    changes: Changes = {}
+
+    @model_validator(mode="after")
+    def _read_in_training(self) -> Self:
+        if self.changes and self.start.method not in TRAINING:
+            raise ValueError(f"{self.start.method} calls no train, which could read what changes")
+        return self
 
 
-def parse_proposal(data: bytes, *, mutable: Iterable[str] = ("model.py",)) -> Hyperparameters | Architecture | Code:
+AnyProposal: TypeAlias = Hyperparameters | Architecture | Code | Weights
+Proposal: TypeAlias = Annotated[AnyProposal, Field(discriminator="kind")]
+"""What a proposer may ask for: one of four kinds, told apart by `kind`."""
+
+_PROPOSAL: TypeAdapter[AnyProposal] = TypeAdapter(Proposal)
+
+
+def parse_proposal(data: bytes, *, mutable: Iterable[str] = ("model.py",)) -> AnyProposal:
     """Parse one proposal document from untrusted bytes; ProposalError for anything else.
 
     `mutable` are the globs of the files that the subject lets proposals change. The document is read in its
@@ -202,22 +222,48 @@ class Change(Record):
     lines_changed: int
     unread: list[str]
     is_noop: bool
+    start: Start | None = None
+    """Where training begins, if not from scratch."""
+
+    def json_value(self) -> dict[str, Any]:
+        """As a JSON value; one that starts from scratch reads as it did before there were starts."""
+        value = super().json_value()
+        if self.start is None:
+            del value["start"]
+        return value
+
+
+def start_of(proposal: AnyProposal, base: Digest, incumbent: Digest) -> AnyStart | None:
+    """Where the training of a proposal's candidate begins, by digests; None from scratch.
+
+    `base` and `incumbent` are the candidates that it starts from and that is live. Raises ProposalError where two
+    names stand for one candidate.
+    """
+    if isinstance(proposal, Architecture):
+        return Inherit(method="inherit", sources=[base]) if proposal.inherit else None
+    if not isinstance(proposal, Weights):
+        return None
+    sources = [incumbent if source == "incumbent" else source for source in proposal.start.sources]
+    if len(set(sources)) != len(sources):
+        raise ProposalError("the incumbent twice", where="start.sources")
+    return proposal.start.model_copy(update={"sources": sources})
 
 
 def effective_change(
     base_recipe: Mapping[str, Any],
     base_files: Mapping[str, str],
-    proposal: Hyperparameters | Architecture | Code,
+    proposal: AnyProposal,
     *,
     schema: Mapping[str, Any],
+    start: AnyStart | None = None,
 ) -> Change:
     """Work out what the proposal changes against its base: a verified change, not a claimed one.
 
     `base_recipe` is the base's normalised recipe, `base_files` its source files (path → text), `schema` the JSON
-    schema of its Recipe. Raises ProposalError where the proposal contradicts its kind or its base: an unknown
-    knob, a value outside the knob's declared range, an `architecture` proposal that changes no knob of the
-    architecture, a `hyperparameters` proposal that does. A proposal of code may set knobs that its own code
-    brings with it, so its values are left for the worker to judge.
+    schema of its Recipe, `start` what `start_of` says. Raises ProposalError where the proposal contradicts its kind or
+    its base: an unknown knob, a value outside the knob's declared range, an `architecture` proposal that changes no
+    knob of the architecture, one of `hyperparameters` or `weights` that does. A proposal of code may set knobs that its
+    own code brings with it, so its values are left for the worker to judge.
     """
     try:
         space = read_space(schema)
@@ -249,12 +295,13 @@ def effective_change(
         files=files,
         lines_changed=sum(file.lines_added + file.lines_removed for file in files),
         unread=unread,
-        is_noop=not files and len(unread) == len(knobs),
+        is_noop=not files and len(unread) == len(knobs) and not isinstance(proposal, Weights),
+        start=start,
     )
 
 
 def successor(
-    base_recipe: Mapping[str, Any], base_files: Mapping[str, str], proposal: Hyperparameters | Architecture | Code
+    base_recipe: Mapping[str, Any], base_files: Mapping[str, str], proposal: AnyProposal
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the recipe and the files that the proposal makes of its base's; neither argument is changed."""
     files = proposal.files if isinstance(proposal, Code) else {}
@@ -272,10 +319,10 @@ def unified_diff(path: str, old: str, new: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def _check_kind(proposal: Hyperparameters | Architecture | Code, knobs: list[KnobChange]) -> None:
+def _check_kind(proposal: AnyProposal, knobs: list[KnobChange]) -> None:
     shaping = [knob.name for knob in knobs if knob.group == "architecture"]
-    if isinstance(proposal, Hyperparameters) and shaping:
-        raise ProposalError(f"hyperparameters, but it changes the architecture: {', '.join(shaping)}", where="kind")
+    if isinstance(proposal, Hyperparameters | Weights) and shaping:
+        raise ProposalError(f"{proposal.kind}, but it changes the architecture: {', '.join(shaping)}", where="kind")
     if isinstance(proposal, Architecture) and knobs and not shaping:
         raise ProposalError("architecture, but it changes no knob of the architecture", where="kind")
 

@@ -18,6 +18,7 @@ from harness.canonical import canonical_bytes, digest, parse_json
 from harness.changing import guards
 from harness.costs import cost_facts
 from harness.decision import decide, judged, refuted
+from harness.effect import shortcoming
 from harness.entries import (
     Decided,
     Entry,
@@ -54,6 +55,8 @@ from harness.views import properties_of
 MAX_BLOB = 16 << 20
 UNTOLD = cost_facts(None, UNKNOWN)
 """What a document that is older than these facts did not show: then nothing of it was known, and no rule read it."""
+UNBEGUN = {"start": "scratch"}
+"""Likewise of the proposal: before there were starts, all training began from scratch."""
 COMPARING = 120.0
 """Seconds of the solver for one comparison of guards: more than whoever made it could have (`guard propose`)."""
 
@@ -185,6 +188,7 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
         against = judged(again, answered="screen" in held)
         if found.decision is not None and against and found.hold is None:
             _same(where, "the decision", found.decision.reasons, against)
+    _replay_effect(where, state, found, blobs)
     if found.developed is not None and found.developed.properties is not None:
         shown = properties_of(found.developed, blobs)
         if found.developed.refuted and found.decision is not None:
@@ -231,6 +235,16 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
     decision = decide(found.measured.gates, found.guard.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
+
+
+def _replay_effect(where: str, state: RunState, found: ProposalState, blobs: BlobStore) -> None:
+    """That what was built is what was declared, and something; or that it was stopped for just that."""
+    if found.screened is None or found.built is None:
+        return
+    base, _ = state.candidates()[found.screened.base]
+    against = shortcoming(blobs, found.screened, base, found.built)
+    if found.developed is not None or against is not None:
+        _same(where, "what it changes in effect", against, None if found.developed is not None else found.decision)
 
 
 def _check_records(where: str, evidence: Any, blobs: BlobStore) -> None:
@@ -286,6 +300,7 @@ def _judge_decided(
     shown, logged = read(blobs, document), read(blobs, judgement)
     if stage == "decide":
         shown = UNTOLD | shown
+    shown = {**shown, "proposal": UNBEGUN | shown["proposal"]}
     again = judge.decide(policies, stage, shown["proposal"]["kind"], shown)
     _same(where, "the judgement", canonical_bytes(again.json_value()), canonical_bytes(logged))
     return again
@@ -315,7 +330,8 @@ def _unsalted(blobs: BlobStore, name: str) -> dict[str, Any]:
 
 
 def _judge_again(judge: Judge, policies: PolicySet, stage: str, name: str, blobs: BlobStore) -> Judgement:
-    document: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    shown: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    document = {**shown, "proposal": UNBEGUN | shown["proposal"]}
     return judge.decide(policies, stage, document["proposal"]["kind"], document)
 
 

@@ -1,8 +1,8 @@
 """The only program that runs candidate code, inside the sandbox: describe, build, predict, attack.
 
-It needs the standard library, torch, numpy, safetensors and pydantic, and nothing else of the harness, so that
-it can be mounted alone. It is not trusted: whatever it answers is a claim, checked outside. Its care is for honest
-candidates, that equal inputs give equal bytes, and that a mistake is reported with its place in `model.py`.
+It needs the standard library, torch, numpy, safetensors and pydantic, and of the harness only `growth`, `warmstart` and
+`watching`, which are mounted beside it. It is not trusted: whatever it answers is a claim, checked outside. Its care is
+for honest candidates, that equal inputs give equal bytes, and that a mistake is reported with its place in `model.py`.
 `serving` builds and asks a promoted model by `restored` and `answers`, so that there is one way to do it.
 
 A subject's `model.py` gives: `Recipe` (a pydantic model, all fields with defaults); `build(recipe) -> Module`;
@@ -24,6 +24,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from harness.watching import Reads, watched
 
 __all__ = ["Context", "NonFiniteLossError", "WorkerError", "answers", "describe_error", "main", "restored", "run_entry"]
 
@@ -234,21 +236,21 @@ def _describe(folder: Path, _payload: dict[str, Any], _progress: Progress) -> An
 
 
 def _build(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
+    """Build and train; the header tells which fields of the recipe were read on the way."""
     import torch
     from safetensors.torch import save
 
     seed, device = _prepare(payload)
     module = _load(folder / "source")
     recipe = _recipe(module, payload.get("recipe"))
-    torch.manual_seed(seed)  # whatever the import drew, the weights start from the seed
-    model = _module(module, recipe, device)
-    start = folder / "start.safetensors"
-    if start.exists():
-        model.load_state_dict(_tensors(start, device))
     context = Context(seed, device, progress)
-    model.train()
-    module.train(model, _tensors(folder / "train.safetensors", device), recipe, context)
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    with watched(recipe) as reads:
+        torch.manual_seed(seed)  # whatever the import drew, the weights start from the seed
+        model = _module(module, recipe, device)
+        data = _tensors(folder / "train.safetensors", device)
+        _train(folder, payload.get("start"), module, model, data, recipe, context)
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        _ask_once(module, model, data, reads)
     if not weights:
         raise WorkerError("the model has no weights")
     for name, value in weights.items():
@@ -260,8 +262,51 @@ def _build(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
         "steps": context.steps,
         "loss": context.loss,
         "progress": [list(pair) for pair in context.kept],
+        "read": reads.names,
     }
     return header, save(weights)
+
+
+def _train(
+    folder: Path,
+    start: dict[str, Any] | None,
+    module: ModuleType,
+    model: Any,
+    data: dict[str, Any],
+    recipe: Any,
+    context: Context,
+) -> None:
+    """Train from scratch, or from where the job's start says."""
+    import torch
+
+    if start is None:
+        model.train()
+        module.train(model, data, recipe, context)
+        return
+    from harness import warmstart
+
+    sources = [_tensors(folder / f"start-{at}.safetensors", context.device) for at in range(len(start["sources"]))]
+
+    def parent() -> Any:
+        return _module(module, _recipe(module, start["recipe"]), context.device)
+
+    run = warmstart.begin(model, module, start, sources, data, seed=context.seed, parent=parent)
+    torch.manual_seed(context.seed)  # whatever was drawn on the way, training starts from the seed
+    model.train()
+    run.train(model, data, recipe, context)
+    run.end()
+
+
+def _ask_once(module: ModuleType, model: Any, data: dict[str, Any], reads: Reads) -> None:
+    """Have the model answer once, for what of the recipe only answering reads; where it cannot, all counts as read."""
+    import torch
+
+    try:
+        model.eval()
+        with torch.inference_mode():
+            module.predict(model, {name: value[:2] for name, value in data.items()})
+    except Exception:  # noqa: BLE001  # training tensors need not be inputs, and what is not known is not held against it
+        reads.everything()
 
 
 def _predict(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:

@@ -5,7 +5,7 @@ generation and the history that the ask carries, so a run that is resumed propos
 proposed. It learns development metrics, the names of static rules that failed, and one bit from the
 held-out items: whether a candidate was promoted.
 
-Built in are `evolution`, `codegen` and `scripted`; a package adds its own by an entry point of the group
+Built in are `evolution`, `codegen`, `weights` and `scripted`; a package adds its own by an entry point of the group
 `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
@@ -88,7 +88,7 @@ class Ask(Record):
 Proposer: TypeAlias = Callable[[Ask], list[dict[str, Any]]]
 """A pure function: the same ask, the same proposal documents. It may return fewer than were asked for."""
 
-_BUILT_IN = ("codegen", "evolution", "scripted")
+_BUILT_IN = ("codegen", "evolution", "scripted", "weights")
 
 
 def names() -> list[str]:

@@ -150,7 +150,9 @@ class _Search:
     # What the history says
 
     def _trial(self, entry: Feedback) -> Trial | None:
-        """Place an earlier proposal in the space; None where its base is not known."""
+        """Place an earlier proposal in the space; None where its base is not known, or what it began with tells."""
+        if entry.proposal.get("kind") == "weights":
+            return None
         base = entry.proposal.get("base")
         parent = self._ask.incumbent if base == "incumbent" else self._known.get(str(base))
         made = self._known.get(entry.candidate) if entry.candidate else None
