@@ -5,8 +5,8 @@ generation and the history that the ask carries, so a run that is resumed propos
 proposed. It learns development metrics, the names of static rules that failed, and one bit from the
 held-out items: whether a candidate was promoted.
 
-Built in are `evolution`, `codegen`, `weights` and `scripted`; a package adds its own by an entry point of the group
-`lockgate.proposers` that names such a function:
+Built in are `evolution`, `codegen`, `weights`, `random` and `scripted`; a package adds its own by an entry point of
+the group `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
     mine = "my_package.search:propose"
@@ -88,7 +88,14 @@ class Ask(Record):
 Proposer: TypeAlias = Callable[[Ask], list[dict[str, Any]]]
 """A pure function: the same ask, the same proposal documents. It may return fewer than were asked for."""
 
-_BUILT_IN = ("codegen", "evolution", "scripted", "weights")
+_BUILT_IN = {
+    "codegen": "codegen",
+    "evolution": "evolution",
+    "random": "random_search",  # no module of ours hides one of the standard library's
+    "scripted": "scripted",
+    "weights": "weights",
+}
+"""Name → module of this package."""
 
 
 def names() -> list[str]:
@@ -102,7 +109,7 @@ def find(name: str) -> EntryPoint:
     A built-in name cannot be taken by a package, and two packages cannot share a name.
     """
     if name in _BUILT_IN:
-        return EntryPoint(name=name, group=GROUP, value=f"harness.proposers.{name}:propose")
+        return EntryPoint(name=name, group=GROUP, value=f"harness.proposers.{_BUILT_IN[name]}:propose")
     found = list(entry_points(group=GROUP, name=name))
     if not found:
         raise ProposerError(f"no proposer is called {name!r}", remedy=f"there are: {', '.join(names())}")
