@@ -2,7 +2,8 @@
 
 A proposer is given the ask and nothing else: no run folder, no network, no clock of the vault (its process has
 ended before a held-out item is touched). Its packages are a site of their own: the harness's code, optuna, LibCST and,
-for an installed proposer, its distribution with what that requires; no torch and no data.
+for an installed proposer, its distribution with what that requires; no data, and torch for `reinforcement` alone, whose
+warm process starts when it is first asked.
 
 The answer is a list of at most as many documents as were asked for, each within `MAX_PROPOSAL_BYTES`. Fewer are
 fine, and nothing is made up to fill the rest. What a document says is left to `harness.proposal`.
@@ -28,6 +29,7 @@ LIMITS = Limits(wall_seconds=120, idle_seconds=120, cpu_seconds=120, memory_mb=1
 """What one ask may use."""
 
 _PACKAGES = ("libcst", "numpy", "optuna", "pydantic", "rfc8785")
+_WITH_TORCH = frozenset({"reinforcement"})
 _PRELOAD = ("libcst.matchers", "optuna", "harness.proposers.__main__", "harness.proposers.rewrites")
 
 
@@ -38,7 +40,7 @@ class Proposing:
         """Prepare; the warm process starts with the first ask. Raises SandboxError when there is no such isolation."""
         self._limits = limits
         self._isolation: Isolation = isolation
-        self._engine: LocalEngine | None = None
+        self._engines: dict[bool, LocalEngine] = {}
 
     def propose(self, name: str, ask: Ask) -> list[dict[str, Json]]:
         """Return the named proposer's documents: at most `ask.count`, each a JSON object within the size cap.
@@ -48,10 +50,7 @@ class Proposing:
         """
         where = f"proposer {name}"
         site = self._site(name)
-        if self._engine is None:
-            built_in = self._site("evolution")
-            warm = Site(built_in.distributions, built_in.entries, _PRELOAD)
-            self._engine = LocalEngine(count=1, isolation=self._isolation, site=warm)
+        engine = self._engine(name in _WITH_TORCH)
         job = Job(
             entry="propose",
             module="harness.proposers.__main__",
@@ -59,21 +58,30 @@ class Proposing:
             limits=self._limits,
             site=None if find(name).dist is None else site,
         )
-        outcome = self._engine.submit(job).result()
+        outcome = engine.submit(job).result()
         return documents_of(outcome, ask.count, where)
+
+    def _engine(self, torch: bool) -> LocalEngine:
+        if torch not in self._engines:
+            site = self._site("reinforcement" if torch else "evolution")
+            preload = ("torch", "torch._dynamo", "harness.proposers.controller") if torch else ()
+            warm = Site(site.distributions, site.entries, (*preload, *_PRELOAD))
+            self._engines[torch] = LocalEngine(count=1, isolation=self._isolation, site=warm)
+        return self._engines[torch]
 
     @staticmethod
     def _site(name: str) -> Site:
         """Return what the proposer can import; raises ProposerError for an unknown name."""
         distribution = find(name).dist
         packages = (*_PACKAGES, distribution.name) if distribution is not None else _PACKAGES
+        if name in _WITH_TORCH:
+            packages = (*packages, "torch")
         return Site.of(packages, packages=[Path(__file__).resolve().parent])
 
     def close(self) -> None:
-        """End the warm process. Safe to call twice."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        """End the warm processes. Safe to call twice."""
+        while self._engines:
+            self._engines.popitem()[1].close()
 
     def __enter__(self) -> Self:
         """Return the asker."""

@@ -5,14 +5,14 @@ generation and the history that the ask carries, so a run that is resumed propos
 proposed. It learns development metrics, the names of static rules that failed, and one bit from the
 held-out items: whether a candidate was promoted.
 
-Built in are `evolution`, `codegen`, `weights`, `random` and `scripted`; a package adds its own by an entry point of
-the group `lockgate.proposers` that names such a function:
+Built in are `evolution`, `codegen`, `weights`, `reinforcement`, `random` and `scripted`; a package adds its own by an
+entry point of the group `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
     mine = "my_package.search:propose"
 
-Nothing here imports torch. What a proposer returns is untrusted: `harness.proposing` runs it and bounds its
-answer, `harness.proposal` parses each document.
+Nothing here imports torch but the controller of `reinforcement`. What a proposer returns is untrusted:
+`harness.proposing` runs it and bounds its answer, `harness.proposal` parses each document.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ _BUILT_IN = {
     "codegen": "codegen",
     "evolution": "evolution",
     "random": "random_search",  # no module of ours hides one of the standard library's
+    "reinforcement": "reinforcement",
     "scripted": "scripted",
     "weights": "weights",
 }
