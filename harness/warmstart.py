@@ -18,17 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from harness import growth
+from harness.context import StartError
 
-__all__ = ["Run", "StartError", "begin"]
+__all__ = ["Run", "begin"]
 
 Train = Callable[..., None]
 Weights = dict[str, Tensor]
 PROBED = 32
 """Rows of the training data that parent and child are asked, to see how new layers begin."""
-
-
-class StartError(Exception):
-    """A start that this model or these data do not admit."""
 
 
 class Run:

@@ -188,7 +188,7 @@ def test_a_start_that_cannot_be_is_an_answer(folder, start, change, message):
     """Weights of other shapes, unknown starts and labels that are none end as errors that say so."""
     _, first = built(folder)
     header, rest = built(folder, {"steps": 5, "lr": 0.1, "batch": 8, "group": 4, "kl": 0, **start}, [first], **change)
-    assert header["error"]["type"] == "StartError"
+    assert header["error"]["type"] == "Start"
     assert message in header["error"]["message"]
     assert not rest
 
