@@ -246,6 +246,8 @@ def start_of(proposal: AnyProposal, base: Digest, incumbent: Digest) -> AnyStart
     sources = [incumbent if source == "incumbent" else source for source in proposal.start.sources]
     if len(set(sources)) != len(sources):
         raise ProposalError("the incumbent twice", where="start.sources")
+    if isinstance(proposal.start, Average):
+        sources.sort()  # in whatever order, it is one mean
     return proposal.start.model_copy(update={"sources": sources})
 
 

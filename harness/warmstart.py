@@ -18,17 +18,14 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from harness import growth
+from harness.context import StartError
 
-__all__ = ["Run", "StartError", "begin"]
+__all__ = ["Run", "begin"]
 
 Train = Callable[..., None]
 Weights = dict[str, Tensor]
 PROBED = 32
 """Rows of the training data that parent and child are asked, to see how new layers begin."""
-
-
-class StartError(Exception):
-    """A start that this model or these data do not admit."""
 
 
 class Run:
@@ -128,21 +125,18 @@ class _LowRank(Run):
         super().__init__(model, train)
         generator = torch.Generator().manual_seed(seed)
         self._before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        places = [
-            (path, module, name)
-            for path, module in model.named_modules()
-            if isinstance(module, nn.Linear | nn.Embedding | nn.modules.conv._ConvNd)  # noqa: SLF001
-            for name in ("weight",)
-        ]
-        if not places:
+        matrices = nn.Linear | nn.Embedding | nn.modules.conv._ConvNd  # noqa: SLF001  # the one base of all convolutions
+        self._modules = [module for module in model.modules() if isinstance(module, matrices)]
+        if not self._modules:
             raise StartError("the model has no linear, convolutional or embedding matrix to give a delta to")
         model.requires_grad_(requires_grad=False)
+        names = {id(value): name for name, value in model.named_parameters()}
         self._deltas: dict[str, _Delta] = {}
-        self._modules = [module for _, module, _ in places]
-        for path, module, name in places:
-            delta = _Delta(getattr(module, name), rank, generator)
-            self._deltas[f"{path}.{name}".lstrip(".")] = delta
-            parametrize.register_parametrization(module, name, delta, unsafe=True)
+        for module in self._modules:  # tied weights have one name, and get one delta
+            name = names[id(module.weight)]
+            if name not in self._deltas:
+                self._deltas[name] = _Delta(self._before[name], rank, generator)
+            parametrize.register_parametrization(module, "weight", self._deltas[name], unsafe=True)
 
     def end(self) -> None:
         """Merge: each matrix is what it was plus its delta, and everything else what it was."""

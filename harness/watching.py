@@ -2,7 +2,8 @@
 
 While a recipe is watched, its class looks at each attribute that is asked of that one instance: a field is that field;
 whatever can see all fields at once (`__dict__`, and with it `dict()`, `vars()`, comparison, `repr`, hashing, copying
-and `model_dump`) is all of them. The class, and what is asked of it, stay as they are otherwise.
+and `model_dump`), and a private attribute, which a validator may have made of any, is all of them. The class, and
+what is asked of it, stay as they are otherwise.
 
 Not covered: code that means to hide what it reads (`object.__getattribute__`). It can only make its own change look
 like none.
@@ -11,7 +12,7 @@ like none.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 __all__ = ["Reads", "watched"]
@@ -29,16 +30,17 @@ _WHOLE = (
 class Reads:
     """The fields read so far, of all that there are."""
 
-    def __init__(self, fields: Iterator[str] | list[str]) -> None:
+    def __init__(self, fields: Iterable[str], private: Iterable[str] = ()) -> None:
         """Begin with none read."""
         self._fields = frozenset(fields)
+        self._whole = frozenset((*_WHOLE, *private))
         self._read: set[str] = set()
 
     def asked(self, name: str) -> None:
         """Take note of one attribute."""
         if name in self._fields:
             self._read.add(name)
-        elif name in _WHOLE:
+        elif name in self._whole:
             self.everything()
 
     def everything(self) -> None:
@@ -55,7 +57,7 @@ class Reads:
 def watched(recipe: Any) -> Iterator[Reads]:
     """Record what is read of a recipe (a pydantic record) until the block ends."""
     kind: Any = type(recipe)
-    reads = Reads(list(kind.model_fields))
+    reads = Reads(kind.model_fields, kind.__private_attributes__)
     own = vars(kind).get("__getattribute__")
     before = kind.__getattribute__
 

@@ -1,8 +1,9 @@
 """The only program that runs candidate code, inside the sandbox: describe, build, predict, attack.
 
-It needs the standard library, torch, numpy, safetensors and pydantic, and of the harness only `growth`, `warmstart` and
-`watching`, which are mounted beside it. It is not trusted: whatever it answers is a claim, checked outside. Its care is
-for honest candidates, that equal inputs give equal bytes, and that a mistake is reported with its place in `model.py`.
+It needs the standard library, torch, numpy, safetensors and pydantic, and of the harness only `context`, `growth`,
+`warmstart` and `watching`, which are mounted beside it. It is not trusted: whatever it answers is a claim, checked
+outside. Its care is for honest candidates, that equal inputs give equal bytes, and that a mistake is reported with its
+place in `model.py`.
 `serving` builds and asks a promoted model by `restored` and `answers`, so that there is one way to do it.
 
 A subject's `model.py` gives: `Recipe` (a pydantic model, all fields with defaults); `build(recipe) -> Module`;
@@ -15,95 +16,33 @@ import contextlib
 import fcntl
 import importlib.util
 import json
-import math
 import os
 import random
 import sys
 import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.context import (
+    BadAnswersError,
+    Context,
+    InvalidRecipeError,
+    NonFiniteLossError,
+    NonFiniteWeightsError,
+    NotDifferentiableError,
+    Progress,
+    WorkerError,
+)
 from harness.watching import Reads, watched
 
 __all__ = ["Context", "NonFiniteLossError", "WorkerError", "answers", "describe_error", "main", "restored", "run_entry"]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-_KEPT = 200
 _MESSAGE = 2000
 _HEADER = 900_000  # bytes; the other side reads at most 1 MiB
 
-Progress = Callable[[int, float], None]
 Answer = tuple[dict[str, Any], bytes]
-
-
-class WorkerError(Exception):
-    """A subject that does not keep to the interface."""
-
-
-class NonFiniteLossError(WorkerError):
-    """A training step whose loss is not a number, or infinite."""
-
-
-class NonFiniteWeightsError(WorkerError):
-    """Training that left NaN or infinity among the weights."""
-
-
-class InvalidRecipeError(WorkerError):
-    """Values that the subject's Recipe does not accept."""
-
-
-class BadAnswersError(WorkerError):
-    """Answers of another shape or type than a subject gives, or not finite."""
-
-
-class NotDifferentiableError(WorkerError):
-    """Answers through which no gradient comes back to the inputs."""
-
-
-class Context:
-    """What `train` is given besides its data.
-
-    seed: an int, the same for every candidate of a run. device: where the model lies. `progress` takes each step
-    and its loss, and keeps the job alive; `autocast` is bfloat16 on CUDA, and nothing on the CPU.
-    """
-
-    def __init__(self, seed: int, device: Any, progress: Progress | None = None) -> None:
-        """Start with no steps taken."""
-        self.seed = seed
-        self.device = device
-        self.steps = 0
-        self.loss: float | None = None
-        self.kept: list[tuple[int, float]] = []
-        self._stride = 1
-        self._count = 0
-        self._report = progress
-
-    def progress(self, step: int, loss: float) -> None:
-        """Report a step (counted from the caller's own start) and its loss; raise NonFiniteLossError if it is none."""
-        step, loss = int(step), float(loss)
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(f"the loss is {loss} at step {step}")
-        self.steps, self.loss = max(self.steps, step), loss
-        if self._count % self._stride == 0:
-            self.kept.append((step, loss))
-            if len(self.kept) > _KEPT:
-                self.kept, self._stride = self.kept[::2], self._stride * 2
-        self._count += 1
-        if self._report is not None:
-            self._report(step, loss)
-
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Compute in bfloat16 where the device is CUDA."""
-        import torch
-
-        if self.device.type == "cuda":
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                yield
-        else:
-            yield
 
 
 def main() -> None:

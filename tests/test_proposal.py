@@ -377,6 +377,7 @@ def test_a_start_names_its_candidates():
     """Where training begins is told by digests, whatever the proposal called them; other kinds begin from scratch."""
     average = parse({"kind": "weights", "base": BASE, "start": {"method": "average", "sources": ["incumbent", OTHER]}})
     assert p.start_of(average, BASE, BASE).sources == [BASE, OTHER]
+    assert p.start_of(average, OTHER, BASE) == p.start_of(average, BASE, BASE)
     child = parse({"kind": "architecture", "base": BASE, "changes": {"width": 9}, "inherit": True})
     assert p.start_of(child, BASE, OTHER).json_value() == {"method": "inherit", "sources": [BASE]}
     assert p.start_of(knobs(width=9), BASE, OTHER) is None

@@ -143,6 +143,20 @@ def test_a_low_rank_start_undoes_what_else_was_trained(folder):
     assert torch.linalg.matrix_rank(tuned["0.weight"] - first["0.weight"], rtol=1e-4) == 1
 
 
+def test_tied_weights_share_a_delta(folder):
+    """Two layers of one matrix stay one, and are in the end what they were while they were trained."""
+    (folder / "source" / "model.py").write_text(
+        MODEL.replace(
+            "    ends = ", "    tied = torch.nn.Linear(recipe.width, recipe.width, bias=False)\n    ends = "
+        ).replace("torch.nn.ReLU(), *hidden", "tied, torch.nn.Tanh(), tied, *hidden")
+    )
+    _, first = built(folder, steps=30)
+    _, tuned = built(folder, {"method": "low-rank", "rank": 2}, [first], steps=50)
+    assert torch.equal(tuned["1.weight"], tuned["3.weight"])
+    assert torch.linalg.matrix_rank(tuned["1.weight"] - first["1.weight"], rtol=1e-4) == 2
+    assert right(folder, tuned) > right(folder, first)
+
+
 def test_a_reward_teaches(folder):
     """By the reward alone, whether a sampled answer is the label, more answers become right; and train is not called."""
     _, first = built(folder, steps=1)
@@ -188,7 +202,7 @@ def test_a_start_that_cannot_be_is_an_answer(folder, start, change, message):
     """Weights of other shapes, unknown starts and labels that are none end as errors that say so."""
     _, first = built(folder)
     header, rest = built(folder, {"steps": 5, "lr": 0.1, "batch": 8, "group": 4, "kl": 0, **start}, [first], **change)
-    assert header["error"]["type"] == "StartError"
+    assert header["error"]["type"] == "Start"
     assert message in header["error"]["message"]
     assert not rest
 
@@ -255,6 +269,18 @@ def test_what_only_answering_reads_is_read(folder):
     (folder / "source" / "model.py").write_text(text)
     header, _ = built(folder)
     assert "unused" in header["read"]
+
+
+def test_what_a_validator_made_of_a_field_is_a_reading_of_it(folder):
+    """A private attribute, set before anybody could watch, may hold any field: who reads it reads all."""
+    text = MODEL.replace("from pydantic import BaseModel, Field", "from pydantic import BaseModel, Field, PrivateAttr")
+    text = text.replace(
+        "    unused: int = 0\n",
+        "    unused: int = 0\n    _made: int = PrivateAttr(0)\n\n    def model_post_init(self, _):\n"
+        "        self._made = self.unused + 1\n",
+    ).replace("range(recipe.steps)", "range(recipe.steps * recipe._made)")
+    (folder / "source" / "model.py").write_text(text)
+    assert "unused" in built(folder)[0]["read"]
 
 
 def test_where_the_model_cannot_answer_training_rows_all_counts_as_read(folder):

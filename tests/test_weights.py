@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from rigs import code, generation, knobs
+from typer.testing import CliRunner
 
 from harness.auditing import verify_run
-from harness.canonical import canonical_bytes
+from harness.canonical import canonical_bytes, parse_json
+from harness.cli import app
 from harness.errors import ProposerError
 from harness.folder import RunFolder
 from harness.proposal import Weights, effective_change, parse_proposal, start_of, successor
@@ -43,7 +45,7 @@ def test_every_start_is_built_decided_and_replayed(rig, digits, tmp_path):
     try:
         generation(opened, 1, knobs(lr=0.02), knobs(lr=0.03))
         state = opened.supervisor.state
-        one, two = (state.proposals[number].built.candidate.digest for number in (1, 2))
+        one, two = sorted(state.proposals[number].built.candidate.digest for number in (1, 2))
         generation(
             opened,
             2,
@@ -59,9 +61,19 @@ def test_every_start_is_built_decided_and_replayed(rig, digits, tmp_path):
             assert found.developed is not None, ends(opened, number)
             assert found.decision is not None
         assert opened.supervisor.state.proposals[3].outcome == "promoted", ends(opened, 3)
+        shown = [
+            parse_json(opened.rooms.blobs.get(state.proposals[number].screened.document))["proposal"]["start"]
+            for number in range(2, 8)
+        ]
+        assert shown == ["scratch", "continue", "average", "low-rank", "reinforce", "inherit"]
     finally:
         opened.close()
     assert replay_run(RunFolder(tmp_path / "run"))["decisions"] == 7
+    told = CliRunner().invoke(app, ["show", str(tmp_path / "run"), "4"])
+    assert f"training begins: average from {one[:19]}, {two[:19]}" in told.stdout
+    pages = CliRunner().invoke(app, ["review", str(tmp_path / "run"), "--static", str(tmp_path / "pages")])
+    assert pages.exit_code == 6, pages.output  # the key is the run's own
+    assert f"average from {one[:19]}" in (tmp_path / "pages" / "decisions" / "4.html").read_text()
 
 
 def test_a_start_from_nobody_known_is_refused(rig, digits, tmp_path):

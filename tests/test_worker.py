@@ -79,8 +79,8 @@ def built(folder, **payload):
 
 
 def test_it_imports_nothing_else_of_the_harness():
-    """It can be mounted alone: stdlib, torch, numpy, safetensors, pydantic and three files beside it are all there is."""
-    beside = {"growth", "warmstart", "watching"}
+    """It can be mounted alone: stdlib, torch, numpy, safetensors, pydantic and four files beside it are all there is."""
+    beside = {"context", "growth", "warmstart", "watching"}
     for module in ("worker", *beside):
         tree = ast.parse(Path(worker.__file__).with_name(f"{module}.py").read_text())
         names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}

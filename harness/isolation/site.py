@@ -29,7 +29,7 @@ WORKER = ("torch", "numpy", "safetensors", "pydantic")
 
 _CODE = Path(__file__).resolve().parent.parent
 # Of the harness, what runs inside: never guards, never keys
-_OWN = ("__init__.py", "errors.py", "growth.py", "warmstart.py", "watching.py", "worker.py")
+_OWN = ("__init__.py", "context.py", "errors.py", "growth.py", "warmstart.py", "watching.py", "worker.py")
 
 
 @dataclass(frozen=True)
