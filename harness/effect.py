@@ -45,7 +45,7 @@ def shortcoming(blobs: BlobStore, screened: Screened, base: Candidate, built: Bu
     names = [knob.name for knob in change.knobs]
     idle = built.read is not None and not set(names) & set(built.read)
     if names and idle and not change.files and kind != "weights":
-        return reject("no-op", f"nothing read {', '.join(names)} while it was built, trained and asked")
+        return reject("no-op", f"nothing read {', '.join(names)[:500]} while it was built, trained and asked")
     return None
 
 
@@ -55,7 +55,7 @@ def _undeclared_fields(kind: str, screened: Screened, made: Candidate) -> str | 
         if name not in made.recipe:
             return f"the recipe that came out of the build has no {name!r}"
         if not same(asked, made.recipe[name]):
-            return f"{name!r} came out of the build as {made.recipe[name]!r}, and {asked!r} was proposed"[:500]
+            return f"{name!r} came out of the build as {made.recipe[name]!r:.200}, and {asked!r:.200} was proposed"
     added = sorted(made.recipe.keys() - screened.recipe.keys())
     if added and kind != "code":
         return f"the recipe that came out of the build has {added[0]!r}, which its base has not"

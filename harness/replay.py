@@ -238,13 +238,15 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
 
 
 def _replay_effect(where: str, state: RunState, found: ProposalState, blobs: BlobStore) -> None:
-    """That what was built is what was declared, and something; or that it was stopped for just that."""
+    """That what was measured is what was declared, and something; and what was stopped for that is not."""
     if found.screened is None or found.built is None:
         return
     base, _ = state.candidates()[found.screened.base]
     against = shortcoming(blobs, found.screened, base, found.built)
-    if found.developed is not None or against is not None:
-        _same(where, "what it changes in effect", against, None if found.developed is not None else found.decision)
+    if found.developed is not None:
+        _same(where, "what it changes in effect", against, None)
+    elif found.decision is not None and found.decision.reasons[0].code in ("no-op", "undeclared"):
+        _same(where, "what it changes in effect", against, found.decision)
 
 
 def _check_records(where: str, evidence: Any, blobs: BlobStore) -> None:

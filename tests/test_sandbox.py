@@ -227,13 +227,22 @@ def minimal():
     return Site.minimal()
 
 
+OWN = {
+    f"harness/{name}"
+    for name in (
+        *("__init__.py", "context.py", "errors.py", "growth.py", "isolation"),
+        *("warmstart.py", "watching.py", "worker.py"),
+    )
+}
+
+
 def test_the_minimal_site_holds_no_package_with_labels(minimal):
     """What torch requires is there; data packages, test tools and the harness's secrets are not."""
     names = {name for name, _ in minimal.entries}
     assert {"torch", "numpy", "safetensors", "pydantic", "typing_extensions.py", "harness/worker.py"} <= names
     assert not {"wordfreq", "sklearn", "scikit_learn", "pytest", "cryptography", "harness"} & names
     mounted = {name for name in names if name.startswith("harness/")}
-    assert mounted == {"harness/__init__.py", "harness/errors.py", "harness/worker.py", "harness/isolation"}
+    assert mounted == OWN
 
 
 def test_the_site_on_disk_imports_alone(minimal):
@@ -271,7 +280,7 @@ def test_a_whole_package_can_be_mounted(tmp_path):
     """A package given by its path replaces the harness's inner files only if it is the harness."""
     (tmp_path / "mine").mkdir()
     names = {name for name, _ in Site.of((), packages=[tmp_path / "mine"]).entries}
-    assert names == {"mine", "harness/__init__.py", "harness/errors.py", "harness/worker.py", "harness/isolation"}
+    assert names == {"mine", *OWN}
     whole = Path(sandbox.__file__).parent
     assert {name for name, _ in Site.of((), packages=[whole]).entries} == {"harness"}
 

@@ -12,10 +12,12 @@ from pydantic import BaseModel, Field
 from rigs import code, generation, knobs
 from typer.testing import CliRunner
 
+from harness import supervisor
 from harness.auditing import verify_run
 from harness.canonical import canonical_bytes, parse_json
 from harness.cli import app
-from harness.errors import ProposerError
+from harness.decision import reject
+from harness.errors import AuditError, ProposerError
 from harness.folder import RunFolder
 from harness.proposal import Weights, effective_change, parse_proposal, start_of, successor
 from harness.proposers import Archived, Ask, Feedback, propose
@@ -176,6 +178,37 @@ def test_training_that_changes_the_network_is_undeclared(rig, digits, tmp_path):
     finally:
         opened.close()
     assert replay_run(RunFolder(tmp_path / "run"))["decisions"] == 2
+
+
+@pytest.mark.parametrize("verdict", [None, reject("undeclared", "so it is said")])
+def test_a_replay_derives_what_a_build_changed(rig, digits, tmp_path, monkeypatch, verdict):
+    """A supervisor that lets an idle change pass, or stops one for what it is not, is found out."""
+    opened = rig.open(tmp_path / "run", seed=0)
+    try:
+        base = changed(opened, digits, IDLE, MENTIONED)
+        monkeypatch.setattr(supervisor, "shortcoming", lambda *_: verdict)
+        generation(opened, 2, knobs(base=base, spare=2))
+    finally:
+        opened.close()
+    with pytest.raises(AuditError, match="what it changes in effect derived again differs from the log"):
+        replay_run(RunFolder(tmp_path / "run"))
+
+
+def test_a_run_goes_on_from_a_build_that_was_not_judged_yet(rig, digits, tmp_path, monkeypatch):
+    """Cut between the build and its rejection, a run rejects it for the same reason when it goes on, by the log alone."""
+    opened = rig.open(tmp_path / "run", seed=0)
+    try:
+        base = changed(opened, digits, IDLE, MENTIONED)
+        with monkeypatch.context() as patch:
+            patch.setattr(supervisor, "shortcoming", lambda *_: (_ for _ in ()).throw(OSError("cut")))
+            with pytest.raises(OSError, match="cut"):
+                generation(opened, 2, knobs(base=base, spare=2))
+        assert opened.supervisor.state.proposals[2].built is not None
+        assert replay_run(RunFolder(tmp_path / "run"))["decisions"] == 1
+        opened.supervisor.settle(2)
+        assert ends(opened, 2)[0] == "no-op"
+    finally:
+        opened.close()
 
 
 # The proposer
