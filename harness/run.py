@@ -1,24 +1,32 @@
 """The guarded loop, as a client of the supervisor: ask the proposers, submit, settle, tell, again.
 
-It holds no key and decides nothing. A proposer's process has ended before its generation's
-first vault test begins, so that it cannot time one.
+It holds no key of the run and decides nothing. A proposer's process has ended before its generation's
+first vault test begins, so that it cannot time one. Where a proposer asks a language model, the loop has it asked.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.chat import split
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
+from harness.endpoint import Broker
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
 from harness.proposers import Ask
 from harness.proposing import Proposing
+
+REPLIES = "replies"
+"""The folder of a run where the replies of models are recorded, by proposer."""
+ROUNDS = 3
+"""How often a generation is asked for in which no reply of a model led to a proposal, and no other proposer had any."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,11 @@ def guarded_loop(
     vault_key: Path | None = None,
     passphrase: Passphrase | None = None,
     lift_halt: bool = False,
+    replay: Path | None = None,
 ) -> dict[str, Any]:
     """Run generations until the number asked for is there; returns the run's summary.
 
+    With `replay`, another run, models are not asked: their replies are those that are recorded there.
     `generations` counts from the run's beginning, so that a resumed run ends where it would have ended.
     Raises LockgateError with a remedy; nothing that was finished is lost.
     """
@@ -51,6 +61,11 @@ def guarded_loop(
     wanted = generations or config.generations
     allotment = _allotment(config, proposers)
     plans = {name: proposer_settings(subject, config, name) for name in allotment}
+    models = {}
+    for name in allotment:
+        endpoint, plans[name] = split(plans[name])
+        if endpoint:
+            models[name] = Broker(name, endpoint)
     arguments = {
         "out": str(out.absolute()),
         "subject": str(subject.absolute()),
@@ -68,14 +83,16 @@ def guarded_loop(
             raise ConfigError("the run is halted", where=str(out), remedy=f"`lockgate resume {out}` lifts the halt")
         generation = int(process.ready["generation"])
         watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
-        proposing = proposers_room.enter_context(Proposing())
+        for name, model in models.items():
+            model.open(out / REPLIES / name, None if replay is None else replay / REPLIES / name)
+        proposing = proposers_room.enter_context(Proposing(models=models))
         while generation <= wanted:
             watcher.event({"event": "generation", "generation": generation, "of": wanted})
             asked = connection.ask({"op": "ask"})
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = _slots(asked["ask"], generation, allotment, plans, proposing, watcher)
+                slots = _filled(asked["ask"], generation, allotment, plans, proposing, models, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break
@@ -86,6 +103,8 @@ def guarded_loop(
                 break
             generation += 1
         result = connection.ask({"op": "status"})
+        if models:
+            result["models"] = {name: model.spent for name, model in models.items()}
         connection.ask({"op": "stop"})
         connection.close()
         return result
@@ -94,26 +113,61 @@ def guarded_loop(
         process.close()
 
 
+def _filled(
+    asked: dict[str, Any],
+    generation: int,
+    allotment: dict[str, int],
+    plans: dict[str, dict[str, Any]],
+    proposing: Proposing,
+    models: dict[str, Broker],
+    watcher: Watcher,
+) -> list[dict[str, Any]]:
+    """All slots of a generation. Where models alone are why there are none, they are asked again, with other seeds."""
+    rounds, fresh = 0, 0
+    while True:
+        before = sum(model.fresh for model in models.values())
+        slots, in_vain = _slots({**asked, "round": rounds}, generation, allotment, plans, proposing, models, watcher)
+        rounds += 1
+        fresh += sum(model.fresh for model in models.values()) > before  # replies from the record cost no round
+        if slots or not in_vain:
+            return slots
+        if fresh >= ROUNDS:
+            watcher.note(f"no reply of a model led to a proposal, {rounds} times over; going on with the run asks anew")
+            return []
+
+
 def _slots(
     asked: dict[str, Any],
     generation: int,
     allotment: dict[str, int],
     plans: dict[str, dict[str, Any]],
     proposing: Proposing,
+    models: dict[str, Broker],
     watcher: Watcher,
-) -> list[dict[str, Any]]:
-    """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty."""
+) -> tuple[list[dict[str, Any]], int]:
+    """All slots of a generation, in the order of the configuration, and how many replies of models led to none.
+
+    A proposer that fails leaves its slots empty.
+    """
     if asked["generation"] != generation:
         raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
-    slots = []
+    slots, in_vain = [], 0
     for name, count in allotment.items():
         ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
         watcher.note(f"asking {name} for {count}")
         try:
-            documents = proposing.propose(name, ask)
+            documents = proposing.propose(name, ask, watcher.note)
+            reasons = dict(Counter(documents.skipped).most_common())
+            if reasons:
+                models[name].skipped(ask.generation, ask.round, reasons)
         except (ProposerError, SandboxError) as error:
             watcher.note(f"proposer {name} failed: {error}")
             continue
+        if reasons:
+            in_vain += len(documents.skipped)
+            told = "; ".join(why if times == 1 else f"{times} times {why}" for why, times in reasons.items())
+            watcher.note(f"{name}: {len(documents.skipped)} of {count} replies led to no proposal: {told}")
+            watcher.event({"event": "skipped", "generation": generation, "proposer": name, "reasons": reasons})
         labels = plans[name].get("plan") if name == "scripted" else None
         slots += [
             {
@@ -124,7 +178,7 @@ def _slots(
             }
             for index, document in enumerate(documents)
         ]
-    return slots
+    return slots, in_vain
 
 
 def _label(plan: Any, generation: int, index: int) -> str:

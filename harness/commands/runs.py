@@ -15,6 +15,7 @@ from harness.commands.common import (
     Out,
     PassphraseFd,
     Proposers,
+    Replay,
     Run,
     SubjectArg,
     VaultKeyFile,
@@ -40,11 +41,12 @@ def run(
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
     passphrase_fd: PassphraseFd = None,
+    replay: Replay = None,
     json_: Json = False,
 ) -> None:
     """Run a guarded improvement loop over a subject; go on where its run stopped, if there is one."""
     folder = out or Path("runs") / subject.resolve().name
-    _loop(subject, folder, seed, generations, proposers, workers, vault_key, passphrase_fd, json_=json_)
+    _loop(subject, folder, seed, generations, proposers, workers, vault_key, passphrase_fd, json_=json_, replay=replay)
 
 
 @app.command()
@@ -55,6 +57,7 @@ def resume(
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
     passphrase_fd: PassphraseFd = None,
+    replay: Replay = None,
     json_: Json = False,
 ) -> None:
     """Go on with a run that was halted, interrupted or killed. Nothing that was finished is done again."""
@@ -72,6 +75,7 @@ def resume(
         passphrase_fd,
         json_=json_,
         lift_halt=True,
+        replay=replay,
     )
 
 
@@ -87,6 +91,7 @@ def _loop(
     *,
     json_: bool,
     lift_halt: bool = False,
+    replay: Path | None = None,
 ) -> None:
     from rich.console import Console
 
@@ -115,6 +120,7 @@ def _loop(
             vault_key=vault_key,
             passphrase=passphrase,
             lift_halt=lift_halt,
+            replay=replay,
         )
     if json_:
         print_json(result)
