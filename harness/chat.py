@@ -135,6 +135,8 @@ class Settings(Endpoint, Prompting):
 
 
 def split(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part a proposer's settings into those of the endpoint and those that it is given itself."""
+    """Part a proposer's settings into those of its endpoint, if it has one, and those that it is given itself."""
+    if "endpoint" not in settings:
+        return {}, settings
     of_endpoint = {name: value for name, value in settings.items() if name in Endpoint.model_fields}
     return of_endpoint, {name: value for name, value in settings.items() if name not in Endpoint.model_fields}

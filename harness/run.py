@@ -73,7 +73,9 @@ def guarded_loop(
         "workers": workers,
         "vault_key": str(vault_key.absolute()) if vault_key else None,
     }
-    process = SupervisorProcess(arguments, watcher.note, passphrase)
+    # Keys of endpoints are for this process alone, and not for the supervisor, nor for the evals that it starts.
+    keys = {model.key_variable for model in models.values() if model.key_variable}
+    process = SupervisorProcess(arguments, watcher.note, passphrase, without=keys)
     proposers_room = ExitStack()
     try:
         connection = Connection(out)

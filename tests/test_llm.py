@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +32,15 @@ DIGITS = Path(__file__).parent / "subjects" / "digits"
 MODEL = (DIGITS / "model.py").read_text()
 BASE = {"model.py": MODEL}
 BETTER = MODEL.replace("nn.ReLU()", "nn.GELU()")
-SCHEMA = {"type": "object", "properties": {"hidden": {"type": "integer", "minimum": 8, "maximum": 128}}}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "hidden": {"type": "integer", "minimum": 8, "maximum": 128, "group": "architecture"},
+        "steps": {"type": "integer", "minimum": 10, "maximum": 400, "group": "training"},
+        "lr": {"type": "number", "minimum": 0.001, "maximum": 0.1, "group": "training"},
+    },
+}
+
 
 EDIT = """A smoother activation trains faster.
 
@@ -134,7 +142,7 @@ def test_any_other_answer_is_a_reason(text, problem):
 pieces = st.sampled_from(
     [
         "<<<<<<< SEARCH\n", "=======\n", ">>>>>>> REPLACE\n", "```python\n", "```\n", "```", "model.py\n", "guards.py\n", "../x.py\n",
-        "import torch\n", "x = 1\n", "def f(:\n", "\n", "    ", "# ...\n", MODEL, BETTER, HALF, "\0", "\r\n", "\ud800", "~~~~\n", "new.py\n",
+        "import torch\n", "x = 1\n", "def f(:\n", "\n", "    ", "# ...\n", MODEL, BETTER, HALF, "\0", "\r\n", "\ud800", "~~~~\n", "new.py\n", "SET lr = ", "0.1\n",
     ]
 )  # fmt: skip
 
@@ -144,7 +152,7 @@ pieces = st.sampled_from(
 def test_any_text_is_files_that_compile_or_a_reason(text):
     """Nothing escapes from the reader; what it gives compiles, fits, may be changed, and is never beside a reason."""
     answer = read_answer(text, BASE, ["model.py", "new.py"])
-    assert bool(answer.files) != bool(answer.problem)
+    assert bool(answer.files or answer.changes) != bool(answer.problem)
     for path, new in answer.files.items():
         compile(new, path, "exec", dont_inherit=True)
         assert path in {"model.py", "new.py"}
@@ -156,21 +164,50 @@ def test_any_text_is_files_that_compile_or_a_reason(text):
         parse_proposal(json.dumps(document).encode(), mutable=["model.py", "new.py"])
 
 
+KNOBS = {
+    "hyperparameters": ("SET lr = 0.02\n", {"lr": 0.02}),
+    "architecture": ("Wider.\n`SET hidden = 64`\nSET lr = 0.02", {"hidden": 64, "lr": 0.02}),
+    "code": (EDIT + "SET steps = 100", {"steps": 100}),
+}
+
+
+@pytest.mark.parametrize("kind", KNOBS)
+def test_knobs_are_set_by_lines_of_their_own(kind):
+    """A line sets a knob, beside edits or alone; what the proposal is called follows from what it changes."""
+    text, changes = KNOBS[kind]
+    [document] = documents(ask(), [Reply(text=text)]).documents
+    assert (document["kind"], document["changes"]) == (kind, changes)
+    assert ("files" in document) == (kind == "code")
+
+
+@pytest.mark.parametrize(
+    "line", ["SET lr = fast", "SET lr = [1]", "SET lr = NaN", "SET lr = 1\nSET lr = 2", "SET lr = {}"]
+)
+def test_a_knob_without_one_value_is_a_reason(line):
+    """What is no JSON scalar, or is set twice, is no answer."""
+    assert documents(ask(), [Reply(text=f"{EDIT}\n{line}\n")]).skipped == ["no one value for the knob lr"]
+
+
 @given(
     st.sampled_from([line for line in MODEL.split("\n") if MODEL.split("\n").count(line) == 1]),
     st.text(st.characters(exclude_categories=["Cs", "Cc"])),
 )
 def test_an_edit_changes_its_line_and_no_other(line, new):
-    """Whatever replaces a line stands in its place, and all other lines are as they were, or there is a reason."""
+    """Whatever replaces a line stands in its place, if the file then compiles and is whole, and nothing else does."""
     answer = read_answer(edit(line, new), BASE, ["model.py"])
     lines = MODEL.split("\n")
-    wanted = [*lines[: lines.index(line)], *([new] if new else []), *lines[lines.index(line) + 1 :]]
-    if answer.files:
-        assert answer.files["model.py"] == "\n".join(wanted)
-    with contextlib.suppress(SyntaxError, ValueError):
-        ast.parse("\n".join(wanted))
-        defined = all(f"def {name}(" in "\n".join(wanted) for name in ("build", "train", "predict"))
-        assert answer.files or "\n".join(wanted) == MODEL or not defined or answer.problem
+    wanted = "\n".join([*lines[: lines.index(line)], *([new] if new else []), *lines[lines.index(line) + 1 :]])
+    assert answer.files == ({"model.py": wanted} if whole(wanted) and wanted != MODEL else {})
+
+
+def whole(text: str) -> bool:
+    """Whether a text compiles and still defines what a subject's model.py must define."""
+    try:
+        compile(text, "model.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return False
+    named = [node.name for node in ast.parse(text).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return {"Recipe", "build", "train", "predict"} <= set(named)
 
 
 def test_a_reason_for_each_reply_and_no_change_twice():
@@ -356,9 +393,10 @@ def subject(place: Path, url: str, proposers: str = "llm: 2", **settings: Any) -
         **settings,
     }
     block = json.dumps({"llm": told})
-    return rigs.vary(
-        DIGITS, place, ("proposers: {scripted: 4}", f"proposers: {{{proposers}}}\nproposer_settings: {block}")
-    )
+    rigs.vary(DIGITS, place, ("proposers: {scripted: 4}", f"proposers: {{{proposers}}}\nproposer_settings: {block}"))
+    with (place / "guards.py").open("a") as guards:  # what the evaluator imports looks for the key, too
+        guards.write('\nimport os\n\nif "CHAT_KEY" in os.environ:\n    raise RuntimeError("the key is here")\n')
+    return place
 
 
 def run(folder: Path, out: Path, *options: str) -> dict[str, Any]:
@@ -372,43 +410,107 @@ def run(folder: Path, out: Path, *options: str) -> dict[str, Any]:
     return found
 
 
-DEEPER = (
-    "More steps, and a smoother activation.\n"
-    + EDIT
-    + edit("    for step in range(recipe.steps):", "    for step in range(recipe.steps):  # all of them")
-)
-LONGER = "Train longer.\n" + edit('    steps: int = Field(60, ge=10, le=400, json_schema_extra={"group": "training", "scale": "log"})', '    steps: int = Field(300, ge=10, le=400, json_schema_extra={"group": "training", "scale": "log"})')  # fmt: skip
+LONGER = "Train longer, with more units.\nSET steps = 300\nSET hidden = 64\n"
 
 
-def test_a_whole_run_with_a_model(server, tmp_path):
-    """A model's proposals are decided and the run verifies; bad answers are counted; a replay makes the same documents."""
-    folder = subject(tmp_path / "digits", server.url)
+@pytest.fixture(scope="module")
+def ran(server, tmp_path_factory):
+    """Run two generations with a model of which two of four answers are good: the subject, the run, its summary."""
+    place = tmp_path_factory.mktemp("ran")
+    folder = subject(place / "digits", server.url)
     server.say(EDIT, "I would rather not.", f"guards.py\n```python\n{MODEL}```", LONGER)
-    out = tmp_path / "run"
-    result = run(folder, out, "--generations", "2")
-    assert result["proposals"] == 2
+    return folder, place / "run", run(folder, place / "run", "--generations", "2"), len(server.requests)
+
+
+def test_a_run_with_a_model_decides_what_it_proposes_and_verifies(ran):
+    """Good answers are proposals like any other, one of them promoted; bad ones are counted; the trail verifies."""
+    _, out, result, asked = ran
     assert [row["proposer"] for row in result["details"]] == ["llm", "llm"]
     assert result["undecided"] == 0
+    assert result["promoted"] == 1
     told = result["models"]["llm"]
-    assert told["requests"] == len(server.requests) == 4
-    assert 0 < told["tokens"] < 500_000
+    assert told["requests"] == asked == 4
+    assert 0 < told["tokens"] < told["of_tokens"] == 500_000
     assert told["without_proposal"] == {
         "guards.py is not among the files that may be changed": 1,
         "no edit and no Python file in the answer": 1,
     }
-    verified = subprocess.run([sys.executable, "-m", "harness.cli", "audit", "verify", str(out), "--key", str(out / "keys" / "log.pub")], capture_output=True, text=True, check=False)  # fmt: skip
-    assert verified.returncode == 0, verified.stdout + verified.stderr
+    for command in (
+        ["audit", "verify", str(out), "--key", str(out / "keys" / "log.pub")],
+        ["audit", "replay", str(out)],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *command], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_key_is_in_no_file_of_a_run(ran):
+    """Neither log, blobs, records nor models hold the key; the supervisor and the evals do not have it either."""
+    _, out, _, _ = ran
     files = [path for path in out.rglob("*") if path.is_file()]
-    assert not [path for path in files if KEY.encode() in path.read_bytes()], "the key is in no file of the run"
-    asked = len(server.requests)
-    again = tmp_path / "again"
-    replayed = run(folder, again, "--generations", "2", "--replay", str(out))
-    assert len(server.requests) == asked, "a replay asks nobody"
-    assert len(proposed(out)) == 2
-    assert proposed(again) == proposed(out)
-    assert [row["verdict"] for row in replayed["details"]] == [row["verdict"] for row in result["details"]]
+    assert len(files) > 30
+    assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
 def proposed(out: Path) -> list[str]:
     """The digests of all documents of a run, in order."""
     return [entry.document for entry in rigs.trail_of(out)[1] if kind_of(entry) == "proposed"]
+
+
+@pytest.mark.parametrize("how", ["replayed", "cut off"])
+def test_recorded_replies_make_the_same_proposals(ran, server, tmp_path, how):
+    """From another run's record, or from its own after a crash, a run proposes the same bytes and asks nobody."""
+    folder, before, result, _ = ran
+    server.say("something else")
+    out = tmp_path / "again"
+    if how == "cut off":
+        shutil.copytree(before / "replies", out / "replies")
+    again = run(folder, out, "--generations", "2", *(["--replay", str(before)] if how == "replayed" else []))
+    assert server.requests == []
+    assert len(proposed(before)) == 2
+    assert proposed(out) == proposed(before)
+    assert [row["verdict"] for row in again["details"]] == [row["verdict"] for row in result["details"]]
+
+
+def test_where_no_answer_is_any_good_the_run_ends_in_order_and_can_go_on(server, tmp_path):
+    """A generation without a proposal is asked for three times; the run ends well, goes on later, and pays once."""
+    folder, out = subject(tmp_path / "digits", server.url, retries=0), tmp_path / "run"
+    server.say("no", status(429), raw(b"nonsense"), "nothing", status(500), "```python\nx = (\n```")
+    first = run(folder, out, "--generations", "1")
+    assert first["proposals"] == 0
+    assert len(server.requests) == first["models"]["llm"]["requests"] == 6
+    assert sum(first["models"]["llm"]["without_proposal"].values()) == 6
+    server.say(EDIT)
+    second = run(folder, out, "--generations", "1")
+    assert second["proposals"] == 1
+    told = second["models"]["llm"]
+    assert told["tokens"] > first["models"]["llm"]["tokens"]
+    texts = 4  # of the six: failures are asked for again, and here they are answered in the first round
+    assert told["requests"] == 6 + len(server.requests)
+    assert len(server.requests) < 6 - texts + 2
+
+
+def test_other_proposers_go_on_without_the_model(server, tmp_path):
+    """A model that is down, or whose budget is spent, leaves its slots empty, and the loop goes on with the others."""
+    folder = subject(tmp_path / "digits", "http://127.0.0.1:9/v1", "llm: 1, evolution: 1", retries=0)
+    result = run(folder, tmp_path / "run", "--generations", "2")
+    assert [row["proposer"] for row in result["details"]] == ["evolution", "evolution"]
+    assert list(result["models"]["llm"]["without_proposal"].values()) == [2]
+    folder = subject(tmp_path / "poor", server.url, "llm: 1, evolution: 1", budget_tokens=1000)
+    server.say(EDIT)
+    result = run(folder, tmp_path / "poor-run", "--generations", "1")
+    assert [row["proposer"] for row in result["details"]] == ["evolution"]
+    assert server.requests == []
+    [why] = result["models"]["llm"]["without_proposal"]
+    assert "budget" in why
+
+
+def test_a_key_that_is_missing_ends_the_command_before_anything_is_built(server, tmp_path):
+    """Without the key in its variable there is one error that names the variable, and no run is begun."""
+    folder, out = subject(tmp_path / "digits", server.url), tmp_path / "run"
+    command = [sys.executable, "-m", "harness.cli", "run", str(folder), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "CHAT_KEY holds no key" in done.stdout + done.stderr
+    assert not out.exists()

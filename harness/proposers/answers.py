@@ -6,10 +6,11 @@
     =======
     what is to stand there
     >>>>>>> REPLACE
+    SET knob = 0.01
 
 The answer is text of a stranger. Nothing here raises, runs or imports any of it: what comes out are whole files that
-compile, among those that may be changed, or one short reason why there are none. An answer is taken whole or not at
-all: of ten edits of which one does not fit, none is made.
+compile, among those that may be changed, and values of knobs, or one short reason why there are none. An answer is
+taken whole or not at all: of ten edits of which one does not fit, none is made.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from harness.canonical import parse_json
 from harness.chat import MAX_TEXT
+from harness.errors import CanonicalError
 from harness.proposal import MAX_FILES, MAX_TEXT_BYTES, is_mutable
+from harness.proposers.space import Scalar
 
 __all__ = ["Answer", "read_answer"]
 
@@ -33,6 +37,7 @@ _MIDDLE = re.compile(r"={5,9}")
 _REPLACE = re.compile(r">{5,9} ?REPLACE")
 _FENCE = re.compile(r"(`{3,12}|~{3,12})([^`]{0,200})")
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+){0,12}\.[A-Za-z0-9]{1,8}")
+_SET = re.compile(r"SET ([A-Za-z][A-Za-z0-9_]{0,63}) ?= ?(.{1,200})")
 _DECORATION = " \t#*`:\"'"
 _PYTHON = {"", "python", "py", "python3"}
 _LEFT_OUT = re.compile(r"^[ \t]*#[ \t]*(?:\.\.\.|…)", re.MULTILINE)
@@ -40,19 +45,21 @@ _LEFT_OUT = re.compile(r"^[ \t]*#[ \t]*(?:\.\.\.|…)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Answer:
-    """Whole new texts by path, and the words before the first of them; or no files, and the reason."""
+    """Whole new texts by path, knobs by name, and the words before the first of them; or neither, and the reason."""
 
     files: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Scalar] = field(default_factory=dict)
     words: str = ""
     problem: str = ""
 
 
 @dataclass
 class _Found:
-    """What stands in an answer: edits in order (path, search, replace), files (path, text), and other languages."""
+    """What stands in an answer: edits (path, search, replace), files (path, text), knobs, and other languages."""
 
     edits: list[tuple[str, str, str]] = field(default_factory=list)
     files: list[tuple[str, str]] = field(default_factory=list)
+    changes: dict[str, Scalar] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     problem: str = ""
@@ -68,7 +75,7 @@ def read_answer(text: str, base: Mapping[str, str], mutable: Iterable[str]) -> A
     if not text.strip():
         return Answer(problem="an empty answer")
     found = _scan(text.replace("\r\n", "\n").split("\n"), _sole(base))
-    if not found.problem and not found.edits and not found.files:
+    if not found.problem and not found.edits and not found.files and not found.changes:
         only = f": only {', '.join(sorted(set(found.others)))[:80]}" if found.others else ""
         found.problem = f"no edit and no Python file in the answer{only}"
     globs = tuple(mutable)
@@ -77,7 +84,9 @@ def read_answer(text: str, base: Mapping[str, str], mutable: Iterable[str]) -> A
     if problem:
         return Answer(problem=problem)
     changed = {path: text for path, text in files.items() if base.get(path) != text}
-    return Answer(changed, " ".join(found.words)) if changed else Answer(problem="the answer changes nothing")
+    if not changed and not found.changes:
+        return Answer(problem="the answer changes nothing")
+    return Answer(changed, found.changes, " ".join(found.words))
 
 
 def _sole(base: Mapping[str, str]) -> str:
@@ -98,10 +107,24 @@ def _scan(lines: list[str], path: str) -> _Found:
         else:
             if (named := _named(line)) is not None:
                 path = named
+            elif knob := _SET.fullmatch(line.strip("`")):
+                _set(knob[1], knob[2], found)
             elif line and not fence and not found.edits and not found.files:
                 found.words.append(line)
             at += 1
     return found
+
+
+def _set(name: str, text: str, found: _Found) -> None:
+    """Take the value of a knob, a JSON scalar."""
+    try:
+        value = parse_json(text.encode(), max_bytes=200, max_depth=1)
+    except (CanonicalError, UnicodeEncodeError):
+        value = []
+    if isinstance(value, list | dict) or name in found.changes:
+        found.problem = f"no one value for the knob {name}"
+    else:
+        found.changes[name] = value
 
 
 def _named(line: str) -> str | None:

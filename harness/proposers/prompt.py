@@ -41,8 +41,12 @@ lines that stand exactly once in the file, copied exactly
 the lines that replace them
 >>>>>>> REPLACE
 
-Or write PATH and then the whole new file in one ```python fence, leaving nothing out. model.py must go on defining \
-Recipe, build, train and predict as they are called now. Only files that match these patterns may change: {mutable}."""
+Knobs of Recipe keep their values whatever the defaults in the code are. To set one, write a line `SET knob = value`, \
+with a JSON value, outside of the edits; an answer may be SET lines alone.
+
+Instead of edits you may write PATH and then the whole new file in one ```python fence, leaving nothing out. model.py \
+must go on defining Recipe, build, train and predict as they are called now. Only files that match these patterns may \
+change: {mutable}."""
 
 
 def shown_files(ask: Ask, limit: int) -> dict[str, str]:
