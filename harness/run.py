@@ -1,21 +1,24 @@
 """The guarded loop, as a client of the supervisor: ask the proposers, submit, settle, tell, again.
 
-It holds no key and decides nothing. A proposer's process has ended before its generation's
-first vault test begins, so that it cannot time one.
+It holds no key of the run and decides nothing. A proposer's process has ended before its generation's
+first vault test begins, so that it cannot time one. Where a proposer asks a language model, the loop has it asked.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.chat import split
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
+from harness.endpoint import Broker
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
 from harness.proposers import Ask, find
@@ -23,6 +26,10 @@ from harness.proposing import Proposing
 
 MOST_GENERATIONS = 100_000
 """A run that is bounded by time alone ends by it, or by its budgets, long before."""
+REPLIES = "replies"
+"""The folder of a run where the replies of models are recorded, by proposer."""
+ROUNDS = 3
+"""How often a generation is asked for in which no reply of a model led to a proposal, and no other proposer had any."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +53,14 @@ def guarded_loop(
     vault_key: Path | None = None,
     passphrase: Passphrase | None = None,
     lift_halt: bool = False,
+    replay: Path | None = None,
 ) -> dict[str, Any]:
     """Run generations until the number asked for is there; returns the run's summary.
 
     `generations` counts from the run's beginning, so that a resumed run ends where it would have ended. With `minutes`
     no generation begins after as many from now, and `generations` bounds it only where it is given. `proposers` are
-    those to ask and for how many slots, None for as many as the configuration says.
+    those to ask and for how many slots, None for as many as the configuration says. With `replay`, another run, models
+    are not asked: their replies are those that are recorded there.
     Raises LockgateError with a remedy; nothing that was finished is lost.
     """
     config = load_config(subject)
@@ -59,6 +68,11 @@ def guarded_loop(
     until = None if minutes is None else time.monotonic() + 60 * minutes
     allotment = _allotment(config, proposers)
     plans = {name: proposer_settings(subject, config, name) for name in allotment}
+    models = {}
+    for name in allotment:
+        endpoint, plans[name] = split(plans[name])
+        if endpoint:
+            models[name] = Broker(name, endpoint)
     arguments = {
         "out": str(out.absolute()),
         "subject": str(subject.absolute()),
@@ -66,7 +80,9 @@ def guarded_loop(
         "workers": workers,
         "vault_key": str(vault_key.absolute()) if vault_key else None,
     }
-    process = SupervisorProcess(arguments, watcher.note, passphrase)
+    # Keys of endpoints are for this process alone, and not for the supervisor, nor for the evals that it starts.
+    keys = {model.key_variable for model in models.values() if model.key_variable}
+    process = SupervisorProcess(arguments, watcher.note, passphrase, without=keys)
     proposers_room = ExitStack()
     try:
         connection = Connection(out)
@@ -76,7 +92,9 @@ def guarded_loop(
             raise ConfigError("the run is halted", where=str(out), remedy=f"`lockgate resume {out}` lifts the halt")
         generation = int(process.ready["generation"])
         watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
-        proposing = proposers_room.enter_context(Proposing())
+        for name, model in models.items():
+            model.open(out / REPLIES / name, None if replay is None else replay / REPLIES / name)
+        proposing = proposers_room.enter_context(Proposing(models=models))
         while generation <= wanted:
             if until is not None and time.monotonic() >= until:
                 watcher.note(f"the {minutes:g} minutes are over")
@@ -86,7 +104,7 @@ def guarded_loop(
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = _slots(asked["ask"], generation, allotment, plans, proposing, watcher)
+                slots = _filled(asked["ask"], generation, allotment, plans, proposing, models, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break
@@ -97,6 +115,8 @@ def guarded_loop(
                 break
             generation += 1
         result = connection.ask({"op": "status"})
+        if models:
+            result["models"] = {name: model.spent for name, model in models.items()}
         connection.ask({"op": "stop"})
         connection.close()
         return result
@@ -105,26 +125,61 @@ def guarded_loop(
         process.close()
 
 
+def _filled(
+    asked: dict[str, Any],
+    generation: int,
+    allotment: dict[str, int],
+    plans: dict[str, dict[str, Any]],
+    proposing: Proposing,
+    models: dict[str, Broker],
+    watcher: Watcher,
+) -> list[dict[str, Any]]:
+    """All slots of a generation. Where models alone are why there are none, they are asked again, with other seeds."""
+    rounds, fresh = 0, 0
+    while True:
+        before = sum(model.fresh for model in models.values())
+        slots, in_vain = _slots({**asked, "round": rounds}, generation, allotment, plans, proposing, models, watcher)
+        rounds += 1
+        fresh += sum(model.fresh for model in models.values()) > before  # replies from the record cost no round
+        if slots or not in_vain:
+            return slots
+        if fresh >= ROUNDS:
+            watcher.note(f"no reply of a model led to a proposal, {rounds} times over; going on with the run asks anew")
+            return []
+
+
 def _slots(
     asked: dict[str, Any],
     generation: int,
     allotment: dict[str, int],
     plans: dict[str, dict[str, Any]],
     proposing: Proposing,
+    models: dict[str, Broker],
     watcher: Watcher,
-) -> list[dict[str, Any]]:
-    """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty."""
+) -> tuple[list[dict[str, Any]], int]:
+    """All slots of a generation, in the order of the configuration, and how many replies of models led to none.
+
+    A proposer that fails leaves its slots empty.
+    """
     if asked["generation"] != generation:
         raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
-    slots = []
+    slots, in_vain = [], 0
     for name, count in allotment.items():
         ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
         watcher.note(f"asking {name} for {count}")
         try:
-            documents = proposing.propose(name, ask)
+            documents = proposing.propose(name, ask, watcher.note)
+            reasons = dict(Counter(documents.skipped).most_common())
+            if reasons:
+                models[name].skipped(ask.generation, ask.round, reasons)
         except (ProposerError, SandboxError) as error:
             watcher.note(f"proposer {name} failed: {error}")
             continue
+        if reasons:
+            in_vain += len(documents.skipped)
+            told = "; ".join(why if times == 1 else f"{times} times {why}" for why, times in reasons.items())
+            watcher.note(f"{name}: {len(documents.skipped)} of {count} replies led to no proposal: {told}")
+            watcher.event({"event": "skipped", "generation": generation, "proposer": name, "reasons": reasons})
         labels = plans[name].get("plan") if name == "scripted" else None
         slots += [
             {
@@ -135,7 +190,7 @@ def _slots(
             }
             for index, document in enumerate(documents)
         ]
-    return slots
+    return slots, in_vain
 
 
 def _label(plan: Any, generation: int, index: int) -> str:

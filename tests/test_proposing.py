@@ -171,5 +171,5 @@ def test_the_site_of_a_proposer_has_no_torch_and_no_data():
     """What a built-in proposer can import is the harness, optuna, LibCST and what they require."""
     site = Proposing._site("evolution")
     assert {"optuna", "libcst", "pydantic"} <= set(site.distributions)
-    assert not {"torch", "wordfreq", "safetensors"} & set(site.distributions)
+    assert not {"torch", "wordfreq", "safetensors", "openai", "httpx2"} & set(site.distributions)
     assert dict(site.entries)["harness"] == str(Path(sys.modules["harness"].__file__).parent)

@@ -25,6 +25,10 @@ Workers = Annotated[
 VaultKeyFile = Annotated[
     Path | None, typer.Option("--vault-key", help="32 bytes that order the held-out items; made when absent.")
 ]
+Replay = Annotated[
+    Path | None,
+    typer.Option("--replay", help="Another run: models are not asked, their replies are those recorded there."),
+]
 PassphraseFd = Annotated[
     int | None,
     typer.Option(

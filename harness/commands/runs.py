@@ -16,6 +16,7 @@ from harness.commands.common import (
     Out,
     PassphraseFd,
     Proposers,
+    Replay,
     Run,
     SubjectArg,
     VaultKeyFile,
@@ -43,11 +44,24 @@ def run(
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
     passphrase_fd: PassphraseFd = None,
+    replay: Replay = None,
     json_: Json = False,
 ) -> None:
     """Run a guarded improvement loop over a subject; go on where its run stopped, if there is one."""
     folder = out or Path("runs") / subject.resolve().name
-    _loop(subject, folder, seed, generations, minutes, proposers, workers, vault_key, passphrase_fd, json_=json_)
+    _loop(
+        subject,
+        folder,
+        seed,
+        generations,
+        minutes,
+        proposers,
+        workers,
+        vault_key,
+        passphrase_fd,
+        json_=json_,
+        replay=replay,
+    )
 
 
 @app.command()
@@ -59,6 +73,7 @@ def resume(
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
     passphrase_fd: PassphraseFd = None,
+    replay: Replay = None,
     json_: Json = False,
 ) -> None:
     """Go on with a run that was halted, interrupted or killed. Nothing that was finished is done again."""
@@ -77,6 +92,7 @@ def resume(
         passphrase_fd,
         json_=json_,
         lift_halt=True,
+        replay=replay,
     )
 
 
@@ -93,6 +109,7 @@ def _loop(
     *,
     json_: bool,
     lift_halt: bool = False,
+    replay: Path | None = None,
 ) -> None:
     from rich.console import Console
 
@@ -122,6 +139,7 @@ def _loop(
             vault_key=vault_key,
             passphrase=passphrase,
             lift_halt=lift_halt,
+            replay=replay,
         )
     if json_:
         print_json(result)
