@@ -181,7 +181,7 @@ class PolicyRef(Record):
     params: dict[str, Any] = {}
 
 
-LATER = frozenset({"efficiency", "evals"})
+LATER = frozenset({"allotment", "efficiency", "evals"})
 
 
 class Config(Record):
@@ -200,6 +200,8 @@ class Config(Record):
     generations: Positive = 3
     proposers: Annotated[dict[Name, Positive], Field(min_length=1)]
     proposer_settings: dict[Name, dict[str, Any]] = {}
+    allotment: Literal["fixed", "bandit"] = "fixed"
+    """Whether `proposers` are the slots of every generation, or what a bandit begins with (`allotting`)."""
     policies: Annotated[list[str | PolicyRef], Field(min_length=1)] = ["baseline"]
     development: DevelopmentRule = DevelopmentRule()
     budgets: Budgets = Budgets()
@@ -231,7 +233,7 @@ class Config(Record):
     def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A field that came later than the first logs is left out where it says nothing, so that they read the same."""
         value: dict[str, Any] = handler(self)
-        return {name: each for name, each in value.items() if each not in (None, []) or name not in LATER}
+        return {name: each for name, each in value.items() if each not in (None, [], "fixed") or name not in LATER}
 
     @property
     def names_slices(self) -> bool:

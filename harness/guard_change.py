@@ -59,8 +59,8 @@ LOSSES: Final = "development.max_loss."
 """Before the name of an eval: what it may lose on the development items, where there is such a bar."""
 MARGINS: Final[dict[str, Better]] = {"margin": "lower", "rate": "lower"}
 APPROVAL: Final[dict[str, Better]] = {"require": "higher", "hours": "lower"}
-SEARCH: Final = ("generations", "workers.count")
-"""How much is searched, and how fast: the budgets and gates are the same for more of it."""
+SEARCH: Final = ("generations", "workers.count", "allotment")
+"""How much is searched, how fast and by whom: the budgets and gates are the same for all of it."""
 BUDGETS: Final = ("budgets.promotions", "budgets.proposals", "budgets.wall_seconds")
 """Of which rules are shown what is left."""
 ITEMS: Final = "held-out items"
@@ -184,8 +184,8 @@ def _values(old: Config, new: Config) -> Iterator[Point]:
     screens = (dict(config.development) for config in (old, new))  # all of it: what says nothing is not written
     documents = (config.json_value() for config in (old, new))
     before, now = (
-        {**document, **dict.fromkeys(ELSEWHERE), "development": screen}
-        for document, screen in zip(documents, screens, strict=True)
+        {**document, **dict.fromkeys(ELSEWHERE), "development": screen, "allotment": config.allotment}
+        for document, screen, config in zip(documents, screens, (old, new), strict=True)
     )
     for path, was, is_ in differences(before, now):
         verdict: Verdict = "unknown"

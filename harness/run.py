@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.allotting import allot
 from harness.chat import split
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
 from harness.endpoint import Broker
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
-from harness.proposers import Ask, find
+from harness.proposers import Ask, Feedback, find
 from harness.proposing import Proposing
 
 MOST_GENERATIONS = 100_000
@@ -104,7 +105,8 @@ def guarded_loop(
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = _filled(asked["ask"], generation, allotment, plans, proposing, models, watcher)
+                slots_of = _allotted(config, allotment, asked["ask"])
+                slots = _filled(asked["ask"], generation, slots_of, plans, proposing, models, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: the proposers have nothing more to propose")
                 break
@@ -123,6 +125,14 @@ def guarded_loop(
     finally:
         proposers_room.close()
         process.close()
+
+
+def _allotted(config: Config, allotment: dict[str, int], asked: dict[str, Any]) -> dict[str, int]:
+    """Slots by proposer: by a bandit they follow from what is asked with, so that a resumed run has the same."""
+    if config.allotment == "fixed":
+        return allotment
+    history = [Feedback.parse(told) for told in asked["history"]]
+    return allot(allotment, history, seed=asked["seed"], generation=asked["generation"])
 
 
 def _filled(

@@ -34,6 +34,14 @@ def test_a_configuration_comes_back_from_its_record():
     assert Config.parse(config.json_value()) == config
 
 
+def test_fixed_slots_are_written_as_before_there_were_others():
+    """Slots as configured leave no member in the log; slots by a bandit do, and come back from it."""
+    fixed, bandit = parse_config(CONFIG_TEXT + "allotment: fixed\n"), parse_config(CONFIG_TEXT + "allotment: bandit\n")
+    assert fixed.json_value() == parse_config(CONFIG_TEXT).json_value()
+    assert "allotment" not in fixed.json_value()
+    assert Config.parse(bandit.json_value()).allotment == "bandit"
+
+
 @pytest.mark.parametrize("pattern", ["**/*.py", "*", "*.py", "lib/**/a*b?.py", "[ab]*.py", "a*"])
 def test_a_pattern_of_mutable_files_is_one_that_finds_files(tmp_path, pattern):
     """Every pattern that a configuration may have can be looked for."""
@@ -114,6 +122,7 @@ MALFORMED = {
             "https://example.org:99999/": "out of range",
         }.items()
     },
+    "an unknown allotment": (CONFIG_TEXT + "allotment: fair\n", "'fixed' or 'bandit'"),
     "no policy": (CONFIG_TEXT + "policies: []\n", "at least 1"),
     "a delta of one half": (CONFIG_TEXT + "ledger: {delta: 0.5}\n", "less than 0.5"),
     "a delta of nothing": (CONFIG_TEXT + "ledger: {delta: 0}\n", "greater than 0"),

@@ -164,8 +164,8 @@ def test_a_smaller_margin_of_a_gate_with_a_cap_is_unknown():
 
 
 def test_how_much_is_searched_lowers_no_bar():
-    """More generations or workers are as strict, and still told."""
-    new = guard(TEXT.replace("count: 2", "count: 4") + "generations: 9\n")
+    """More generations, more workers or slots by a bandit are as strict, and still told."""
+    new = guard(TEXT.replace("count: 2", "count: 4") + "generations: 9\nallotment: bandit\n")
     assert {point.where for point in points(guard(), new)} == {f"lockgate.yaml: {path}" for path in SEARCH}
     assert verdict(guard(), new) == verdict(new, guard()) == "at-least-as-strict"
 
