@@ -37,7 +37,13 @@ LIMITS = Limits(wall_seconds=120, idle_seconds=120, cpu_seconds=120, memory_mb=1
 _MAX_REQUEST = 2 * MAX_PROMPT  # of JSON: quotation marks and line ends take two bytes
 
 _PACKAGES = ("libcst", "numpy", "optuna", "pydantic", "rfc8785")
-_PRELOAD = ("libcst.matchers", "optuna", "harness.proposers.__main__", "harness.proposers.rewrites")
+_PRELOAD = (
+    "libcst.matchers",
+    "optuna",
+    "harness.proposers.__main__",
+    "harness.proposers.llm",
+    "harness.proposers.rewrites",
+)
 
 
 class Asker(Protocol):

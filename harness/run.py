@@ -96,7 +96,7 @@ def guarded_loop(
             if not asked["filled"]:
                 slots = _filled(asked["ask"], generation, allotment, plans, proposing, models, watcher)
             if slots is not None and not slots:
-                watcher.note(f"generation {generation}: the proposers have nothing more to propose")
+                watcher.note(f"generation {generation}: no proposer has anything to propose")
                 break
             if slots is not None:
                 connection.ask({"op": "submit", "generation": generation, "slots": slots})

@@ -252,7 +252,7 @@ def test_the_built_in_proposers_are_known():
 
 def test_an_unknown_proposer_is_an_error_that_lists_the_known():
     """The error names what there is."""
-    with pytest.raises(ProposerError, match="there are: codegen, evolution, scripted"):
+    with pytest.raises(ProposerError, match="there are: codegen, evolution, llm, scripted"):
         find("oracle")
 
 
