@@ -336,7 +336,7 @@ def _check_llm(settings: dict[str, Any], name: str, located: Located) -> None:
         raise ConfigError(
             f"proposer_settings.llm: {'' if field == '(top)' else f'{field}: '}{message.removeprefix('Value error, ')}",
             where=f"{name}:{_line(located, loc)}",
-            remedy="the settings of `llm` are listed under 'A language model' in README.md",
+            remedy="the settings of `llm` are listed under 'A language model as a proposer' in README.md",
         ) from error
 
 

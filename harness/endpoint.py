@@ -20,6 +20,7 @@ import email.utils
 import importlib.util
 import os
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +51,7 @@ MAX_WAIT = 30.0
 _TEMPLATE = 64  # tokens that a server's template may put around each message
 _LONGEST = 128  # bytes: no text is made of fewer tokens than of this length
 _SENT_HEADERS = {"accept", "authorization", "connection", "content-length", "content-type", "host"}
-_SHORTEST_KEY = 8
+_KEY = re.compile(r"[A-Za-z0-9._~+/=:-]{8,1000}")  # RFC 6750 §2.1: nothing that a server's message would escape
 
 
 class _Usage(Record):
@@ -107,11 +108,11 @@ class Broker:
         if variable is None:
             return ""
         key = os.environ.get(variable, "")
-        if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
+        if not _KEY.fullmatch(key):
             raise ConfigError(
                 f"the environment variable {variable} holds no key",
                 where=f"{where}.api_key_env",
-                remedy=f"export {variable}=…, {_SHORTEST_KEY} or more printable characters",
+                remedy=f"export {variable}=…: 8 or more letters, digits and ._~+/=:-",
             )
         return key
 

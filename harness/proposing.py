@@ -39,7 +39,13 @@ _MAX_REQUEST = 2 * MAX_PROMPT  # of JSON: quotation marks and line ends take two
 
 _PACKAGES = ("libcst", "numpy", "optuna", "pydantic", "rfc8785")
 _WITH_TORCH = frozenset({"reinforcement"})
-_PRELOAD = ("libcst.matchers", "optuna", "harness.proposers.__main__", "harness.proposers.rewrites")
+_PRELOAD = (
+    "libcst.matchers",
+    "optuna",
+    "harness.proposers.__main__",
+    "harness.proposers.llm",
+    "harness.proposers.rewrites",
+)
 
 
 class Asker(Protocol):

@@ -108,7 +108,7 @@ def guarded_loop(
                 slots_of = _allotted(config, allotment, asked["ask"])
                 slots = _filled(asked["ask"], generation, slots_of, plans, proposing, models, watcher)
             if slots is not None and not slots:
-                watcher.note(f"generation {generation}: the proposers have nothing more to propose")
+                watcher.note(f"generation {generation}: no proposer has anything to propose")
                 break
             if slots is not None:
                 connection.ask({"op": "submit", "generation": generation, "slots": slots})

@@ -19,6 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.chat import Reply
+from harness.display import model_line
 from harness.endpoint import Broker
 from harness.errors import ProposerError
 from harness.kinds import kind_of
@@ -210,6 +211,14 @@ def whole(text: str) -> bool:
     return {"Recipe", "build", "train", "predict"} <= set(named)
 
 
+def test_a_file_need_not_define_what_its_base_does_not():
+    """Where the contract's names come from elsewhere, an edit is not refused for lacking them."""
+    base = {"model.py": "from lib import *\n\nRATE = 1\n"}
+    assert read_answer(edit("RATE = 1", "RATE = 2"), base, ["model.py"]).files == {
+        "model.py": "from lib import *\n\nRATE = 2\n"
+    }
+
+
 def test_a_reason_for_each_reply_and_no_change_twice():
     """Of replies that say the same one counts; failures and answers that were cut off have their own words."""
     replies = [
@@ -282,6 +291,15 @@ def test_quoted_text_gives_no_instructions():
             assert mark not in line
             assert "A" * 1501 not in line, "it is cut"
     assert sum(len(message.content.encode()) for message in request.messages) <= 48_000
+
+
+def test_a_schema_of_any_size_leaves_a_prompt_of_its_size():
+    """Candidate code writes the schema: however much it says, it is cut, and the prompt is no longer than it may be."""
+    wide = {f"k{n}": {"title": "x" * 300, "anyOf": [{"const": "y" * 300}] * 40} for n in range(40)}
+    first = Archived(digest="sha256:" + "0" * 64, recipe=wide, files=BASE)
+    [request] = requests(ask(incumbent=first).model_copy(update={"schema_": {"properties": wide}}))
+    assert '{"cut": ' in request.messages[1].content
+    assert request.bytes <= 48_000
 
 
 def test_the_mark_stands_in_nothing_that_is_quoted():
@@ -504,6 +522,16 @@ def test_other_proposers_go_on_without_the_model(server, tmp_path):
     assert server.requests == []
     [why] = result["models"]["llm"]["without_proposal"]
     assert "budget" in why
+
+
+def test_what_a_model_took_is_told_in_one_line():
+    """The end of a run says what was asked, spent and in vain."""
+    spent = {"requests": 4, "tokens": 5100, "of_tokens": 500_000, "without_proposal": {"a": 1, "b": 1}}
+    assert model_line("llm", spent) == (
+        "Model of llm: 4 requests, 5,100 of 500,000 tokens; 2 replies led to no proposal (RUN/replies/llm says why)."
+    )
+    priced = {**spent, "cost": 0.25, "of_cost": 5.0, "without_proposal": {}}
+    assert model_line("llm", priced) == "Model of llm: 4 requests, 5,100 of 500,000 tokens, 0.25 of 5 in cost."
 
 
 def test_a_key_that_is_missing_ends_the_command_before_anything_is_built(server, tmp_path):

@@ -244,7 +244,7 @@ def _problem_of(files: Mapping[str, str], base: Mapping[str, str], globs: tuple[
             return f"{path} is not Python: {tree}"
         if whole and _LEFT_OUT.search(text) and not _LEFT_OUT.search(base.get(path, "")):
             return f"{path} leaves out parts of the file"
-        if path == "model.py" and (lost := [name for name in CONTRACT if name not in _defined(tree)]):
+        if path == "model.py" and (lost := _lost(base.get(path, ""), tree)):
             return f"half a file: {path} does not define {', '.join(lost)}"
     return ""
 
@@ -263,6 +263,13 @@ def _compiled(text: str) -> ast.Module | str:
     return tree
 
 
+def _lost(base: str, tree: ast.Module) -> list[str]:
+    """Which names of a subject's contract the base defines, and a new text does not."""
+    before = _compiled(base)
+    kept = _defined(tree)
+    return [] if isinstance(before, str) else [name for name in CONTRACT if name in _defined(before) - kept]
+
+
 def _defined(tree: ast.Module) -> set[str]:
     """The names that a module defines or imports at its top level."""
     names: set[str] = set()
@@ -271,6 +278,8 @@ def _defined(tree: ast.Module) -> set[str]:
             names.add(node.name)
         elif isinstance(node, ast.Assign):
             names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names |= {alias.asname or alias.name for alias in node.names}
     return names

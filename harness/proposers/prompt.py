@@ -23,6 +23,7 @@ __all__ = ["messages", "shown_files"]
 _WORDS = 240  # characters of a text that is quoted; of a diff, _DIFF
 _DIFF = 1500
 _MEMBERS = 32  # members of an object or a list
+_ENTRY = 8000  # bytes of a line of OTHERS and FEEDBACK
 _ARCHIVED = 4
 _DEPTH = 6
 
@@ -64,13 +65,14 @@ def shown_files(ask: Ask, limit: int) -> dict[str, str]:
 def messages(ask: Ask, settings: Prompting, files: dict[str, str], index: int) -> list[Message]:
     """The messages of request number `index` of the ask: at most `settings.prompt_bytes` where the files leave room."""
     blocks = {f"FILE {path}": text for path, text in files.items()}
-    blocks["SCHEMA"] = _line(ask.schema_)
-    blocks["INCUMBENT"] = _line({"recipe": ask.incumbent.recipe, "development": ask.incumbent.development})
+    blocks["SCHEMA"] = _line(ask.schema_, settings.prompt_bytes // 8)
+    incumbent = {"recipe": ask.incumbent.recipe, "development": ask.incumbent.development}
+    blocks["INCUMBENT"] = _line(incumbent, settings.prompt_bytes // 16)
     room = (
         settings.prompt_bytes - sum(len(text.encode()) for text in blocks.values()) - len(settings.task.encode()) - 4000
     )
     blocks["OTHERS"] = _fitting([_other(ask, each) for each in _best(ask)], room // 3)
-    blocks["FEEDBACK"] = _fitting([_line(_told(each)) for each in ask.history], room - len(blocks["OTHERS"]))
+    blocks["FEEDBACK"] = _fitting([_line(_told(each), _ENTRY) for each in ask.history], room - len(blocks["OTHERS"]))
     mark = _mark(blocks)
     aim = f"`{ask.objective}`" if ask.objective else "the mean of all development metrics"
     parts = [settings.task or f"Raise {aim} on data that was not seen in training, and lower nothing else."]
@@ -106,7 +108,7 @@ def _other(ask: Ask, archived: Archived) -> str:
         if text != ask.incumbent.files.get(path)
     ]
     told = {"recipe": archived.recipe, "development": archived.development}
-    return json.dumps({**_tame(told), "diffs": diffs[:4]}, sort_keys=True)
+    return _bounded({**_tame(told), "diffs": diffs[:4]}, _ENTRY)
 
 
 def _told(feedback: Feedback) -> dict[str, Any]:
@@ -137,9 +139,14 @@ def _fitting(lines: list[str], room: int) -> str:
     return "\n".join(reversed(kept))
 
 
-def _line(value: Any) -> str:
-    """One line of ASCII: what is quoted cannot begin a line of its own."""
-    return json.dumps(_tame(value), sort_keys=True)
+def _line(value: Any, limit: int) -> str:
+    """One line of ASCII of at most `limit` bytes: what is quoted cannot begin a line of its own."""
+    return _bounded(_tame(value), limit)
+
+
+def _bounded(value: Any, limit: int) -> str:
+    line = json.dumps(value, sort_keys=True)
+    return line if len(line) <= limit else json.dumps({"cut": line[: limit // 2 - 8]})  # escaped, it may grow twofold
 
 
 def _tame(value: Any, depth: int = 0) -> Any:
