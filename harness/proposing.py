@@ -37,7 +37,7 @@ LIMITS = Limits(wall_seconds=120, idle_seconds=120, cpu_seconds=120, memory_mb=1
 
 _MAX_REQUEST = 2 * MAX_PROMPT  # of JSON: quotation marks and line ends take two bytes
 
-_PACKAGES = ("libcst", "numpy", "optuna", "pydantic", "rfc8785")
+_PACKAGES = ("cmaes", "libcst", "numpy", "optuna", "pydantic", "rfc8785")
 _WITH_TORCH = frozenset({"reinforcement"})
 _PRELOAD = (
     "libcst.matchers",

@@ -309,7 +309,7 @@ def test_nothing_heavy_is_imported_before_it_is_needed():
 # Evolution
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "cmaes"])
 def test_evolution_says_the_same_of_the_same_ask(sampler):
     """Every ask of a run, asked again from its canonical JSON, gets the same answer: there is no state beside it."""
     _, _, asks = played("evolution", 3, settings={"sampler": sampler, "explore": 0.7}, count=4)
@@ -327,9 +327,15 @@ def test_evolution_depends_on_seed_and_generation():
 
 
 @settings(max_examples=12)
-@given(st.integers(0, 2**32), st.sampled_from(["tpe", "nsga2"]), st.sampled_from([[], ["accuracy", "parameters"]]))
-def test_evolution_proposes_what_is_new_in_range_and_of_the_right_kind(seed, sampler, objectives):
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(
+        [("tpe", []), ("nsga2", ["accuracy", "parameters"]), ("tpe", ["accuracy", "parameters"]), ("cmaes", [])]
+    ),
+)
+def test_evolution_proposes_what_is_new_in_range_and_of_the_right_kind(seed, how):
     """Each proposal parses, has an effective change of its kind, is admitted, and no point comes twice in a run."""
+    sampler, objectives = how
     given = {"sampler": sampler, "objectives": objectives, "explore": 0.5}
     documents, _, asks = played("evolution", seed, settings=given, count=4)
     known = {known.digest: known for asked in asks for known in asked.archive}

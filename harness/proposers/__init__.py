@@ -8,8 +8,8 @@ held-out items: whether a candidate was promoted.
 A proposer that needs a language model is a `Dialogue`: two such functions, with a conversation in between that
 others have (`harness.endpoint`), so that neither needs a network.
 
-Built in are `evolution`, `codegen`, `llm`, `weights`, `reinforcement`, `random` and `scripted`; a package adds its own
-by an entry point of the group `lockgate.proposers` that names such a function:
+Built in are `evolution`, `architecture`, `codegen`, `llm`, `weights`, `reinforcement`, `random` and `scripted`; a
+package adds its own by an entry point of the group `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
     mine = "my_package.search:propose"
@@ -127,6 +127,7 @@ class Dialogue:
 
 
 _BUILT_IN = {
+    "architecture": "architecture",
     "codegen": "codegen",
     "evolution": "evolution",
     "llm": "llm",

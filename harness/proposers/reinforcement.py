@@ -26,8 +26,7 @@ from pydantic import Field, ValidationError
 
 from harness.errors import ProposerError
 from harness.proposers import Ask, Feedback
-from harness.proposers.points import document, key, searched, taken
-from harness.proposers.space import Knob
+from harness.proposers.points import Points
 from harness.records import Record, first_problem
 
 __all__ = ["MAX_EPISODES", "Settings", "propose"]
@@ -61,21 +60,21 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
     except ValidationError as error:
         place, message = first_problem(error)
         raise ProposerError(message, where=f"{_NAME}: {place}") from error
-    space = searched(ask, _NAME)
+    points = Points(ask, _NAME)
     from harness.proposers.controller import Diverged
 
     try:
-        return _drawn(ask, settings, space)
+        return _drawn(ask, settings, points)
     except Diverged as error:
         raise ProposerError(
             f"the controller diverged: {error}", where=_NAME, remedy=f"set an lr below {settings.lr:g}"
         ) from error
 
 
-def _drawn(ask: Ask, settings: Settings, space: dict[str, Knob]) -> list[dict[str, Any]]:
+def _drawn(ask: Ask, settings: Settings, points: Points) -> list[dict[str, Any]]:
     from harness.proposers.controller import Controller, Episode, nearest, values
 
-    every = {name: values(knob, settings.bins) for name, knob in space.items()}
+    every = {name: values(knob, settings.bins) for name, knob in points.knobs.items()}
     controller = Controller(
         [len(each) for each in every.values()],
         seed=_seed(ask, "parameters"),
@@ -89,23 +88,23 @@ def _drawn(ask: Ask, settings: Settings, space: dict[str, Knob]) -> list[dict[st
         for entry, reward in told:
             changes = entry.proposal.get("changes", {})
             tokens = [
-                nearest(knob, every[name], changes[name]) if name in changes else 0 for name, knob in space.items()
+                nearest(knob, every[name], changes[name]) if name in changes else 0
+                for name, knob in points.knobs.items()
             ]
             episodes.append(Episode(tokens, reward))
         controller.learn(episodes, baseline=0.0, scale=1.0)
-    before = {name: ask.incumbent.recipe.get(name) for name in space}
-    known = taken(ask, space)
+    before = points.present
     documents = []
     for slot in range(ask.count):
         for attempt in range(_DRAWS):
             tokens = controller.draw(_seed(ask, f"{ask.generation}/{slot}/{attempt}"))
             point = {
                 name: before[name] if token == 0 else every[name][token - 1]
-                for name, token in zip(space, tokens, strict=True)
+                for name, token in zip(points.knobs, tokens, strict=True)
             }
-            if key(point) not in known:
-                known.add(key(point))
-                documents.append(document(ask, space, point, "drawn by the controller"))
+            document = points.take(point, "drawn by the controller")
+            if document is not None:
+                documents.append(document)
                 break
     return documents
 
