@@ -43,6 +43,7 @@ _PRELOAD = (
     "libcst.matchers",
     "optuna",
     "harness.proposers.__main__",
+    "harness.proposers.crossover",
     "harness.proposers.llm",
     "harness.proposers.rewrites",
 )
