@@ -136,8 +136,8 @@ def main() -> int:
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     found = {
         (name, seed): figures(run(arguments.subject, arguments.work / f"{name}-{seed}", name, seed, arguments))
-        for name in arguments.proposers.split(",")
         for seed in seeds
+        for name in arguments.proposers.split(",")
     }
     said = ["--proposers", arguments.proposers, "--seeds", arguments.seeds, "--slots", str(arguments.slots)]
     said += (
