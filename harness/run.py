@@ -84,9 +84,10 @@ def guarded_loop(
     # Keys of endpoints are for this process alone, and not for the supervisor, nor for the evals that it starts.
     keys = {model.key_variable for model in models.values() if model.key_variable}
     process = SupervisorProcess(arguments, watcher.note, passphrase, without=keys)
-    proposers_room = ExitStack()
+    rooms = ExitStack()
     try:
         connection = Connection(out)
+        rooms.callback(connection.close)
         if lift_halt:
             connection.ask({"op": "resume"})
         elif connection.ask({"op": "status"})["state"] == "halted":
@@ -95,7 +96,7 @@ def guarded_loop(
         watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
         for name, model in models.items():
             model.open(out / REPLIES / name, None if replay is None else replay / REPLIES / name)
-        proposing = proposers_room.enter_context(Proposing(models=models))
+        proposing = rooms.enter_context(Proposing(models=models))
         while generation <= wanted:
             if until is not None and time.monotonic() >= until:
                 watcher.note(f"the {minutes:g} minutes are over")
@@ -120,10 +121,9 @@ def guarded_loop(
         if models:
             result["models"] = {name: model.spent for name, model in models.items()}
         connection.ask({"op": "stop"})
-        connection.close()
         return result
     finally:
-        proposers_room.close()
+        rooms.close()
         process.close()
 
 

@@ -42,11 +42,11 @@ class Heard:
         """Listen to what proposers are asked."""
         real = Proposing.propose
 
-        def propose(proposing, name, ask):
+        def propose(proposing, name, ask, *more):
             state, entries = rigs.trail_of(self._run)
             self.undecided.append(sum(found.decision is None for found in state.proposals.values()))
             self.asks.append(json.dumps(ask.json_value(), sort_keys=True).encode())
-            documents = real(proposing, name, ask)
+            documents = real(proposing, name, ask, *more)
             self.sizes.append((len(entries), len(rigs.trail_of(self._run)[1])))
             return documents
 
