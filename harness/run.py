@@ -22,6 +22,7 @@ from harness.config import Config, load_config
 from harness.endpoint import Broker
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
+from harness.plain import plain
 from harness.proposers import Ask, Feedback, find
 from harness.proposing import Proposing
 
@@ -144,15 +145,21 @@ def _filled(
     models: dict[str, Broker],
     watcher: Watcher,
 ) -> list[dict[str, Any]]:
-    """All slots of a generation. Where models alone are why there are none, they are asked again, with other seeds."""
+    """All slots of a generation. Where models alone are why there are none, they are asked again, with other seeds.
+
+    What failed has a slot of its own: no proposal, so it is rejected as malformed, is in the log with its reason,
+    counts against the budget of proposals, and the run goes on.
+    """
     rounds, fresh = 0, 0
     while True:
         before = sum(model.fresh for model in models.values())
-        slots, in_vain = _slots({**asked, "round": rounds}, generation, allotment, plans, proposing, models, watcher)
+        slots, failed, in_vain = _slots(
+            {**asked, "round": rounds}, generation, allotment, plans, proposing, models, watcher
+        )
         rounds += 1
         fresh += sum(model.fresh for model in models.values()) > before  # replies from the record cost no round
         if slots or not in_vain:
-            return slots
+            return [*slots, *failed]
         if fresh >= ROUNDS:
             watcher.note(f"no reply of a model led to a proposal, {rounds} times over; going on with the run asks anew")
             return []
@@ -166,14 +173,11 @@ def _slots(
     proposing: Proposing,
     models: dict[str, Broker],
     watcher: Watcher,
-) -> tuple[list[dict[str, Any]], int]:
-    """All slots of a generation, in the order of the configuration, and how many replies of models led to none.
-
-    A proposer that fails leaves its slots empty.
-    """
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """Slots in the order of the configuration, slots of what failed, and how many replies of models led to none."""
     if asked["generation"] != generation:
         raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
-    slots, in_vain = [], 0
+    slots, failed, in_vain = [], list[dict[str, Any]](), 0
     for name, count in allotment.items():
         ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
         watcher.note(f"asking {name} for {count}")
@@ -184,11 +188,13 @@ def _slots(
                 models[name].skipped(ask.generation, ask.round, reasons)
         except (ProposerError, SandboxError) as error:
             watcher.note(f"proposer {name} failed: {error}")
+            failed.append(_failure(name, f"failed: {error}"))
             continue
         if reasons:
             in_vain += len(documents.skipped)
             told = "; ".join(why if times == 1 else f"{times} times {why}" for why, times in reasons.items())
             watcher.note(f"{name}: {len(documents.skipped)} of {count} replies led to no proposal: {told}")
+            failed.append(_failure(name, f"{len(documents.skipped)} of {count} replies led to no proposal: {told}"))
             watcher.event({"event": "skipped", "generation": generation, "proposer": name, "reasons": reasons})
         labels = plans[name].get("plan") if name == "scripted" else None
         slots += [
@@ -200,7 +206,13 @@ def _slots(
             }
             for index, document in enumerate(documents)
         ]
-    return slots, in_vain
+    return slots, failed, in_vain
+
+
+def _failure(name: str, why: str) -> dict[str, Any]:
+    """A slot whose document is in words what went wrong, which is no proposal."""
+    said = plain(why, 500)
+    return {"proposer": name, "document": said, "scripted": False, "label": said}
 
 
 def _label(plan: Any, generation: int, index: int) -> str:

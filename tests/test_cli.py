@@ -426,6 +426,18 @@ def test_minutes_and_proposers_that_are_not_configured(digits, tmp_path):
     assert [each["proposer"] for each in told["details"]] == ["evolution", "evolution"]
 
 
+def test_a_proposer_that_fails_is_in_the_log_and_the_run_goes_on(digits, tmp_path):
+    """Its slot holds its failure, which is rejected as malformed; where all of them failed, the run ends in order."""
+    asked = ("run", digits, "--out", tmp_path / "run", "--generations")
+    told = answer(*asked, "1", "--proposers", "random=1,llm=2")
+    assert [each["proposer"] for each in told["details"]] == ["random", "llm"]
+    failed = told["details"][1]
+    assert (failed["verdict"], failed["reasons"][0]["code"]) == ("reject", "malformed")
+    assert "has none (name one in lockgate.yaml: proposer_settings.llm.endpoint)" in failed["label"]
+    told = answer(*asked, "9", "--proposers", "llm=2")
+    assert [each["generation"] for each in told["details"]] == [1, 1, 2]
+
+
 def test_misuse_is_exit_code_2():
     """An unknown command or option exits 2."""
     for arguments in (("improve",), ("status",), ("status", ".", "--loud")):

@@ -513,12 +513,14 @@ def test_other_proposers_go_on_without_the_model(server, tmp_path):
     """A model that is down, or whose budget is spent, leaves its slots empty, and the loop goes on with the others."""
     folder = subject(tmp_path / "digits", "http://127.0.0.1:9/v1", "llm: 1, evolution: 1", retries=0)
     result = run(folder, tmp_path / "run", "--generations", "2")
-    assert [row["proposer"] for row in result["details"]] == ["evolution", "evolution"]
+    assert [row["proposer"] for row in result["details"]] == ["evolution", "llm", "evolution", "llm"]
+    assert [row["reasons"][0]["code"] for row in result["details"] if row["proposer"] == "llm"] == ["malformed"] * 2
+    assert "replies led to no proposal" in result["details"][1]["label"]
     assert list(result["models"]["llm"]["without_proposal"].values()) == [2]
     folder = subject(tmp_path / "poor", server.url, "llm: 1, evolution: 1", budget_tokens=1000)
     server.say(EDIT)
     result = run(folder, tmp_path / "poor-run", "--generations", "1")
-    assert [row["proposer"] for row in result["details"]] == ["evolution"]
+    assert [row["proposer"] for row in result["details"]] == ["evolution", "llm"]
     assert server.requests == []
     [why] = result["models"]["llm"]["without_proposal"]
     assert "budget" in why

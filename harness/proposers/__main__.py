@@ -29,7 +29,8 @@ def main() -> None:
         header, values = _answer(inside.job())
         body = json.dumps(values, allow_nan=False).encode()
     except LockgateError as error:
-        inside.answer({"error": _problem(error.message, error.where, type(error).__name__)})
+        message = f"{error.message} ({error.remedy})" if error.remedy else error.message
+        inside.answer({"error": _problem(message, error.where, type(error).__name__)})
     except (TypeError, ValueError) as error:  # documents that are not JSON
         inside.answer({"error": _problem(f"the answer is not JSON: {error}", None, "ProposerError")})
     else:
