@@ -207,6 +207,61 @@ def test_an_archived_candidate_of_other_code_is_a_parent_once_it_was_promoted():
     assert bases == {first.digest, older.digest}
 
 
+def test_settings_say_what_is_to_shrink():
+    """Of archived candidates the quicker is a parent where latency is to shrink, and the slower where it is to grow."""
+    first = known(FIRST, accuracy=0.6, latency=5.0)
+    quick = known({**FIRST, "layers": 1}, accuracy=0.6, latency=2.0)
+    slow = known({**FIRST, "layers": 2}, accuracy=0.6, latency=9.0)
+
+    def parents(**more: Any) -> set[str]:
+        asks = [
+            asked(4, seed, incumbent=first, archive=[first, quick, slow], settings={"objectives": ["latency"], **more})
+            for seed in range(20)
+        ]
+        return {document["base"] for ask in asks for document in propose("evolution", ask)}
+
+    assert parents(minimise=["latency"]) == {first.digest, quick.digest}
+    assert parents() == {first.digest, slow.digest}
+
+
+def test_what_is_to_shrink_is_no_loss_where_it_shrank():
+    """A candidate that gained and is smaller and quicker has lost nothing, and is a parent; one that is less fair is none."""
+    first = known(FIRST, accuracy=0.6, latency=5.0, parameters=100.0, parity=0.5)
+    better = known({**FIRST, "layers": 1}, accuracy=0.7, latency=2.0, parameters=50.0, parity=0.5)
+    unfair = known({**FIRST, "layers": 2}, accuracy=0.7, latency=2.0, parameters=50.0, parity=0.1)
+    archive = [first, better, unfair]
+    asks = [asked(4, seed, incumbent=first, archive=archive, settings={"minimise": ["latency"]}) for seed in range(20)]
+    bases = {document["base"] for ask in asks for document in propose("evolution", ask)}
+    assert bases == {first.digest, better.digest}
+
+
+@pytest.mark.parametrize("name", ["evolution", "architecture"])
+def test_an_objective_that_nobody_measures_is_an_error(name):
+    """The error names the setting, the metric, and what there is."""
+    with pytest.raises(ProposerError, match=r"'latancy'.*accuracy") as caught:
+        propose(name, asked(settings={"objectives": ["latancy"], "minimise": ["latancy"]}))
+    assert f"{name}: objectives" in str(caught.value)
+
+
+def test_a_point_is_named_by_the_recipe_that_it_was_tried_with():
+    """Tried where a condition on a training knob did not hold, a point of the network is still new where it holds."""
+
+    class Mixed(BaseModel):
+        noise: bool = False
+        gate: bool = Field(default=False, json_schema_extra={**SHAPE, "when": {"noise": [True]}})
+        tied: bool = Field(default=False, json_schema_extra=SHAPE)
+
+    plain = known({"noise": False, "gate": False, "tied": False})
+    first = known({"noise": True, "gate": False, "tied": False})
+    refused = Feedback(
+        generation=0, index=0, proposer="architecture", stage="proposed", failed_rules=["own/slow"],
+        proposal={"kind": "architecture", "base": plain.digest, "changes": {"tied": True}},
+    )  # fmt: skip
+    ask = asked(8, schema=Mixed.model_json_schema(), incumbent=first, archive=[plain, first], history=[refused])
+    changes = [document["changes"] for document in propose("architecture", ask) if document["base"] == first.digest]
+    assert {"tied": True} in changes
+
+
 def test_each_kind_of_refusal_is_a_constraint_of_its_own():
     """A study is told by name which constraints a trial broke: rules, properties, and what was never built."""
     trials = [
