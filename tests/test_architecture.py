@@ -162,6 +162,95 @@ def test_no_proposal_changes_what_means_nothing(seed, name, sampler):
     assert len(documents) >= 8
 
 
+RECIPES = st.fixed_dictionaries(
+    {
+        "layers": st.integers(0, 3),
+        "width": st.integers(8, 64),
+        "gate": st.booleans(),
+        "heat": st.floats(0.1, 0.9),
+        "lr": st.floats(0.001, 0.1),
+    }
+)
+TOLD = st.fixed_dictionaries(
+    {
+        "recipe": RECIPES,
+        "file": st.sampled_from(["x = 1\n", "x = 2\n"]),
+        "kind": st.sampled_from(["hyperparameters", "architecture", "code", "weights", "odd"]),
+        "base": st.integers(-1, 20),  # -1: of nobody
+        "failed_rules": st.lists(st.sampled_from(["own/slow", "own/wide"]), max_size=2, unique=True),
+        "refuted": st.lists(st.sampled_from(["proportion", "order"]), max_size=2, unique=True),
+        "accuracy": st.none() | st.floats(0, 1),
+        "promoted": st.booleans(),
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(TOLD, max_size=20),
+    st.integers(0, 2**32),
+    st.sampled_from(
+        [(name, sampler) for name in ("evolution", "architecture") for sampler in ("tpe", "nsga2", "cmaes")]
+        + [("random", ""), ("weights", "")]
+    ),
+)
+def test_whatever_was_told_each_proposal_parses_round_trips_and_is_in_the_space(told, seed, how):
+    """Over any history, with inactive knobs set and points refused in every way, proposals are new and of the space."""
+    name, sampler = how
+    first = known(FIRST, accuracy=0.5)
+    archive, history = {first.digest: first}, []
+    for index, each in enumerate(told):
+        made = known(each["recipe"], each["file"], accuracy=each["accuracy"] or 0.0)
+        bases = list(archive)
+        base = "sha256:" + "f" * 64 if each["base"] < 0 else bases[each["base"] % len(bases)]
+        measured = each["accuracy"] is not None
+        if measured:
+            archive.setdefault(made.digest, made)
+        history.append(
+            Feedback(
+                generation=index // 4, index=index % 4, proposer=name, candidate=made.digest if measured else None,
+                proposal={"kind": each["kind"], "base": base, "changes": each["recipe"]},
+                stage="developed" if measured else "proposed",
+                development={"accuracy": each["accuracy"]} if measured else None,
+                failed_rules=each["failed_rules"], refuted=each["refuted"], promoted=measured and each["promoted"],
+            )
+        )  # fmt: skip
+    more = {"settings": {"sampler": sampler, "explore": 0.6}} if sampler else {}
+    ask = asked(4, seed, 9, incumbent=first, archive=list(archive.values()), history=history, **more)
+    seen = [shape_of(made.recipe) for made in archive.values()]
+    for document in propose(name, ask):
+        proposal = parse_proposal(json.dumps(document).encode())
+        assert parse_proposal(json.dumps(proposal.document()).encode()) == proposal
+        if name == "weights":
+            continue
+        base = archive[document["base"]]
+        assert effective_change(base.recipe, {"model.py": "vars("}, proposal, schema=SCHEMA).knobs
+        recipe, _ = successor(base.recipe, base.files, proposal)
+        Recipe.model_validate(recipe)
+        assert set(document["changes"]) <= set(active(SPACE, recipe))
+        assert shape_of(recipe) not in seen
+        seen.append(shape_of(recipe))
+
+
+def shape_of(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Reduce a recipe to what means something in it."""
+    return {name: recipe[name] for name in active(SPACE, recipe)}
+
+
+@pytest.mark.parametrize("name", ["evolution", "random"])
+def test_points_that_differ_in_what_means_nothing_are_one_point(name):
+    """Of a space of three points two are known, one of them with another value of a knob that means nothing there."""
+
+    class Small(BaseModel):
+        deep: bool = True
+        extra: bool = Field(default=True, json_schema_extra={"when": {"deep": [True]}})
+
+    first, shallow = known({"deep": True, "extra": True}), known({"deep": False, "extra": False})
+    for seed in range(5):
+        ask = asked(8, seed, schema=Small.model_json_schema(), incumbent=first, archive=[first, shallow])
+        assert [document["changes"] for document in propose(name, ask)] == [{"extra": False}]
+
+
 # Architecture
 
 
@@ -205,6 +294,61 @@ def test_an_archived_candidate_of_other_code_is_a_parent_once_it_was_promoted():
         ask = asked(4, seed, incumbent=first, archive=archive, history=[told])
         bases |= {document["base"] for document in propose("evolution", ask)}
     assert bases == {first.digest, older.digest}
+
+
+def test_settings_say_what_is_to_shrink():
+    """Of archived candidates the quicker is a parent where latency is to shrink, and the slower where it is to grow."""
+    first = known(FIRST, accuracy=0.6, latency=5.0)
+    quick = known({**FIRST, "layers": 1}, accuracy=0.6, latency=2.0)
+    slow = known({**FIRST, "layers": 2}, accuracy=0.6, latency=9.0)
+
+    def parents(**more: Any) -> set[str]:
+        asks = [
+            asked(4, seed, incumbent=first, archive=[first, quick, slow], settings={"objectives": ["latency"], **more})
+            for seed in range(20)
+        ]
+        return {document["base"] for ask in asks for document in propose("evolution", ask)}
+
+    assert parents(minimise=["latency"]) == {first.digest, quick.digest}
+    assert parents() == {first.digest, slow.digest}
+
+
+def test_what_is_to_shrink_is_no_loss_where_it_shrank():
+    """A candidate that gained and is smaller and quicker has lost nothing, and is a parent; one that is less fair is none."""
+    first = known(FIRST, accuracy=0.6, latency=5.0, parameters=100.0, parity=0.5)
+    better = known({**FIRST, "layers": 1}, accuracy=0.7, latency=2.0, parameters=50.0, parity=0.5)
+    unfair = known({**FIRST, "layers": 2}, accuracy=0.7, latency=2.0, parameters=50.0, parity=0.1)
+    archive = [first, better, unfair]
+    asks = [asked(4, seed, incumbent=first, archive=archive, settings={"minimise": ["latency"]}) for seed in range(20)]
+    bases = {document["base"] for ask in asks for document in propose("evolution", ask)}
+    assert bases == {first.digest, better.digest}
+
+
+@pytest.mark.parametrize("name", ["evolution", "architecture"])
+def test_an_objective_that_nobody_measures_is_an_error(name):
+    """The error names the setting, the metric, and what there is."""
+    with pytest.raises(ProposerError, match=r"'latancy'.*accuracy") as caught:
+        propose(name, asked(settings={"objectives": ["latancy"], "minimise": ["latancy"]}))
+    assert f"{name}: objectives" in str(caught.value)
+
+
+def test_a_point_is_named_by_the_recipe_that_it_was_tried_with():
+    """Tried where a condition on a training knob did not hold, a point of the network is still new where it holds."""
+
+    class Mixed(BaseModel):
+        noise: bool = False
+        gate: bool = Field(default=False, json_schema_extra={**SHAPE, "when": {"noise": [True]}})
+        tied: bool = Field(default=False, json_schema_extra=SHAPE)
+
+    plain = known({"noise": False, "gate": False, "tied": False})
+    first = known({"noise": True, "gate": False, "tied": False})
+    refused = Feedback(
+        generation=0, index=0, proposer="architecture", stage="proposed", failed_rules=["own/slow"],
+        proposal={"kind": "architecture", "base": plain.digest, "changes": {"tied": True}},
+    )  # fmt: skip
+    ask = asked(8, schema=Mixed.model_json_schema(), incumbent=first, archive=[plain, first], history=[refused])
+    changes = [document["changes"] for document in propose("architecture", ask) if document["base"] == first.digest]
+    assert {"tied": True} in changes
 
 
 def test_each_kind_of_refusal_is_a_constraint_of_its_own():

@@ -8,15 +8,16 @@ guarded loop can afford:
   (sizes and durations) rather grow, because a first version is more often too small and too briefly trained
   than too large.
 * **Sampling** of the whole space, crossed with the incumbent, by an optuna sampler that is told all of the
-  history: `tpe` (the tree-structured Parzen estimator, Bergstra et al. 2011) or `nsga2` (Deb et al. 2002).
+  history: `tpe` (the tree-structured Parzen estimator, Bergstra et al. 2011), `nsga2` (Deb et al. 2002) or `cmaes`
+  (for one objective; it moves numbers, and choices are drawn by `tpe`).
 
 It is a pure function of the ask. Optuna's study is rebuilt from the history each time, and every random
-number comes from (seed, generation, slot). Proposals that a static rule stopped, or that left nothing to measure,
-are told as infeasible: they repel.
+number comes from (seed, generation, slot). Proposals that a static rule or a property stopped, or that left nothing to
+measure, are told as infeasible, each with the constraints that it broke: they repel.
 
-Settings, all optional: `sampler` ("tpe" or "nsga2"), `objectives` (names of development metrics, all to grow
-but `parameters`, which is to shrink; default: the subject's objective), `explore` (share of a generation that
-the sampler draws, 0 to 1), `upward` (probability that an untried whole number grows).
+Settings, all optional: `sampler` ("tpe", "nsga2" or "cmaes"), `objectives` (names of development metrics; default: the
+subject's objective), `minimise` (those that are to shrink, such as a latency; `parameters` always is), `explore` (share
+of a generation that the sampler draws, 0 to 1), `upward` (probability that an untried whole number grows).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from pydantic import Field, ValidationError
 
 from harness.errors import ProposerError
 from harness.proposers import Archived, Ask, Feedback
+from harness.proposers.objectives import Objectives
 from harness.proposers.space import (
     Knob,
     Scalar,
@@ -50,7 +52,6 @@ from harness.records import Record, first_problem
 __all__ = ["Settings", "propose", "search"]
 
 _DRAWS = 64  # draws for one slot before it is left empty: in a small space everything may have been tried
-_MINIMISED = "parameters"
 _ARCHIVED = 0.2  # how often a parent comes from the archive
 _NEAR = 0.05  # of the objective: how much less a parent of other code may have
 
@@ -60,6 +61,7 @@ class Settings(Record):
 
     sampler: Sampler = "tpe"
     objectives: list[str] = []
+    minimise: list[str] = []
     explore: Annotated[float, Field(ge=0, le=1)] = 0.34
     upward: Annotated[float, Field(ge=0, le=1)] = 0.8
 
@@ -82,7 +84,7 @@ def search(
 ) -> list[dict[str, Any]]:
     """Return up to `ask.count` proposals that change knobs `of` a kind alone, for a proposer called `who`.
 
-    Raises ProposerError where the Recipe has no such knob that could be searched.
+    Raises ProposerError where the Recipe has no such knob that could be searched, or an objective is not measured.
     """
     every = read_space(ask.schema_)
     space = {name: knob for name, knob in every.items() if knob.searchable and of(knob)}
@@ -96,6 +98,7 @@ def search(
         raise ProposerError(
             "CMA-ES searches for one objective", where=f"{who}: sampler", remedy="name one objective, or take nsga2"
         )
+    Objectives(settings.objectives, settings.minimise).check(ask.incumbent.development, f"{who}: objectives")
     found = _Search(ask, settings, space, every)
     # A sampler that has seen next to nothing draws blindly, which is the poorest of moves.
     sampled = min(round(ask.count * settings.explore), ask.count) if len(found.trials) >= STARTUP else 0
@@ -112,10 +115,11 @@ class _Search:
         self._settings = settings
         self._space = dict(sorted(space.items()))  # canonical JSON has no order of fields: neither has the search
         self._known = {known.digest: known for known in (*ask.archive, ask.incumbent)}
-        self._objectives = settings.objectives or ([ask.objective] if ask.objective else [])
-        self.trials = [trial for entry in ask.history if (trial := self._trial(entry)) is not None]
+        self._objectives = Objectives(
+            settings.objectives or ([ask.objective] if ask.objective else []), settings.minimise
+        )
         self._taken = {self._name(known.recipe, self._point(known.recipe)) for known in self._known.values()}
-        self._taken |= {self._name(ask.incumbent.recipe, trial.values) for trial in self.trials}
+        self.trials = [trial for entry in ask.history if (trial := self._trial(entry)) is not None]
         # What has been tried, by knob: the incumbent's own value counts, and so does every proposal's.
         self._tried = {
             name: [
@@ -127,7 +131,7 @@ class _Search:
         self._measured = [
             (self._point(candidate.recipe), scores[0])
             for candidate in known
-            if (scores := self._scores(candidate.development)) is not None
+            if (scores := self._objectives.scores(candidate.development)) is not None
         ]
         self._credit = self._directions()
         self._study: Study | None = None
@@ -183,7 +187,10 @@ class _Search:
     # What the history says
 
     def _trial(self, entry: Feedback) -> Trial | None:
-        """Place an earlier proposal in the space; None where its base is not known, or what it began with tells."""
+        """Place an earlier proposal in the space, and take its point.
+
+        None where its base is not known, or where what it began with tells.
+        """
         if entry.proposal.get("kind") == "weights":
             return None
         base = entry.proposal.get("base")
@@ -191,42 +198,26 @@ class _Search:
         made = self._known.get(entry.candidate) if entry.candidate else None
         changes = entry.proposal.get("changes", {})
         if made is not None:
-            values = self._point(made.recipe)
+            recipe = made.recipe
         elif parent is not None and isinstance(changes, dict):
-            values = self._point({**parent.recipe, **changes})
+            recipe = {**parent.recipe, **changes}
         else:
             return None
+        values = self._point(recipe)
         if entry.proposal.get("kind") == "code" and self._same_point(values, parent):
             return None  # another text of the same point says nothing about the point
-        scores = self._scores(entry.development)
+        self._taken.add(self._name(recipe, values))
+        scores = self._objectives.scores(entry.development)
         return Trial(
             values=values,
             parent=self._point(parent.recipe) if parent else values,
             scores=scores,
-            gain=self._gain(entry.development, parent.development) if parent else None,
+            gain=self._objectives.gain(entry.development, parent.development) if parent else None,
             broken=_broken(entry, scores),
         )
 
     def _same_point(self, values: dict[str, Scalar], parent: Archived | None) -> bool:
         return parent is not None and _key(values) == _key(self._point(parent.recipe))
-
-    def _scores(self, development: dict[str, float] | None) -> list[float] | None:
-        """Return the objectives, each to be maximised; None where one of them was not measured."""
-        if not development:
-            return None
-        metrics = self._objectives or sorted(name for name in development if name != _MINIMISED)
-        if not metrics or not all(name in development for name in metrics):
-            return None
-        signed = [-development[name] if name == _MINIMISED else development[name] for name in metrics]
-        return signed if self._objectives else [sum(signed) / len(signed)]
-
-    def _gain(self, development: dict[str, float] | None, before: dict[str, float]) -> float | None:
-        """Return what the first objective gained, less what other metrics lost: a gain bought elsewhere is none."""
-        scores, present = self._scores(development), self._scores(before)
-        if not development or scores is None or present is None:
-            return None
-        others = sorted((development.keys() & before.keys()) - {_MINIMISED, *self._objectives})
-        return scores[0] - present[0] + sum(min(0.0, development[name] - before[name]) for name in others)
 
     def _directions(self) -> dict[str, float]:
         """Return for each knob whether larger values went with gains (above 0) or losses, as far as measured."""
@@ -256,7 +247,7 @@ class _Search:
             for known in self._ask.archive
             if known.digest != present.digest
             and self._fits(known)
-            and (gain := self._gain(known.development, present.development)) is not None
+            and (gain := self._objectives.gain(known.development, present.development)) is not None
             and (gain > 0 if known.files == present.files else gain > -_NEAR and known.digest in promoted)
         ]
         if others and rng.random() < _ARCHIVED:
