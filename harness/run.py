@@ -117,6 +117,9 @@ def guarded_loop(
             answer = connection.ask({"op": "settle", "generation": generation}, watcher.event)
             if answer["halted"] or answer["held"]:
                 break
+            if slots is not None and all(slot["document"] == slot["label"] for slot in slots):
+                watcher.note(f"generation {generation}: no proposer had anything but a failure")
+                break
             generation += 1
         result = connection.ask({"op": "status"})
         if models:

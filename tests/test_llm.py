@@ -443,7 +443,9 @@ def ran(server, tmp_path_factory):
 def test_a_run_with_a_model_decides_what_it_proposes_and_verifies(ran):
     """Good answers are proposals like any other, one of them promoted; bad ones are counted; the trail verifies."""
     _, out, result, asked = ran
-    assert [row["proposer"] for row in result["details"]] == ["llm", "llm"]
+    assert [row["proposer"] for row in result["details"]] == ["llm"] * 4
+    codes = [[why["code"] for why in row["reasons"]] for row in result["details"]]
+    assert [code == ["malformed"] for code in codes] == [False, True, False, True], "what led to nothing is in the log"
     assert result["undecided"] == 0
     assert result["promoted"] == 1
     told = result["models"]["llm"]
@@ -486,7 +488,7 @@ def test_recorded_replies_make_the_same_proposals(ran, server, tmp_path, how):
         shutil.copytree(before / "replies", out / "replies")
     again = run(folder, out, "--generations", "2", *(["--replay", str(before)] if how == "replayed" else []))
     assert server.requests == []
-    assert len(proposed(before)) == 2
+    assert len(proposed(before)) == 4
     assert proposed(out) == proposed(before)
     assert [row["verdict"] for row in again["details"]] == [row["verdict"] for row in result["details"]]
 
@@ -501,7 +503,7 @@ def test_where_no_answer_is_any_good_the_run_ends_in_order_and_can_go_on(server,
     assert sum(first["models"]["llm"]["without_proposal"].values()) == 6
     server.say(EDIT)
     second = run(folder, out, "--generations", "1")
-    assert second["proposals"] == 1
+    assert [row["reasons"][0]["code"] == "malformed" for row in second["details"]] == [False, True]
     told = second["models"]["llm"]
     assert told["tokens"] > first["models"]["llm"]["tokens"]
     texts = 4  # of the six: failures are asked for again, and here they are answered in the first round
