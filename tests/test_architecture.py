@@ -386,6 +386,21 @@ def test_cma_es_samples_near_the_best_and_random_draws_do_not():
     assert nearness < 0.7 * even**0.5
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "cmaes"])
+def test_a_trial_below_what_is_searched_is_told_all_the_same(sampler):
+    """A value that a knob admits below the six decades of its logarithm breaks no sampler."""
+
+    class Above(BaseModel):
+        a: float = Field(0.5, gt=0.0, le=1.0, json_schema_extra={"scale": "log"})
+        b: float = Field(0.5, ge=0.0, le=1.0)
+
+    space = read_space(Above.model_json_schema())
+    points = [{"a": 10.0**-exponent, "b": exponent / 20} for exponent in range(15)]
+    trials = [Trial(values=point, parent=point, scores=[point["b"]], gain=0.0) for point in points]
+    drawn = Study(space, trials, sampler=sampler, seed=1, population=4).draw()
+    assert 1e-6 <= drawn["a"] <= 1
+
+
 def test_cma_es_takes_one_objective():
     """Two objectives are an error that names the setting."""
     with pytest.raises(ProposerError, match="one objective"):

@@ -93,3 +93,15 @@ def test_it_has_no_settings_and_needs_a_space():
         propose("random", asked(Recipe.model_json_schema(), Recipe().model_dump(), settings={"speed": 1}))
     with pytest.raises(ProposerError, match="no knob to search"):
         propose("random", asked(Bare.model_json_schema(), Bare().model_dump()))
+
+
+def test_a_logarithm_without_a_lower_bound_is_searched_in_six_decades():
+    """A knob above 0, on a logarithm, is drawn from the upper six decades, and not from numbers next to nothing."""
+
+    class Above(BaseModel):
+        lr: float = Field(0.01, gt=0, le=1.0, json_schema_extra={"scale": "log"})
+
+    documents = propose("random", asked(Above.model_json_schema(), Above().model_dump(), count=64))
+    drawn = [document["changes"]["lr"] for document in documents]
+    assert min(drawn) >= 1e-6
+    assert 0.3 < statistics.fmean(value < 1e-3 for value in drawn) < 0.7

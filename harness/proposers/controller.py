@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from harness.proposers.space import Knob, Scalar, options, same, snapped
+from harness.proposers.space import Knob, Scalar, options, same, snapped, span
 
 __all__ = ["Controller", "Diverged", "Episode", "nearest", "values"]
 
@@ -41,7 +41,7 @@ def values(knob: Knob, bins: int) -> list[Scalar]:
     few = options(knob)
     if few:
         return few
-    low, high = float(knob.low or 0.0), float(knob.high or 0.0)
+    low, high = span(knob)
     found: list[Scalar] = []
     for place in range(bins):
         share = place / (bins - 1)

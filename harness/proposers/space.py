@@ -39,6 +39,7 @@ __all__ = [
     "read_space",
     "same",
     "snapped",
+    "span",
     "uniform",
 ]
 
@@ -200,9 +201,20 @@ def snapped(knob: Knob, target: Scalar, present: Scalar) -> Scalar:
     return round(value) if knob.type == "int" else value
 
 
-def uniform(rng: random.Random, knob: Knob) -> Scalar:
-    """Draw from the whole range of a number with two bounds, evenly on its scale."""
+def span(knob: Knob) -> tuple[float, float]:
+    """Return the range in which a number with two bounds is searched: of a logarithm, at most its upper six decades.
+
+    A bound such as `gt=0` admits numbers so small that most of the logarithm would be spent on them.
+    """
     low, high = knob.low or 0.0, knob.high or 0.0
+    if knob.log and low < high * 1e-6:
+        low = math.ceil(high * 1e-6) if knob.type == "int" else high * 1e-6
+    return low, high
+
+
+def uniform(rng: random.Random, knob: Knob) -> Scalar:
+    """Draw from the range of a number with two bounds, evenly on its scale."""
+    low, high = span(knob)
     drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if knob.log else rng.uniform(low, high)
     return snapped(knob, drawn, drawn)
 

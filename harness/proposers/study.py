@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
-from harness.proposers.space import Knob, Scalar, same, snapped
+from harness.proposers.space import Knob, Scalar, same, snapped, span
 from harness.records import Record
 
 __all__ = ["STARTUP", "Sampler", "Study", "Trial"]
@@ -126,7 +126,7 @@ def _distribution(knob: Knob) -> Any:
         return CategoricalDistribution([False, True])
     if knob.type == "choice":
         return CategoricalDistribution(list(range(len(knob.choices))))
-    low, high = knob.low or 0.0, knob.high or 0.0  # a knob that is searched has both
+    low, high = span(knob)
     if knob.type == "int" and knob.step is None:
         return IntDistribution(int(low), int(high), log=knob.log)
     return FloatDistribution(low, high, log=knob.log)
@@ -136,6 +136,9 @@ def _drawn(knob: Knob, value: Scalar) -> Any:
     """Return the value as optuna holds it: a choice by its index, because 1 and true would be one choice."""
     if knob.type == "choice":
         return next(index for index, choice in enumerate(knob.choices) if same(choice, value))
+    if knob.type in ("int", "float") and isinstance(value, int | float):
+        low, high = span(knob)  # what is admitted below it counts as its lower end
+        return type(value)(min(max(value, low), high))
     return value
 
 
