@@ -111,7 +111,8 @@ Each alone, under all gates, beside random search over the declared space with t
 ```
 
 A gain is of the objective on the development items, over the first version: of the version that was live at the end,
-and of the best candidate that was built, promoted or not. Minutes are of training, of all candidates together.
+and of the best candidate that was built, promoted or not. Minutes are of training, of all candidates together, by the
+wall clock: what else ran on the machine is in them, so a ratio below 2 says little, and the gains say more.
 {len(seeds)} seeds are few: this tells large differences only.
 
 {header}
