@@ -626,7 +626,7 @@ BODIES = {
     "expires t",
     "guard-rejected": "hold d, reason s",
     "guard-changed": "hold d, guard d, policies d, approvals [d], development {{n}}",
-    "built": "number i, candidate C, steps i, seconds n, peak_mb n",
+    "built": "number i, candidate C, steps i, seconds n, peak_mb n, ?read [s]",
     "developed": "number i, development {n}, answers d, ?asked d, ?properties {held|refuted}, ?counterexamples d, "
     "?flops i",
     "staked": "number i, epoch i, test i, alpha n, incumbent d, offset i, cap i, items d, ledger_size i, ledger_root h",
@@ -678,7 +678,8 @@ RECORDS = {
     "I": "action promote|rollback, version i, candidate d, ?authorisation i",
 }
 CODES = set(
-    "passed malformed unknown-base invalid-recipe no-op duplicate policy improver build-failed build-timeout "  # noqa: SIM905
+    "passed malformed unknown-base invalid-recipe no-op undeclared duplicate policy improver build-failed "  # noqa: SIM905
+    "build-timeout "
     "build-memory build-output non-finite predict-failed predict-output property development gate-objective "
     "gate-capability gate-alignment gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget "
     "evaluator-failed judge-failed interrupted internal".split()

@@ -10,7 +10,14 @@ from harness.policy_document import Stage
 _SHA = "sha256:" + "0" * 64
 
 _SCREEN: dict[str, Any] = {
-    "proposal": {"number": 7, "kind": "code", "proposer": "codegen", "base": _SHA, "rationale_length": 120},
+    "proposal": {
+        "number": 7,
+        "kind": "code",
+        "proposer": "codegen",
+        "base": _SHA,
+        "start": "scratch",
+        "rationale_length": 120,
+    },
     "change": {
         "knobs": [{"name": "hidden", "group": "architecture", "old": "32", "new": "48"}],
         "files": [{"path": "model.py", "lines_added": 12, "lines_removed": 3}],

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -81,11 +81,16 @@ class SupervisorProcess:
     """The supervisor, started for this client's life."""
 
     def __init__(
-        self, arguments: dict[str, Any], note: Callable[[str], None], passphrase: Passphrase | None = None
+        self,
+        arguments: dict[str, Any],
+        note: Callable[[str], None],
+        passphrase: Passphrase | None = None,
+        without: Collection[str] = (),
     ) -> None:
         """Start it and wait until it is ready; its error is raised here. `note` is told what takes time.
 
-        The passphrase of its keys goes through its standard input: arguments can be read by everybody here.
+        The passphrase of its keys goes through its standard input: arguments can be read by everybody here. It gets
+        this process's environment but for the variables in `without`.
         """
         run = Path(arguments["out"])
         arguments = {**arguments, "unlock": passphrase is not None}
@@ -102,6 +107,7 @@ class SupervisorProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                env={name: value for name, value in os.environ.items() if name not in without},
                 start_new_session=True,  # Ctrl-C is for the client, which ends the supervisor in order
             )
         self.ready: dict[str, Any] = {}

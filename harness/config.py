@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from harness.chat import Settings
 from harness.errors import ConfigError
 from harness.latency import FEWEST, MOST
 from harness.quorum import Approvers, Witnesses
@@ -329,7 +330,23 @@ def parse_config(text: str, name: str = "lockgate.yaml") -> Config:
                 where=f"{name}:{_line(located, ('gates', index, 'policy'))}",
                 remedy="remove it here; a policy's `floors` become gates by themselves",
             )
+    if "llm" in config.proposers:
+        _check_llm(config.proposer_settings.get("llm", {}), name, located)
     return config
+
+
+def _check_llm(settings: dict[str, Any], name: str, located: Located) -> None:
+    """Refuse settings of the one proposer that reaches out before anything is built; ConfigError names `name:line`."""
+    try:
+        Settings.parse(settings)
+    except ValidationError as error:
+        field, message = first_problem(error)
+        loc = ("proposer_settings", "llm", *error.errors(include_url=False, include_context=False)[0]["loc"])
+        raise ConfigError(
+            f"proposer_settings.llm: {'' if field == '(top)' else f'{field}: '}{message.removeprefix('Value error, ')}",
+            where=f"{name}:{_line(located, loc)}",
+            remedy="the settings of `llm` are listed under 'A language model as a proposer' in README.md",
+        ) from error
 
 
 def place_of(subject: Path, *loc: str | int) -> str:

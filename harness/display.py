@@ -75,7 +75,7 @@ class RunDisplay:
         if kind == "status":
             self._begin(event["summary"])
         elif kind == "generation":
-            self.note(f"generation {event['generation']} of {event['of']}")
+            self.note(f"generation {event['generation']}" + (f" of {event['of']}" if event["of"] else ""))
         proposal = event.get("proposal")
         if proposal:
             self._rows[proposal["number"]] = proposal
@@ -198,6 +198,15 @@ def _sentence(row: dict[str, Any], score: str) -> str:
     return f"[{colour}]{verdict:<8}[/] {row['number']:>3} {escape(_who(row))}{tail}{': ' + escape(why) if why else ''}"
 
 
+def model_line(name: str, spent: dict[str, Any]) -> str:
+    """What a proposer's language model was asked, what that took, and how many replies came to nothing."""
+    cost = f", {spent['cost']:g} of {spent['of_cost']:g} in cost" if "cost" in spent else ""
+    vain = sum(spent["without_proposal"].values())
+    told = f"; {vain} replies led to no proposal (RUN/replies/{name} says why)" if vain else ""
+    tokens = f"{spent['tokens']:,} of {spent['of_tokens']:,} tokens"
+    return f"Model of {name}: {spent['requests']} requests, {tokens}{cost}{told}."
+
+
 def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
     """The end of a run, in words: what was promoted, what was stopped and why, and what to type next."""
     objective = summary["objective"]
@@ -236,6 +245,8 @@ def closing(console: Console, summary: dict[str, Any], out: Path) -> None:
                 console.print(Text(f"      {told}"), soft_wrap=True)
     if screened := screen_line(summary["development_screen"]):
         console.print(Text(screened), soft_wrap=True)
+    for name, spent in summary.get("models", {}).items():
+        console.print(Text(model_line(name, spent)), soft_wrap=True)
     guarantee = summary["guarantee"]
     console.print(
         f"Error budget: the chance of ever promoting a candidate that is worse than a gate allows is at most "

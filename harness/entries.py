@@ -42,7 +42,7 @@ class Entry(Record):
         return {name: each for name, each in value.items() if each is not None or name not in LATER}
 
 
-LATER = frozenset({"arm", "asked", "charged", "timed", "properties", "counterexamples"})
+LATER = frozenset({"arm", "asked", "charged", "timed", "properties", "counterexamples", "read"})
 
 
 class Guarding(Entry):
@@ -237,6 +237,8 @@ class Built(Entry):
     steps: Count
     seconds: float
     peak_mb: float
+    read: list[str] | None = None
+    """The fields of the recipe that its code read, by the worker's word; None where that is not known."""
 
 
 class Developed(Entry):

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from harness.code_facts import CodeFacts, FileChange
 from harness.latency import MOST, UNKNOWN
-from harness.records import Kind, Record
+from harness.records import Kind, Record, StartMethod
 from harness.shapes import (
     MAX_INTEGER,
     MAX_ITEMS,
@@ -49,6 +49,9 @@ class ProposalFacts(Record):
     kind: Kind = Field(description="What it changes.")
     proposer: str = Field(description="Name of the proposer, as lockgate.yaml has it.")
     base: str = Field(description="Digest of the candidate that it starts from.")
+    start: StartMethod = Field(
+        description="Where training begins: at drawn weights (`scratch`), or how at those of known candidates."
+    )
     rationale_length: int = Field(
         ge=0, description="Characters of the rationale; the text itself is for people, not for rules."
     )

@@ -21,19 +21,21 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator
+from pydantic import Field, StringConstraints, TypeAdapter, ValidationError, field_validator, model_validator
 
 from harness.canonical import canonical_bytes, parse_json
 from harness.errors import CanonicalError, ProposalError, SubjectError
 from harness.proposers.space import Group, Scalar, read_space, same
 from harness.records import Digest, Record, first_problem
+from harness.starting import TRAINING, AnyStart, Average, Base, Continue, Inherit, LowRank, Reinforce, Start
 
 __all__ = [
     "MAX_FILES",
     "MAX_PROPOSAL_BYTES",
     "MAX_TEXT_BYTES",
+    "AnyProposal",
     "Architecture",
     "Change",
     "Code",
@@ -42,9 +44,11 @@ __all__ = [
     "Improver",
     "KnobChange",
     "Proposal",
+    "Weights",
     "effective_change",
     "is_mutable",
     "parse_proposal",
+    "start_of",
     "successor",
     "unified_diff",
 ]
@@ -61,9 +65,6 @@ MAX_STRING = 200
 MAX_SETTINGS = 64
 MAX_SETTINGS_BYTES = 16 * 1024
 _MAX_DIFF_WORK = 1_000_000  # lines times lines: beyond it difflib takes seconds on text made to be slow
-
-Base: TypeAlias = Digest | Literal["incumbent"]
-"""The candidate that a proposal starts from."""
 
 KnobName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 Path = Annotated[
@@ -114,10 +115,14 @@ class Hyperparameters(_Common):
 
 
 class Architecture(_Common):
-    """Other values for knobs of the network; knobs of training may change with them."""
+    """Other values for knobs of the network; knobs of training may change with them.
+
+    With `inherit` the child begins with what its base's weights say of it (`growth`), else from scratch.
+    """
 
     kind: Literal["architecture"]
     changes: Annotated[Changes, Field(min_length=1)]
+    inherit: bool = False
 
 
 class Code(_Common):
@@ -140,6 +145,20 @@ class Code(_Common):
         return files
 
 
+class Weights(_Common):
+    """Other weights for the base's recipe and code; where they are trained, knobs of training may change with them."""
+
+    kind: Literal["weights"]
+    start: Annotated[Continue | Average | LowRank | Reinforce, Field(discriminator="method")]
+    changes: Changes = {}
+
+    @model_validator(mode="after")
+    def _read_in_training(self) -> Self:
+        if self.changes and self.start.method not in TRAINING:
+            raise ValueError(f"{self.start.method} calls no train, which could read what changes")
+        return self
+
+
 class Improver(_Explained):
     """Other settings for a proposer: all of them, not only those that change. It has no base, for no model changes."""
 
@@ -155,7 +174,8 @@ class Improver(_Explained):
         return settings
 
 
-AnyProposal: TypeAlias = Hyperparameters | Architecture | Code | Improver
+ModelProposal: TypeAlias = Hyperparameters | Architecture | Code | Weights
+AnyProposal: TypeAlias = ModelProposal | Improver
 Proposal: TypeAlias = Annotated[AnyProposal, Field(discriminator="kind")]
 """What a proposer may ask for: one of these kinds, told apart by `kind`."""
 
@@ -230,22 +250,50 @@ class Change(Record):
     lines_changed: int
     unread: list[str]
     is_noop: bool
+    start: Start | None = None
+    """Where training begins, if not from scratch."""
+
+    def json_value(self) -> dict[str, Any]:
+        """As a JSON value; one that starts from scratch reads as it did before there were starts."""
+        value = super().json_value()
+        if self.start is None:
+            del value["start"]
+        return value
+
+
+def start_of(proposal: ModelProposal, base: Digest, incumbent: Digest) -> AnyStart | None:
+    """Where the training of a proposal's candidate begins, by digests; None from scratch.
+
+    `base` and `incumbent` are the candidates that it starts from and that is live. Raises ProposalError where two
+    names stand for one candidate.
+    """
+    if isinstance(proposal, Architecture):
+        return Inherit(method="inherit", sources=[base]) if proposal.inherit else None
+    if not isinstance(proposal, Weights):
+        return None
+    sources = [incumbent if source == "incumbent" else source for source in proposal.start.sources]
+    if len(set(sources)) != len(sources):
+        raise ProposalError("the incumbent twice", where="start.sources")
+    if isinstance(proposal.start, Average):
+        sources.sort()  # in whatever order, it is one mean
+    return proposal.start.model_copy(update={"sources": sources})
 
 
 def effective_change(
     base_recipe: Mapping[str, Any],
     base_files: Mapping[str, str],
-    proposal: Hyperparameters | Architecture | Code,
+    proposal: ModelProposal,
     *,
     schema: Mapping[str, Any],
+    start: AnyStart | None = None,
 ) -> Change:
     """Work out what the proposal changes against its base: a verified change, not a claimed one.
 
     `base_recipe` is the base's normalised recipe, `base_files` its source files (path → text), `schema` the JSON
-    schema of its Recipe. Raises ProposalError where the proposal contradicts its kind or its base: an unknown
-    knob, a value outside the knob's declared range, an `architecture` proposal that changes no knob of the
-    architecture, a `hyperparameters` proposal that does. A proposal of code may set knobs that its own code
-    brings with it, so its values are left for the worker to judge.
+    schema of its Recipe, `start` what `start_of` says. Raises ProposalError where the proposal contradicts its kind or
+    its base: an unknown knob, a value outside the knob's declared range, an `architecture` proposal that changes no
+    knob of the architecture, one of `hyperparameters` or `weights` that does. A proposal of code may set knobs that its
+    own code brings with it, so its values are left for the worker to judge.
     """
     try:
         space = read_space(schema)
@@ -277,12 +325,13 @@ def effective_change(
         files=files,
         lines_changed=sum(file.lines_added + file.lines_removed for file in files),
         unread=unread,
-        is_noop=not files and len(unread) == len(knobs),
+        is_noop=not files and len(unread) == len(knobs) and not isinstance(proposal, Weights),
+        start=start,
     )
 
 
 def successor(
-    base_recipe: Mapping[str, Any], base_files: Mapping[str, str], proposal: Hyperparameters | Architecture | Code
+    base_recipe: Mapping[str, Any], base_files: Mapping[str, str], proposal: ModelProposal
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the recipe and the files that the proposal makes of its base's; neither argument is changed."""
     files = proposal.files if isinstance(proposal, Code) else {}
@@ -300,10 +349,10 @@ def unified_diff(path: str, old: str, new: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def _check_kind(proposal: Hyperparameters | Architecture | Code, knobs: list[KnobChange]) -> None:
+def _check_kind(proposal: ModelProposal, knobs: list[KnobChange]) -> None:
     shaping = [knob.name for knob in knobs if knob.group == "architecture"]
-    if isinstance(proposal, Hyperparameters) and shaping:
-        raise ProposalError(f"hyperparameters, but it changes the architecture: {', '.join(shaping)}", where="kind")
+    if isinstance(proposal, Hyperparameters | Weights) and shaping:
+        raise ProposalError(f"{proposal.kind}, but it changes the architecture: {', '.join(shaping)}", where="kind")
     if isinstance(proposal, Architecture) and knobs and not shaping:
         raise ProposalError("architecture, but it changes no knob of the architecture", where="kind")
 

@@ -15,8 +15,11 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 Count = Annotated[int, Field(ge=0)]
 
-Kind = Literal["hyperparameters", "architecture", "code", "improver"]
+Kind = Literal["hyperparameters", "architecture", "code", "weights", "improver"]
 """The kinds of proposal: of the model, and `improver`, of the settings of a proposer."""
+
+StartMethod = Literal["scratch", "inherit", "continue", "average", "low-rank", "reinforce"]
+"""Where the training of a candidate begins: from drawn weights, or by one of the methods of `starting`."""
 
 Stage = Literal["proposed", "screened", "built", "developed", "staked", "predicted", "measured", "decided"]
 """How far a proposal has come."""
@@ -54,6 +57,7 @@ Reason = Literal[
     "unknown-base",
     "invalid-recipe",
     "no-op",
+    "undeclared",
     "duplicate",
     "policy",
     "improver",
@@ -87,7 +91,8 @@ REASONS: dict[str, str] = {
     "malformed": "the bytes are not a proposal",
     "unknown-base": "it starts from a candidate that this run does not know",
     "invalid-recipe": "the subject's Recipe does not accept the values",
-    "no-op": "it changes nothing: same recipe and source, or same weights and same answers",
+    "no-op": "it changes nothing: same recipe and source, values that nothing reads, or same weights and same answers",
+    "undeclared": "what was built differs from its base in more than the proposal says",
     "duplicate": "the same candidate was proposed before in this epoch",
     "policy": "a policy rule was not satisfied",
     "improver": "its settings are none of that proposer, or no trial of them can begin",

@@ -19,6 +19,7 @@ from harness.canonical import canonical_bytes, digest, parse_json
 from harness.changing import guards
 from harness.costs import cost_facts
 from harness.decision import decide, judged, refuted
+from harness.effect import shortcoming
 from harness.entries import (
     Decided,
     Entry,
@@ -57,6 +58,8 @@ from harness.views import properties_of
 MAX_BLOB = 16 << 20
 UNTOLD = cost_facts(None, UNKNOWN)
 """What a document that is older than these facts did not show: then nothing of it was known, and no rule read it."""
+UNBEGUN = {"start": "scratch"}
+"""Likewise of the proposal: before there were starts, all training began from scratch."""
 COMPARING = 120.0
 """Seconds of the solver for one comparison of guards: more than whoever made it could have (`guard propose`)."""
 
@@ -210,6 +213,7 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
             raise AuditError("settings are tried that the rules do not let pass", where=where)
         if found.decision is not None and against and found.hold is None:
             _same(where, "the decision", found.decision.reasons, against)
+    _replay_effect(where, state, found, blobs)
     if found.developed is not None and found.developed.properties is not None:
         shown = properties_of(found.developed, blobs)
         if found.developed.refuted and found.decision is not None:
@@ -256,6 +260,18 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
     decision = decide(found.measured.gates, found.guard.eval_kinds, again, approvers=approvers)
     _same(where, "the decision", decision, found.decision)
     return 1
+
+
+def _replay_effect(where: str, state: RunState, found: ProposalState, blobs: BlobStore) -> None:
+    """That what was measured is what was declared, and something; and what was stopped for that is not."""
+    if found.screened is None or found.built is None:
+        return
+    base, _ = state.candidates()[found.screened.base]
+    against = shortcoming(blobs, found.screened, base, found.built)
+    if found.developed is not None:
+        _same(where, "what it changes in effect", against, None)
+    elif found.decision is not None and found.decision.reasons[0].code in ("no-op", "undeclared"):
+        _same(where, "what it changes in effect", against, found.decision)
 
 
 def _check_records(where: str, evidence: Any, blobs: BlobStore) -> None:
@@ -311,6 +327,7 @@ def _judge_decided(
     shown, logged = read(blobs, document), read(blobs, judgement)
     if stage == "decide":
         shown = UNTOLD | shown
+    shown = {**shown, "proposal": UNBEGUN | shown["proposal"]}
     again = judge.decide(policies, stage, shown["proposal"]["kind"], shown)
     _same(where, "the judgement", canonical_bytes(again.json_value()), canonical_bytes(logged))
     return again
@@ -340,7 +357,8 @@ def _unsalted(blobs: BlobStore, name: str) -> dict[str, Any]:
 
 
 def _judge_again(judge: Judge, policies: PolicySet, stage: str, name: str, blobs: BlobStore) -> Judgement:
-    document: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    shown: Any = parse_json(blobs.get(name), max_bytes=MAX_BLOB)
+    document = {**shown, "proposal": UNBEGUN | shown["proposal"]}
     return judge.decide(policies, stage, document["proposal"]["kind"], document)
 
 

@@ -37,6 +37,7 @@ def screen_document(
             "kind": kind,
             "proposer": found.proposed.proposer,
             "base": base,
+            "start": change.start.method if change.start else "scratch",
             "rationale_length": len(rationale),
         },
         "change": {

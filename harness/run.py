@@ -1,26 +1,38 @@
 """The guarded loop, as a client of the supervisor: ask the proposers, submit, settle, tell, again.
 
-It holds no key and decides nothing. A proposer's process has ended before its generation's
-first vault test begins, so that it cannot time one.
+It holds no key of the run and decides nothing. A proposer's process has ended before its generation's
+first vault test begins, so that it cannot time one. Where a proposer asks a language model, the loop has it asked.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.allotting import allot
+from harness.chat import split
 from harness.client import Connection, SupervisorProcess
 from harness.config import Config, load_config
+from harness.endpoint import Broker
 from harness.errors import ConfigError, ProposerError, SandboxError
 from harness.passphrase import Passphrase
-from harness.proposers import Ask, Feedback
+from harness.plain import plain
+from harness.proposers import Ask, Feedback, find
 from harness.proposing import Proposing
+
+MOST_GENERATIONS = 100_000
+"""A run that is bounded by time alone ends by it, or by its budgets, long before."""
+REPLIES = "replies"
+"""The folder of a run where the replies of models are recorded, by proposer."""
+ROUNDS = 3
+"""How often a generation is asked for in which no reply of a model led to a proposal, and no other proposer had any."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +50,32 @@ def guarded_loop(
     *,
     seed: int | None = None,
     generations: int | None = None,
-    proposers: list[str] | None = None,
+    minutes: float | None = None,
+    proposers: dict[str, int | None] | None = None,
     workers: int | None = None,
     vault_key: Path | None = None,
     passphrase: Passphrase | None = None,
     lift_halt: bool = False,
+    replay: Path | None = None,
 ) -> dict[str, Any]:
     """Run generations until the number asked for is there; returns the run's summary.
 
-    `generations` counts from the run's beginning, so that a resumed run ends where it would have ended.
+    `generations` counts from the run's beginning, so that a resumed run ends where it would have ended. With `minutes`
+    no generation begins after as many from now, and `generations` bounds it only where it is given. `proposers` are
+    those to ask and for how many slots, None for as many as the configuration says. With `replay`, another run, models
+    are not asked: their replies are those that are recorded there.
     Raises LockgateError with a remedy; nothing that was finished is lost.
     """
     config = load_config(subject)
-    wanted = generations or config.generations
+    wanted = generations or (config.generations if minutes is None else MOST_GENERATIONS)
+    until = None if minutes is None else time.monotonic() + 60 * minutes
     allotment = _allotment(config, proposers)
     plans = {name: proposer_settings(subject, config, name) for name in allotment}
+    models = {}
+    for name in allotment:
+        endpoint, plans[name] = split(plans[name])
+        if endpoint:
+            models[name] = Broker(name, endpoint)
     arguments = {
         "out": str(out.absolute()),
         "subject": str(subject.absolute()),
@@ -60,50 +83,94 @@ def guarded_loop(
         "workers": workers,
         "vault_key": str(vault_key.absolute()) if vault_key else None,
     }
-    process = SupervisorProcess(arguments, watcher.note, passphrase)
-    proposers_room = ExitStack()
+    # Keys of endpoints are for this process alone, and not for the supervisor, nor for the evals that it starts.
+    keys = {model.key_variable for model in models.values() if model.key_variable}
+    process = SupervisorProcess(arguments, watcher.note, passphrase, without=keys)
+    rooms = ExitStack()
     try:
         connection = Connection(out)
+        rooms.callback(connection.close)
         if lift_halt:
             connection.ask({"op": "resume"})
         elif connection.ask({"op": "status"})["state"] == "halted":
             raise ConfigError("the run is halted", where=str(out), remedy=f"`lockgate resume {out}` lifts the halt")
         generation = int(process.ready["generation"])
         watcher.event({"event": "status", "summary": connection.ask({"op": "status"})})
-        proposing = proposers_room.enter_context(Proposing())
+        for name, model in models.items():
+            model.open(out / REPLIES / name, None if replay is None else replay / REPLIES / name)
+        proposing = rooms.enter_context(Proposing(models=models))
         while generation <= wanted:
-            watcher.event({"event": "generation", "generation": generation, "of": wanted})
+            if until is not None and time.monotonic() >= until:
+                watcher.note(f"the {minutes:g} minutes are over")
+                break
+            watcher.event({"event": "generation", "generation": generation, "of": None if until else wanted})
             asked = connection.ask({"op": "ask"})
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = slots_of(asked, generation, config, allotment, plans, proposing, watcher)
+                slots = _filled(asked, generation, config, allotment, plans, proposing, models, watcher)
             if slots is not None and not slots:
-                watcher.note(f"generation {generation}: the proposers have nothing more to propose")
+                watcher.note(f"generation {generation}: no proposer has anything to propose")
                 break
             if slots is not None:
                 connection.ask({"op": "submit", "generation": generation, "slots": slots})
             answer = connection.ask({"op": "settle", "generation": generation}, watcher.event)
             if answer["halted"] or answer["held"]:
                 break
+            if slots is not None and all(slot["document"] == slot["label"] for slot in slots):
+                watcher.note(f"generation {generation}: no proposer had anything but a failure")
+                break
             generation += 1
         result = connection.ask({"op": "status"})
+        if models:
+            result["models"] = {name: model.spent for name, model in models.items()}
         connection.ask({"op": "stop"})
-        connection.close()
         return result
     finally:
-        proposers_room.close()
+        rooms.close()
         process.close()
 
 
-@dataclass(frozen=True)
+def _filled(
+    answer: dict[str, Any],
+    generation: int,
+    config: Config,
+    allotment: dict[str, int],
+    plans: dict[str, dict[str, Any]],
+    proposing: Proposing,
+    models: dict[str, Broker],
+    watcher: Watcher,
+) -> list[dict[str, Any]]:
+    """All slots of a generation. Where models alone are why there are none, they are asked again, with other seeds.
+
+    What failed has a slot of its own: no proposal, so it is rejected as malformed, is in the log with its reason,
+    counts against the budget of proposals, and the run goes on.
+    """
+    rounds, fresh = 0, 0
+    while True:
+        before = sum(model.fresh for model in models.values())
+        asked = {**answer, "ask": {**answer["ask"], "round": rounds}}
+        slots, failed, in_vain = slots_of(asked, generation, config, allotment, plans, proposing, models, watcher)
+        rounds += 1
+        fresh += sum(model.fresh for model in models.values()) > before  # replies from the record cost no round
+        if slots or not in_vain:
+            return [*slots, *failed]
+        if fresh >= ROUNDS:
+            watcher.note(f"no reply of a model led to a proposal, {rounds} times over; going on with the run asks anew")
+            return []
+
+
+@dataclass
 class _Asking:
-    """One generation's asks: what all proposers are asked with, and how a document becomes a slot."""
+    """One generation's asks: what all proposers are asked with, and what became of it."""
 
     asked: dict[str, Any]
     generation: int
     proposing: Proposing
+    models: dict[str, Broker]
     watcher: Watcher
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    in_vain: int = 0
 
     def slots(self, name: str, count: int, settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
         """What a proposer answers, as slots; none where it fails, or is asked for none."""
@@ -112,10 +179,23 @@ class _Asking:
         ask = Ask.parse({**self.asked, "count": count, "settings": settings, **more})
         self.watcher.note(f"asking {name} for {count}")
         try:
-            documents = self.proposing.propose(name, ask)
+            documents = self.proposing.propose(name, ask, self.watcher.note)
+            reasons = dict(Counter(documents.skipped).most_common())
+            if reasons:
+                self.models[name].skipped(ask.generation, ask.round, reasons)
         except (ProposerError, SandboxError) as error:
             self.watcher.note(f"proposer {name} failed: {error}")
+            self.failed.append(_failure(name, f"failed: {error}"))
             return []
+        if reasons:
+            self.in_vain += len(documents.skipped)
+            told = "; ".join(why if times == 1 else f"{times} times {why}" for why, times in reasons.items())
+            said = f"{len(documents.skipped)} of {count} replies led to no proposal: {told}"
+            self.watcher.note(f"{name}: {said}")
+            self.failed.append(_failure(name, said))
+            self.watcher.event(
+                {"event": "skipped", "generation": self.generation, "proposer": name, "reasons": reasons}
+            )
         labels = settings.get("plan") if name == "scripted" else None
         return [
             {
@@ -156,9 +236,10 @@ def slots_of(
     allotment: dict[str, int],
     plans: dict[str, dict[str, Any]],
     proposing: Proposing,
+    models: dict[str, Broker],
     watcher: Watcher,
-) -> list[dict[str, Any]]:
-    """All slots of a generation, in the order of the configuration. A proposer that fails leaves its slots empty.
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """Slots in the order of the configuration, slots of what failed, and how many replies of models led to none.
 
     They are a function of what the supervisor answers to `ask`, so a run which is resumed asks as it would have: by a
     bandit, with the settings in force, and in pairs where others are tried.
@@ -171,8 +252,8 @@ def slots_of(
         history = [Feedback.parse(told) for told in asked["history"]]
         paired = trial["proposer"] if trial else None
         allotment = allot(allotment, history, seed=asked["seed"], generation=generation, paired=paired)
-    asking = _Asking(asked, generation, proposing, watcher)
-    slots = []
+    asking = _Asking(asked, generation, proposing, models, watcher)
+    slots = list[dict[str, Any]]()
     for name, count in allotment.items():
         found = tuning["in_force"].get(name, {"version": 0})
         settings = found["settings"] if found["version"] else plans[name]
@@ -180,7 +261,13 @@ def slots_of(
             slots += asking.pairs(name, count, settings, trial)
         else:
             slots += asking.slots(name, count, settings)
-    return slots
+    return slots, asking.failed, asking.in_vain
+
+
+def _failure(name: str, why: str) -> dict[str, Any]:
+    """A slot whose document is in words what went wrong, which is no proposal."""
+    said = plain(why, 500)
+    return {"proposer": name, "document": said, "scripted": False, "label": said}
 
 
 def _label(plan: Any, generation: int, index: int) -> str:
@@ -191,17 +278,20 @@ def _label(plan: Any, generation: int, index: int) -> str:
     return str(mine[index].get("label", "")) if index < len(mine) else ""
 
 
-def _allotment(config: Config, chosen: list[str] | None) -> dict[str, int]:
+def _allotment(config: Config, chosen: dict[str, int | None] | None) -> dict[str, int]:
+    """Slots by proposer. One that the configuration does not list takes as many as all of its together."""
     if chosen is None:
         return dict(config.proposers)
-    unknown = [name for name in chosen if name not in config.proposers]
-    if unknown:
-        raise ConfigError(
-            f"no proposer '{unknown[0]}' in the subject's configuration",
-            where="--proposers",
-            remedy=f"there are: {', '.join(config.proposers)}",
-        )
-    return {name: config.proposers[name] for name in chosen}
+    for name in chosen:
+        if name not in config.proposers:
+            try:
+                find(name)
+            except ProposerError as error:
+                raise ConfigError(error.message, where="--proposers", remedy=error.remedy) from error
+    return {
+        name: config.proposers.get(name, config.generation_size) if count is None else count
+        for name, count in chosen.items()
+    }
 
 
 def proposer_settings(subject: Path, config: Config, name: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from typing import Any
 from harness.canonical import canonical_bytes
 from harness.decision import judged, reject
 from harness.desk import Desk, Rooms
+from harness.effect import change_of
 from harness.entries import Decided, Screened
 from harness.errors import ProposalError
 from harness.holding import Answered, Holding, judged_document
 from harness.improving import Improving
 from harness.judgement import Judgement
-from harness.proposal import Change, Improver, effective_change, parse_proposal, successor
+from harness.proposal import Change, Improver, effective_change, parse_proposal, start_of, successor
 from harness.records import Candidate, Decision, Digest
 from harness.rules import screen_document
 from harness.workshop import sound_recipe
@@ -56,9 +57,13 @@ class Screening(Desk):
         }
         try:
             schema = rooms.workshop.schema(base)
-            change = effective_change(base.recipe, files, proposal, schema=schema)
+            start = start_of(proposal, base.digest, state.incumbent.digest)
+            change = effective_change(base.recipe, files, proposal, schema=schema, start=start)
         except ProposalError as error:
             return self._reject(number, reject("invalid-recipe", str(error)))
+        strange = next((source for source in (start.sources if start else ()) if source not in known), None)
+        if strange is not None:
+            return self._reject(number, reject("unknown-base", f"its start {strange} is not a candidate of this run"))
         if change.is_noop:
             unread = f"; no code reads {', '.join(change.unread)}" if change.unread else ""
             return self._reject(number, reject("no-op", f"recipe and source are the base's own{unread}"))
@@ -66,7 +71,7 @@ class Screening(Desk):
         if not sound_recipe(recipe):
             return self._reject(number, reject("invalid-recipe", "the recipe is too large, or nested too deeply"))
         source = rooms.workshop.store_source({path: text.encode() for path, text in new_files.items()})
-        twin = self._twin(number, recipe, source)
+        twin = self._twin(number, recipe, source, change)
         if twin is not None:
             return self._reject(number, reject("duplicate", f"proposal {twin} of this epoch is the same candidate"))
         made = base.model_copy(update={"recipe": recipe, "source": source})
@@ -145,10 +150,12 @@ class Screening(Desk):
         self._holding.go_on(number, screened.model_copy(update=update))
         return None
 
-    def _twin(self, number: int, recipe: dict[str, Any], source: Digest) -> int | None:
-        """An earlier proposal of the same epoch that asks for the same recipe and source."""
+    def _twin(self, number: int, recipe: dict[str, Any], source: Digest, change: Change) -> int | None:
+        """An earlier proposal of the same epoch that asks for the same recipe, source and start."""
         for other, found in self.state.proposals.items():
             earlier = other < number and found.epoch == self._of(number).epoch and found.begun is None
             if earlier and found.screened and (found.screened.recipe, found.screened.source) == (recipe, source):
-                return other
+                _, theirs = change_of(self._rooms.blobs, found.screened.change)
+                if theirs.start == change.start:
+                    return other
         return None

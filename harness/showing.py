@@ -25,6 +25,8 @@ def render(console: Any, page: dict[str, Any]) -> None:
     if page["change"]:
         for knob in page["change"]["knobs"]:
             console.print(Text(plain(f"  {knob['name']}: {knob['old']} → {knob['new']} ({knob['group']})", 400)))
+    if page["start"]:
+        console.print(Text(plain(f"  training begins: {page['start']}", 1000)))
     if page["diff"]:
         console.print(Syntax(plain_lines(page["diff"]), "diff", background_color="default", word_wrap=True))
     if page["costs"]:

@@ -20,6 +20,7 @@ from harness.canonical import canonical_bytes
 from harness.decision import ceilings, decide, refuted, reject
 from harness.desk import Desk, Halt, Rooms, finished
 from harness.developing import develop
+from harness.effect import change_of, shortcoming
 from harness.entries import Built, Decided, Developed, ProposedEntry
 from harness.errors import (
     ArtifactError,
@@ -163,7 +164,16 @@ class Supervisor(Desk):
         if left <= 0:
             return self._reject(number, reject("budget", "the run's wall-clock budget is spent"))
         if found.built is None:
-            sealed = rooms.workshop.build(found.screened.recipe, found.screened.source, rooms.training, seconds=left)
+            known = self.state.candidates()
+            _, change = change_of(rooms.blobs, found.screened.change)
+            sealed = rooms.workshop.build(
+                found.screened.recipe,
+                found.screened.source,
+                rooms.training,
+                start=change.start,
+                sources=[known[source][0] for source in (change.start.sources if change.start else ())],
+                seconds=left,
+            )
             if isinstance(sealed, Failure):
                 return self._reject(number, reject(sealed.code, sealed.text))
             built = Built(
@@ -172,9 +182,15 @@ class Supervisor(Desk):
                 steps=sealed.steps,
                 seconds=sealed.seconds,
                 peak_mb=sealed.peak_mb,
+                read=sealed.read,
             )
             self._journal.commit(built)
             found = self._of(number)
+        if found.developed is None and found.built is not None and found.screened is not None:
+            base, _ = self.state.candidates()[found.screened.base]
+            against = shortcoming(rooms.blobs, found.screened, base, found.built)
+            if against is not None:
+                return self._reject(number, against)
         if found.developed is None and found.built is not None:
             before = self._counterexamples(found.proposed.generation)
             made = develop(self._ask, rooms.workshop, found.built.candidate, rooms.development, before=before)

@@ -165,10 +165,11 @@ def proposal_page(
     page = proposal_view(found)
     page["problems"] = problems = list[str]()
     page["document"] = _document(blobs, found.proposed.document, problems)
-    page["change"], page["files"], page["diff"], page["base"] = None, [], "", None
+    page["change"], page["start"], page["files"], page["diff"], page["base"] = None, None, [], "", None
     if found.screened is not None:
         page["base"] = found.screened.base
         page["change"] = _member(blobs, found.screened.change, "change", dict, problems)
+        page["start"] = _start((page["change"] or {}).get("start"))
         page["files"] = _diffs(known, found.screened.base, found.screened.source, blobs, problems)
         page["diff"] = "".join(text for _, text in page["files"])
     page["rules"] = []
@@ -295,6 +296,16 @@ def _member(blobs: BlobStore, name: str, member: str, kind: type, problems: list
         problems.append(f"the blob {name} holds no {member}")
         return None
     return found
+
+
+def _start(start: Any) -> str | None:
+    """Where training begins, in one line: the method, of which candidates, and its numbers; None from scratch."""
+    if not isinstance(start, dict):
+        return None
+    sources = start.get("sources")
+    names = ", ".join(str(each)[:19] for each in sources) if isinstance(sources, list) else ""
+    rest = ", ".join(f"{name} {each}" for name, each in start.items() if name not in ("method", "sources"))
+    return f"{start.get('method')} from {names}{f' ({rest})' if rest else ''}"
 
 
 def _diffs(

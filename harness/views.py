@@ -32,7 +32,8 @@ MAX_HISTORY = 4 << 20
 """Bytes of file texts that an ask's history may carry; older ones are left out first."""
 
 ARCHIVE = 16
-"""How many candidates of the archive a proposer is shown: the best on the development items."""
+"""How many candidates of the archive a proposer is shown: the best on the development items, and then of the versions
+that were live, from which most proposals start, so many of the newest."""
 
 
 def summary(state: RunState, blobs: BlobStore | None = None) -> dict[str, Any]:
@@ -389,6 +390,9 @@ def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
     known = state.candidates()
     objective = config.objective
     best = sorted(known.values(), key=lambda pair: (-pair[1].get(objective, 0.0), pair[0].digest))[:ARCHIVE]
+    shown = {candidate.digest for candidate, _ in best}
+    lived = {candidate.digest: None for _, candidate in sorted(state.versions.items()) if candidate.digest not in shown}
+    best += [known[digest] for digest in list(lived)[-ARCHIVE:]]
     incumbent = state.incumbent
     before = [p for _, p in sorted(state.proposals.items()) if p.proposed.generation < generation]
     return {

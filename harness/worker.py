@@ -1,8 +1,9 @@
 """The only program that runs candidate code, inside the sandbox: describe, build, predict, attack.
 
-It needs the standard library, torch, numpy, safetensors and pydantic, and nothing else of the harness, so that
-it can be mounted alone. It is not trusted: whatever it answers is a claim, checked outside. Its care is for honest
-candidates, that equal inputs give equal bytes, and that a mistake is reported with its place in `model.py`.
+It needs the standard library, torch, numpy, safetensors and pydantic, and of the harness only `context`, `growth`,
+`warmstart` and `watching`, which are mounted beside it. It is not trusted: whatever it answers is a claim, checked
+outside. Its care is for honest candidates, that equal inputs give equal bytes, and that a mistake is reported with its
+place in `model.py`.
 `serving` builds and asks a promoted model by `restored` and `answers`, so that there is one way to do it.
 
 A subject's `model.py` gives: `Recipe` (a pydantic model, all fields with defaults); `build(recipe) -> Module`;
@@ -15,93 +16,33 @@ import contextlib
 import fcntl
 import importlib.util
 import json
-import math
 import os
 import random
 import sys
 import traceback
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.context import (
+    BadAnswersError,
+    Context,
+    InvalidRecipeError,
+    NonFiniteLossError,
+    NonFiniteWeightsError,
+    NotDifferentiableError,
+    Progress,
+    WorkerError,
+)
+from harness.watching import Reads, watched
+
 __all__ = ["Context", "NonFiniteLossError", "WorkerError", "answers", "describe_error", "main", "restored", "run_entry"]
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-_KEPT = 200
 _MESSAGE = 2000
 _HEADER = 900_000  # bytes; the other side reads at most 1 MiB
 
-Progress = Callable[[int, float], None]
 Answer = tuple[dict[str, Any], bytes]
-
-
-class WorkerError(Exception):
-    """A subject that does not keep to the interface."""
-
-
-class NonFiniteLossError(WorkerError):
-    """A training step whose loss is not a number, or infinite."""
-
-
-class NonFiniteWeightsError(WorkerError):
-    """Training that left NaN or infinity among the weights."""
-
-
-class InvalidRecipeError(WorkerError):
-    """Values that the subject's Recipe does not accept."""
-
-
-class BadAnswersError(WorkerError):
-    """Answers of another shape or type than a subject gives, or not finite."""
-
-
-class NotDifferentiableError(WorkerError):
-    """Answers through which no gradient comes back to the inputs."""
-
-
-class Context:
-    """What `train` is given besides its data.
-
-    seed: an int, the same for every candidate of a run. device: where the model lies. `progress` takes each step
-    and its loss, and keeps the job alive; `autocast` is bfloat16 on CUDA, and nothing on the CPU.
-    """
-
-    def __init__(self, seed: int, device: Any, progress: Progress | None = None) -> None:
-        """Start with no steps taken."""
-        self.seed = seed
-        self.device = device
-        self.steps = 0
-        self.loss: float | None = None
-        self.kept: list[tuple[int, float]] = []
-        self._stride = 1
-        self._count = 0
-        self._report = progress
-
-    def progress(self, step: int, loss: float) -> None:
-        """Report a step (counted from the caller's own start) and its loss; raise NonFiniteLossError if it is none."""
-        step, loss = int(step), float(loss)
-        if not math.isfinite(loss):
-            raise NonFiniteLossError(f"the loss is {loss} at step {step}")
-        self.steps, self.loss = max(self.steps, step), loss
-        if self._count % self._stride == 0:
-            self.kept.append((step, loss))
-            if len(self.kept) > _KEPT:
-                self.kept, self._stride = self.kept[::2], self._stride * 2
-        self._count += 1
-        if self._report is not None:
-            self._report(step, loss)
-
-    @contextlib.contextmanager
-    def autocast(self) -> Iterator[None]:
-        """Compute in bfloat16 where the device is CUDA."""
-        import torch
-
-        if self.device.type == "cuda":
-            with torch.autocast("cuda", dtype=torch.bfloat16):
-                yield
-        else:
-            yield
 
 
 def main() -> None:
@@ -234,21 +175,21 @@ def _describe(folder: Path, _payload: dict[str, Any], _progress: Progress) -> An
 
 
 def _build(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
+    """Build and train; the header tells which fields of the recipe were read on the way."""
     import torch
     from safetensors.torch import save
 
     seed, device = _prepare(payload)
     module = _load(folder / "source")
     recipe = _recipe(module, payload.get("recipe"))
-    torch.manual_seed(seed)  # whatever the import drew, the weights start from the seed
-    model = _module(module, recipe, device)
-    start = folder / "start.safetensors"
-    if start.exists():
-        model.load_state_dict(_tensors(start, device))
     context = Context(seed, device, progress)
-    model.train()
-    module.train(model, _tensors(folder / "train.safetensors", device), recipe, context)
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    with watched(recipe) as reads:
+        torch.manual_seed(seed)  # whatever the import drew, the weights start from the seed
+        model = _module(module, recipe, device)
+        data = _tensors(folder / "train.safetensors", device)
+        _train(folder, payload.get("start"), module, model, data, recipe, context)
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        _ask_once(module, model, data, reads)
     if not weights:
         raise WorkerError("the model has no weights")
     for name, value in weights.items():
@@ -260,8 +201,51 @@ def _build(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:
         "steps": context.steps,
         "loss": context.loss,
         "progress": [list(pair) for pair in context.kept],
+        "read": reads.names,
     }
     return header, save(weights)
+
+
+def _train(
+    folder: Path,
+    start: dict[str, Any] | None,
+    module: ModuleType,
+    model: Any,
+    data: dict[str, Any],
+    recipe: Any,
+    context: Context,
+) -> None:
+    """Train from scratch, or from where the job's start says."""
+    import torch
+
+    if start is None:
+        model.train()
+        module.train(model, data, recipe, context)
+        return
+    from harness import warmstart
+
+    sources = [_tensors(folder / f"start-{at}.safetensors", context.device) for at in range(len(start["sources"]))]
+
+    def parent() -> Any:
+        return _module(module, _recipe(module, start["recipe"]), context.device)
+
+    run = warmstart.begin(model, module, start, sources, data, seed=context.seed, parent=parent)
+    torch.manual_seed(context.seed)  # whatever was drawn on the way, training starts from the seed
+    model.train()
+    run.train(model, data, recipe, context)
+    run.end()
+
+
+def _ask_once(module: ModuleType, model: Any, data: dict[str, Any], reads: Reads) -> None:
+    """Have the model answer once, for what of the recipe only answering reads; where it cannot, all counts as read."""
+    import torch
+
+    try:
+        model.eval()
+        with torch.inference_mode():
+            module.predict(model, {name: value[:2] for name, value in data.items()})
+    except Exception:  # noqa: BLE001  # training tensors need not be inputs, and what is not known is not held against it
+        reads.everything()
 
 
 def _predict(folder: Path, payload: dict[str, Any], progress: Progress) -> Answer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from harness.perturbing import ATTACK, PERTURBED, Perturbation
 from harness.proposers.space import read_space
 from harness.records import Candidate, Digest, Reason
 from harness.sandbox import Job, Limits, Outcome
+from harness.starting import AnyStart
 
 PREDICT_ROWS = 512
 """Rows of one forward pass in a predict job."""
@@ -54,6 +55,8 @@ class Made:
     steps: int
     seconds: float
     peak_mb: float
+    read: list[str] | None = None
+    """The recipe's fields that its code read, by the worker's word; None where it gave none that can be used."""
 
 
 @dataclass(frozen=True)
@@ -123,14 +126,30 @@ class Workshop:
         return recipe, schema
 
     def build(
-        self, recipe: Mapping[str, Any], source: Digest, training: Path, *, seconds: float = math.inf
+        self,
+        recipe: Mapping[str, Any],
+        source: Digest,
+        training: Path,
+        *,
+        start: AnyStart | None = None,
+        sources: Sequence[Candidate] = (),
+        seconds: float = math.inf,
     ) -> Made | Failure:
-        """Train one candidate from scratch in the sandbox, within `seconds`, and seal what it leaves behind."""
+        """Train one candidate in the sandbox, within `seconds`, and seal what it leaves behind.
+
+        It begins from scratch, or as `start` says from the weights of `sources`, the candidates that it names.
+        """
         budgets = self._config.budgets
-        payload = {"recipe": dict(recipe), "seed": self._seed, "threads": self._config.workers.threads}
-        outcome = self._run(
-            "build", source, payload, {"train.safetensors": training}, seconds=min(budgets.build_seconds, seconds)
-        )
+        payload: dict[str, Any] = {
+            "recipe": dict(recipe),
+            "seed": self._seed,
+            "threads": self._config.workers.threads,
+        }
+        files = {"train.safetensors": training}
+        if start is not None:
+            payload["start"] = {**start.json_value(), "recipe": sources[0].recipe}
+            files |= {f"start-{at}.safetensors": self._blobs.path(each.weights) for at, each in enumerate(sources)}
+        outcome = self._run("build", source, payload, files, seconds=min(budgets.build_seconds, seconds))
         failure = _failure(outcome, "build")
         if failure:
             return failure
@@ -164,7 +183,8 @@ class Workshop:
             bytes=len(outcome.output),
             schema_digest=schema_digest,
         )
-        return Made(candidate, _told(outcome.header.get("steps")) or 0, outcome.wall_seconds, outcome.peak_mb)
+        steps, read = _told(outcome.header.get("steps")) or 0, _names(outcome.header.get("read"), normal)
+        return Made(candidate, steps, outcome.wall_seconds, outcome.peak_mb, read)
 
     def predict(
         self,
@@ -308,6 +328,14 @@ def sound_recipe(recipe: Mapping[str, Any]) -> bool:
 def _told(value: object) -> int | None:
     """A count that a worker claims; None where it is no count, which no entry could carry."""
     return value if type(value) is int and value >= 0 else None
+
+
+def _names(value: object, recipe: Mapping[str, Any]) -> list[str] | None:
+    """The fields of a recipe that a worker claims were read; None for anything but a list of them."""
+    if not isinstance(value, list) or len(value) > len(recipe):
+        return None
+    names = [name for name in value if isinstance(name, str) and name in recipe]
+    return sorted(set(names)) if len(names) == len(value) else None
 
 
 def _count(spec: TensorSpec) -> int:

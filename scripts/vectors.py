@@ -1473,6 +1473,15 @@ def properties(v: Vectors) -> None:
               {f"blobs/sha256/{gone[:2]}/{gone}": None}, "§8.1", refuted - 1, base="properties")  # fmt: skip
 
 
+def declared(v: Vectors) -> None:
+    """§6: what a build read, and one that was more than declared."""
+    v.valid("undeclared", "a candidate that is not what was proposed ends with its build", told(paper_run.declaring))
+    for name, read in (("read-of-no-names", [1]), ("read-that-is-no-list", "lr")):
+        built = v.one("built", 1)
+        built.body["read"] = read
+        v.illegal(name, "the fields that a build read are names", "§6", [*v.upto("built"), built])
+
+
 def models(v: Vectors) -> None:
     """§8 and §9."""
     plain = v.plain
@@ -1589,7 +1598,7 @@ def main() -> None:
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
     for part in (
-        valid, answers, ceilings, fresh, lists, guards, heads, tiles, envelopes, order, properties, models, links
+        valid, answers, ceilings, fresh, lists, guards, heads, tiles, envelopes, order, properties, declared, models, links
     ):  # fmt: skip
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}

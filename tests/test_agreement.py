@@ -28,7 +28,7 @@ from harness.auditing import read_approvers
 from harness.canonical import digest, digest_json
 from harness.errors import CanonicalError, ConfigError
 
-EXAMPLES = {"ci": 5_000, "dev": 1_000, "deep": 100_000}  # and half as many of each of two more: 10,000 in CI
+EXAMPLES = {"ci": 2_500, "dev": 1_000, "deep": 100_000}  # and half as many of each of two more: 5,000 in CI
 PROFILE = os.environ.get("LOCKGATE_HYPOTHESIS", "ci" if os.environ.get("CI") else "dev")
 SHA = re.compile("sha256:[0-9a-f]{64}")
 HALT = {"time": "2026-01-02T04:00:00Z", "by": "operator", "reason": "a look"}

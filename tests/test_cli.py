@@ -387,6 +387,8 @@ def mistakes(tmp_path, digits):
         (("run", digits, "--out", full), "not empty"),
         (("run", digits, "--out", "/proc/nowhere"), "/proc"),
         (("run", digits, "--out", tmp_path / "x", "--proposers", "wizard"), "wizard"),
+        (("run", digits, "--out", tmp_path / "x", "--proposers", "evolution=0"), "evolution=0"),
+        (("run", digits, "--out", tmp_path / "x", "--proposers", "evolution,evolution=2"), "second of its name"),
         (("run", digits, "--out", tmp_path / "y", "--vault-key", full / "letter.txt"), "letter.txt"),
         (("run", spoilt, "--out", tmp_path / "r1"), "lockgate.yaml:11"),
         (("run", wide, "--out", tmp_path / "r2"), "guards.py"),
@@ -413,6 +415,27 @@ def test_a_mistake_with_json_is_one_document(tmp_path):
     told = answer("status", tmp_path, code=1)
     assert set(told["error"]) == {"type", "message", "where", "remedy"}
     assert told["error"]["type"] == "ConfigError"
+
+
+def test_minutes_and_proposers_that_are_not_configured(digits, tmp_path):
+    """With `--minutes` no generation begins after them; a proposer that is not configured is asked for what was said."""
+    out = tmp_path / "run"
+    asked = ("run", digits, "--out", out, "--proposers", "evolution=2", "--minutes")
+    assert answer(*asked, "0.01")["details"] == []
+    told = answer(*asked, "5", "--generations", "1")
+    assert [each["proposer"] for each in told["details"]] == ["evolution", "evolution"]
+
+
+def test_a_proposer_that_fails_is_in_the_log_and_the_run_goes_on(digits, tmp_path):
+    """Its slot holds its failure, which is rejected as malformed; where all of them failed, the run ends in order."""
+    asked = ("run", digits, "--out", tmp_path / "run", "--generations")
+    told = answer(*asked, "1", "--proposers", "random=1,llm=2")
+    assert [each["proposer"] for each in told["details"]] == ["random", "llm"]
+    failed = told["details"][1]
+    assert (failed["verdict"], failed["reasons"][0]["code"]) == ("reject", "malformed")
+    assert "has none (name one in lockgate.yaml: proposer_settings.llm.endpoint)" in failed["label"]
+    told = answer(*asked, "9", "--proposers", "llm=2")
+    assert [each["generation"] for each in told["details"]] == [1, 1, 2]
 
 
 def test_misuse_is_exit_code_2():

@@ -84,6 +84,44 @@ MALFORMED = {
     "no proposer": (CONFIG_TEXT.replace("{scripted: 2}", "{}"), "at least 1"),
     "a proposer without a share": (CONFIG_TEXT.replace("scripted: 2", "scripted: 0"), "greater than 0"),
     "settings for a proposer that is not there": (CONFIG_TEXT + "proposer_settings: {evolution: {}}\n", "not listed"),
+    "a model without settings": (
+        CONFIG_TEXT.replace("scripted: 2", "llm: 2"),
+        r"proposer_settings.llm: endpoint: Field required",
+    ),
+    **{
+        f"a model with {told}": (
+            CONFIG_TEXT.replace("scripted: 2", "llm: 2")
+            + f"proposer_settings:\n  llm: {{endpoint: 'http://127.0.0.1:1/v1', model: m, budget_tokens: 9, {told}}}\n",
+            message,
+        )
+        for told, message in {
+            "colour: blue": "colour: Extra inputs",
+            "api_key: sk-1": "api_key: Extra inputs",
+            "api_key_env: 'sk-proj-1'": "api_key_env: String should match",
+            "budget_cost: 1.0": "needs price_in and price_out",
+            "timeout_seconds: 0.0": "timeout_seconds: Input should be greater",
+            "retries: 99": "retries: Input should be less",
+            "proxy: 'http://10.0.0.1:3128'": "http:// is for this machine alone",
+        }.items()
+    },
+    **{
+        f"an endpoint at {url}": (
+            CONFIG_TEXT.replace("scripted: 2", "llm: 2")
+            + f"proposer_settings:\n  llm: {{model: m, budget_tokens: 9, endpoint: '{url}'}}\n",
+            message,
+        )
+        for url, message in {
+            "http://example.org/v1": "http:// is for this machine alone",
+            "http://localhost.example.org/v1": "http:// is for this machine alone",
+            "https://key@example.org/v1": "no user",
+            "https://example.org/v1?key=1": "no user, no query",
+            "ftp://example.org": "the URL is https://",
+            "https:///v1": "the URL is https://",
+            "127.0.0.1:8080": "the URL is https://",
+            "https://[::1/v1": "Invalid IPv6",
+            "https://example.org:99999/": "out of range",
+        }.items()
+    },
     "an unknown allotment": (CONFIG_TEXT + "allotment: fair\n", "'fixed' or 'bandit'"),
     "no policy": (CONFIG_TEXT + "policies: []\n", "at least 1"),
     "a delta of one half": (CONFIG_TEXT + "ledger: {delta: 0.5}\n", "less than 0.5"),
@@ -125,6 +163,20 @@ def test_the_line_is_the_one_with_the_mistake(old, new):
         parse_config(text)
     line = int(error.value.where.split(":")[1])
     assert new in text.splitlines()[line - 1]
+
+
+def test_the_line_of_a_model_is_the_one_with_the_mistake():
+    """Of settings of a model over several lines, the line named is the mistake's; sound ones are taken as written."""
+    text = CONFIG_TEXT.replace("scripted: 2", "llm: 2") + (
+        "proposer_settings:\n  llm:\n    endpoint: https://example.org/v1\n    model: m\n    budget_tokens: 9\n    retries: 2\n"
+    )
+    assert parse_config(text).proposer_settings["llm"]["retries"] == 2
+    with pytest.raises(ConfigError) as error:
+        parse_config(text.replace("retries: 2", "retries: two"))
+    assert (
+        "retries: two"
+        in text.replace("retries: 2", "retries: two").splitlines()[int(error.value.where.split(":")[1]) - 1]
+    )
 
 
 @given(st.integers(0, len(LINES) - 1), st.text(st.characters(max_codepoint=0x2FF), max_size=30))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import rigs
 
+from harness.proposers import Ask, names, propose
+from harness.views import ask_view
+
 pytestmark = pytest.mark.usefixtures("quick_disk")
 
 
@@ -59,3 +62,32 @@ def test_another_vault_key_is_another_order_of_items(rig, finished, tmp_path):
     assert candidates(ours) <= candidates(theirs)
     assert answers(ours)
     assert not answers(ours) & answers(theirs)
+
+
+def test_all_proposers_together_decide_the_same_twice(rig, finished, tmp_path):
+    """Two generations of every proposer but the language model: the same bytes proposed, and the same decisions."""
+    asked = [name for name in names() if name not in ("scripted", "llm", "improver")]
+
+    def played(place):
+        opened = rig.open(place / "run", seed=0, vault_key=finished / "private" / "vault.key")
+        proposed = []
+        try:
+            supervisor, blobs = opened.supervisor, opened.rooms.blobs
+            for generation in (1, 2):
+                view = ask_view(supervisor.state, blobs)
+                documents = [
+                    document
+                    for name in asked
+                    for document in propose(name, Ask.parse({**view, "count": 1, "settings": {}}))
+                ]
+                proposed.append(documents)
+                rigs.generation(opened, generation, *documents)
+        finally:
+            opened.close()
+        return proposed, rigs.essence(place / "run")
+
+    one, other = played(tmp_path / "one"), played(tmp_path / "other")
+    assert one == other
+    assert [len(documents) for documents in one[0]] == [len(asked), len(asked)]
+    kinds = {document["kind"] for documents in one[0] for document in documents}
+    assert kinds == {"architecture", "code", "hyperparameters", "weights"}

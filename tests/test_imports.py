@@ -51,8 +51,8 @@ def test_help_of_every_command_starts_light() -> None:
     "room", ["supervisor", "service", "evaluator", "judge", "run", "proposing", "operating", "auditing"]
 )
 def test_a_trusted_room_loads_no_torch(room: str) -> None:
-    """No process that decides, scores, judges or asks loads torch, nor a web server."""
-    assert not loaded(f"import harness.{room}") & ({"torch"} | SERVERS - {"structlog"})
+    """No process that decides, scores, judges or asks loads torch, a web server, or a client before it is used."""
+    assert not loaded(f"import harness.{room}") & ({"torch", "openai", "httpx2"} | SERVERS - {"structlog"})
 
 
 def test_reading_tensors_loads_no_torch() -> None:

@@ -338,7 +338,7 @@ def guarded_in_process(rig, subject, run, last):
                     "ask": ask_view(supervisor.state, opened.rooms.blobs),
                     "proposers": proposers_view(supervisor.state),
                 }
-                made = slots_of(asked, generation, config, dict(config.proposers), plans, proposing, QUIET)
+                made, *_ = slots_of(asked, generation, config, dict(config.proposers), plans, proposing, {}, QUIET)
                 slots = [
                     Slot(s["proposer"], s["document"].encode(), s["scripted"], s["label"], s.get("arm")) for s in made
                 ]

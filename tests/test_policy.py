@@ -63,7 +63,7 @@ def test_a_policy_loads_with_its_parts() -> None:
         (", owner: safety", "", "core.yaml:3", "owner"),
         ("stage: decide", "stage: later", "core.yaml:4", "screen"),
         ("kinds: [code]", "kinds: []", "core.yaml:4", "kinds"),
-        ("kinds: [code]", "kinds: [weights]", "core.yaml:4", "kinds"),
+        ("kinds: [code]", "kinds: [guesses]", "core.yaml:4", "kinds"),
         (", kinds: [code]", "", "core.yaml:4", "kinds"),
         ("otherwise: hold", "otherwise: ignore", "core.yaml:11", "deny"),
         ("    otherwise: hold\n", "", "core.yaml:9", "otherwise"),
@@ -224,7 +224,7 @@ def test_check_warns_of_what_nothing_reads(tmp_path: Path) -> None:
         ("otherwise: hold", "otherwise: ignore", "`deny` rejects, `hold` waits"),
         ("stage: decide", "stage: later", "`screen`, before anything is built"),
         ("owner: safety", "ownr: safety", "did you mean owner?"),
-        ("kinds: [code]", "kinds: [weights]", "Kinds of proposal"),
+        ("kinds: [code]", "kinds: [guesses]", "Kinds of proposal"),
     ],
 )
 def test_mistakes_of_structure_say_what_to_write(old: str, new: str, remedy: str) -> None:

@@ -91,7 +91,7 @@ REFUSED: dict[str, str | bytes] = {
     "no consequence": SOUND.replace(", otherwise: deny", ""),
     "another version": SOUND.replace("lockgate/v1", "lockgate/v9"),
     "no kinds": SOUND.replace("kinds: all", "kinds: []"),
-    "a kind that is none": SOUND.replace("kinds: all", "kinds: [weights]"),
+    "a kind that is none": SOUND.replace("kinds: all", "kinds: [wishes]"),
     "a rule's id twice": SOUND + "  - {id: parses, require: code.parses, otherwise: deny}\n",
     "a policy's name twice": SOUND + "---\n" + SOUND.replace("parses,", "other,", 1),
     "a misspelt key": SOUND.replace("require:", "requires:"),

@@ -15,6 +15,7 @@ from harness.canonical import canonical_bytes
 from harness.errors import ProposalError
 
 BASE = "sha256:" + "0" * 64
+OTHER = "sha256:" + "1" * 64
 RECIPE = {"width": 32, "lr": 0.01, "mix": "natural", "deep": False}
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -29,17 +30,17 @@ SOURCE = "class Recipe:\n    width: int\n\n\ndef build(r):\n    return r.width, 
 FILES = {"model.py": SOURCE}
 
 
-def parse(document: Any, **options: Any) -> p.Hyperparameters | p.Architecture | p.Code:
+def parse(document: Any, **options: Any) -> p.AnyProposal:
     """Parse a document given as a JSON value."""
     return p.parse_proposal(json.dumps(document).encode(), **options)
 
 
-def knobs(kind: str = "architecture", **changes: Any) -> p.Hyperparameters | p.Architecture | p.Code:
+def knobs(kind: str = "architecture", **changes: Any) -> p.AnyProposal:
     """Propose other values of knobs."""
     return parse({"kind": kind, "base": "incumbent", "changes": changes})
 
 
-def code(files: dict[str, str], **extra: Any) -> p.Hyperparameters | p.Architecture | p.Code:
+def code(files: dict[str, str], **extra: Any) -> p.AnyProposal:
     """Propose other texts of files."""
     return parse({"kind": "code", "base": BASE, "files": files, **extra}, mutable=("*.py", "sub/**"))
 
@@ -70,6 +71,39 @@ DOCUMENTS = st.one_of(
     ),
     st.fixed_dictionaries(
         {
+            "kind": st.just("weights"),
+            "base": st.just(BASE),
+            "start": st.fixed_dictionaries(
+                {"method": st.sampled_from(["average"]), "sources": st.just(["incumbent", OTHER, BASE])}
+            )
+            | st.fixed_dictionaries(
+                {
+                    "method": st.just("reinforce"),
+                    "sources": st.just([BASE]),
+                    "label": NAMES,
+                    "steps": st.integers(1, 5000),
+                    "lr": st.floats(1e-6, 1),
+                    "batch": st.integers(1, 1024),
+                    "group": st.integers(2, 64),
+                    "kl": st.floats(0, 10),
+                }
+            ),
+        },
+        optional={"rationale": RATIONALE},
+    ),
+    st.fixed_dictionaries(
+        {
+            "kind": st.just("weights"),
+            "base": st.just(BASE),
+            "start": st.fixed_dictionaries({"method": st.just("continue"), "sources": st.just(["incumbent"])})
+            | st.fixed_dictionaries(
+                {"method": st.just("low-rank"), "sources": st.just([OTHER]), "rank": st.integers(1, 64)}
+            ),
+        },
+        optional={"changes": CHANGES, "rationale": RATIONALE},
+    ),
+    st.fixed_dictionaries(
+        {
             "kind": st.just("code"),
             "base": st.just(BASE),
             "files": st.dictionaries(
@@ -91,18 +125,21 @@ JSON = st.recursive(
 def test_any_bytes_give_a_proposal_or_a_proposal_error(data):
     """Nothing but a proposal or a ProposalError comes out, whatever bytes go in."""
     with contextlib.suppress(ProposalError):
-        assert isinstance(p.parse_proposal(data), p.Hyperparameters | p.Architecture | p.Code)
+        assert isinstance(p.parse_proposal(data), p.AnyProposal)
 
 
 @given(
     DOCUMENTS,
-    st.lists(st.tuples(st.sampled_from(["kind", "base", "changes", "files", "rationale", "more"]), JSON), max_size=2),
+    st.lists(
+        st.tuples(st.sampled_from(["kind", "base", "changes", "files", "start", "inherit", "rationale", "more"]), JSON),
+        max_size=2,
+    ),
 )
 def test_a_damaged_document_gives_a_proposal_or_a_proposal_error(document, damage):
     """Nothing else comes out of a document with any of its fields replaced by any JSON."""
     with contextlib.suppress(ProposalError):
         proposal = parse({**document, **dict(damage)}, mutable=("*.py",))
-        assert isinstance(proposal, p.Hyperparameters | p.Architecture | p.Code)
+        assert isinstance(proposal, p.AnyProposal)
 
 
 @given(DOCUMENTS)
@@ -110,7 +147,8 @@ def test_a_proposal_is_its_document(document):
     """A proposal's document parses to an equal proposal, and keeps every value."""
     proposal = parse(document, mutable=("*.py",))
     assert p.parse_proposal(canonical_bytes(proposal.document()), mutable=("*.py",)) == proposal
-    assert {**document, "rationale": "", "changes": {}} | document == {"changes": {}} | proposal.document()
+    given = {"rationale": "", "changes": {}, **({"inherit": False} if document["kind"] == "architecture" else {})}
+    assert given | document == {"changes": {}} | proposal.document()
 
 
 @given(DOCUMENTS)
@@ -120,7 +158,8 @@ def test_an_effective_change_is_worked_out_or_refused(document):
         found = change(parse(document, mutable=("*.py",)))
     except ProposalError:
         return
-    assert found.is_noop == (not found.files and len(found.knobs) == len(found.unread))
+    idle = not found.files and len(found.knobs) == len(found.unread)
+    assert found.is_noop == (idle and document["kind"] != "weights")
 
 
 @pytest.mark.parametrize(
@@ -165,7 +204,7 @@ def test_a_star_stays_within_its_folder(path, globs, expected):
 @pytest.mark.parametrize(
     "document",
     [
-        {"kind": "weights", "base": "incumbent"},
+        {"kind": "guesses", "base": "incumbent"},
         {"kind": "architecture", "base": "incumbent", "changes": {}},
         {"kind": "architecture", "base": "newest", "changes": {"width": 1}},
         {"kind": "architecture", "base": "incumbent", "changes": {"width": [1]}},
@@ -175,6 +214,20 @@ def test_a_star_stays_within_its_folder(path, globs, expected):
         {"kind": "architecture", "base": "incumbent", "changes": {"width": 1}, "rationale": "\u202eevil"},
         {"kind": "architecture", "base": "incumbent", "changes": {"width": 1}, "rationale": "x" * 2001},
         {"kind": "architecture", "base": "incumbent", "changes": {"width": 1}, "files": {"model.py": ""}},
+        {"kind": "hyperparameters", "base": "incumbent", "changes": {"lr": 1}, "inherit": True},
+        {"kind": "weights", "base": "incumbent"},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "inherit", "sources": [BASE]}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "continue", "sources": []}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "continue", "sources": [BASE, OTHER]}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "continue", "sources": [BASE], "rank": 2}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "average", "sources": [BASE]}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "average", "sources": [BASE, BASE]}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "low-rank", "sources": [BASE]}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "low-rank", "sources": [BASE], "rank": 65}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "reinforce", "sources": [BASE]}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "reinforce", "sources": [BASE], "label": "../y"}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "reinforce", "sources": [BASE], "label": "y", "lr": 2}},
+        {"kind": "weights", "base": "incumbent", "start": {"method": "average", "sources": [BASE, OTHER]}, "changes": {"lr": 1}},
         {"kind": "code", "base": "incumbent", "files": {}},
         {"kind": "code", "base": "incumbent", "files": {"model.py": "a\0b"}},
         {"kind": "code", "base": "incumbent", "files": {"model.py": "é" * (p.MAX_TEXT_BYTES // 2 + 1)}},
@@ -223,14 +276,16 @@ def test_a_change_names_its_knobs_with_old_and_new():
         ("architecture", {"height": 1}, "no knob 'height'"),
         ("architecture", {"width": 65}, "65 is not a value that the knob 'width' admits"),
         ("architecture", {"width": 8.5}, "admits"),
+        ("weights", {"width": 64}, "changes the architecture: width"),
         ("hyperparameters", {"lr": 0}, "admits"),
         ("hyperparameters", {"mix": "poisoned"}, "admits"),
     ],
 )
 def test_a_proposal_that_contradicts_its_kind_or_its_base_is_refused(kind, changes, message):
     """A kind that does not fit, an unknown knob and a value out of range are errors that name the knob."""
+    start = {"start": {"method": "continue", "sources": [BASE]}} if kind == "weights" else {}
     with pytest.raises(ProposalError, match=message):
-        change(knobs(kind, **changes))
+        change(parse({"kind": kind, "base": BASE, "changes": changes, **start}))
 
 
 def test_comments_and_white_space_are_no_change():
@@ -316,3 +371,32 @@ def test_no_error_repeats_control_characters():
         parse({"kind": "\x1b[31m" + "x" * 5000, "base": "incumbent"})
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 700
+
+
+def test_a_start_names_its_candidates():
+    """Where training begins is told by digests, whatever the proposal called them; other kinds begin from scratch."""
+    average = parse({"kind": "weights", "base": BASE, "start": {"method": "average", "sources": ["incumbent", OTHER]}})
+    assert p.start_of(average, BASE, BASE).sources == [BASE, OTHER]
+    assert p.start_of(average, OTHER, BASE) == p.start_of(average, BASE, BASE)
+    child = parse({"kind": "architecture", "base": BASE, "changes": {"width": 9}, "inherit": True})
+    assert p.start_of(child, BASE, OTHER).json_value() == {"method": "inherit", "sources": [BASE]}
+    assert p.start_of(knobs(width=9), BASE, OTHER) is None
+    with pytest.raises(ProposalError, match="the incumbent twice"):
+        p.start_of(average, BASE, OTHER)
+
+
+def test_a_change_that_begins_from_scratch_reads_as_before_there_were_starts():
+    """The blob of a change holds a start only where there is one, and either is read back as it was."""
+    plain = change(knobs(width=64))
+    assert "start" not in plain.json_value()
+    assert p.Change.parse(plain.json_value()) == plain
+    asked = parse({"kind": "architecture", "base": BASE, "changes": {"width": 64}, "inherit": True})
+    begun = p.effective_change(RECIPE, FILES, asked, schema=SCHEMA, start=p.start_of(asked, BASE, BASE))
+    assert p.Change.parse(begun.json_value()) == begun
+    assert begun.json_value()["start"] == {"method": "inherit", "sources": [BASE]}
+
+
+def test_an_architecture_that_stays_is_no_change_whatever_it_inherits():
+    """What inherits and changes no knob would be more training by another name: it is a no-op."""
+    asked = parse({"kind": "architecture", "base": BASE, "changes": {"width": 32}, "inherit": True})
+    assert p.effective_change(RECIPE, FILES, asked, schema=SCHEMA, start=p.start_of(asked, BASE, BASE)).is_noop

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import ProposerError, SandboxError
 from harness.proposal import MAX_PROPOSAL_BYTES
-from harness.proposers import Archived, Ask, propose
+from harness.proposers import Archived, Ask, Feedback, propose
 from harness.proposing import Proposing, documents_of
 from harness.sandbox import Limits, Outcome
 
@@ -84,6 +84,38 @@ def test_a_sandboxed_proposer_answers_what_it_would_answer_here(proposing, name)
     answer = proposing.propose(name, asked)
     assert answer
     assert answer == json.loads(json.dumps(propose(name, asked)))
+
+
+def test_samplers_with_a_history_answer_behind_the_walls_what_they_answer_here(proposing):
+    """Each sampler, told enough to be asked, has all that it needs in the sandbox; CMA-ES does not fall back on TPE."""
+    numbers = {name: {"type": "number", "minimum": 0, "maximum": 1, "group": "architecture"} for name in ("a", "b")}
+    schema = {"type": "object", "properties": numbers}
+    archive = [
+        Archived(
+            digest=f"sha256:{place:064x}",
+            recipe={"a": place / 20, "b": (place * 7 % 20) / 20},
+            files={"model.py": MODEL},
+            development={"accuracy": 1 - abs(place - 8) / 20},
+        )
+        for place in range(16)
+    ]
+    history = [
+        Feedback(
+            generation=1, index=place, proposer="evolution", candidate=made.digest, stage="developed",
+            proposal={"kind": "architecture", "base": archive[0].digest, "changes": made.recipe},
+            development=made.development,
+        )
+        for place, made in enumerate(archive[1:])
+    ]  # fmt: skip
+    told = {"schema": schema, "incumbent": archive[0], "archive": archive, "history": history, "objective": "accuracy"}
+    answers = {}
+    for sampler in ("tpe", "nsga2", "cmaes"):
+        asked = Ask(seed=1, generation=2, count=3, settings={"sampler": sampler, "explore": 1.0}, **told)
+        answers[sampler] = proposing.propose("architecture", asked)
+        assert answers[sampler] == json.loads(json.dumps(propose("architecture", asked)))
+        assert all(f"sampled by {sampler}" in str(document["rationale"]) for document in answers[sampler])
+    changes = {sampler: json.dumps([each["changes"] for each in found]) for sampler, found in answers.items()}
+    assert len(set(changes.values())) == 3
 
 
 @pytest.mark.usefixtures("spy")
@@ -171,5 +203,5 @@ def test_the_site_of_a_proposer_has_no_torch_and_no_data():
     """What a built-in proposer can import is the harness, optuna, LibCST and what they require."""
     site = Proposing._site("evolution")
     assert {"optuna", "libcst", "pydantic"} <= set(site.distributions)
-    assert not {"torch", "wordfreq", "safetensors"} & set(site.distributions)
+    assert not {"torch", "wordfreq", "safetensors", "openai", "httpx2"} & set(site.distributions)
     assert dict(site.entries)["harness"] == str(Path(sys.modules["harness"].__file__).parent)

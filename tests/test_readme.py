@@ -13,7 +13,7 @@ import pytest
 
 from harness import cli
 from harness.commands import common
-from harness.config import Config
+from harness.config import Config, parse_config
 from harness.records import REASONS, Record
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +95,18 @@ def test_configuration_fields_are_those_of_the_record() -> None:
     assert {row[0].strip("`"): row[1] for row in table("field")} == expected
     assert [row[0].strip("`") for row in table("field")] == list(expected)
     assert all(row[2] for row in table("field"))
+
+
+def test_settings_of_a_model_are_those_of_the_record() -> None:
+    """The table of `proposer_settings.llm` has every setting, with its default, and nothing else; its example is sound."""
+    from harness.chat import Endpoint, Prompting, Settings
+
+    expected = config_fields(Endpoint) | config_fields(Prompting)
+    assert {row[0].strip("`"): row[1] for row in table("of `llm`")} == {**expected, "task": "none"}
+    assert set(expected) == set(Settings.model_fields)
+    (example,) = [text for kind, text in BLOCKS if kind == "yaml" and "endpoint:" in text]
+    subject = ROOT / "tests" / "subjects" / "digits" / "lockgate.yaml"
+    parse_config(subject.read_text().replace("proposers: {scripted: 4}\n", example))
 
 
 def test_gate_kinds_are_explained() -> None:

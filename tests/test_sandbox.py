@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness import sandbox
 from harness.errors import SandboxError
-from harness.isolation import bwrap, kernel, landlock, limits, seccomp, warden
+from harness.isolation import bwrap, kernel, landlock, limits, seccomp, staging, warden
 from harness.isolation.client import Zygote, interpreter
 from harness.isolation.room import OUTPUT_FD, Room, environment
 from harness.isolation.site import Farm, Site, python_mounts
@@ -114,6 +114,19 @@ def test_the_first_stage_may_start_python_and_no_more():
     assert interpret(first, ARCHES["x86_64"], 157, (1, 0, 0, 0, 0, 0)) == ALLOW
 
 
+@pytest.mark.parametrize("machine", ARCHES)
+def test_a_cuda_driver_may_bind_a_unix_socket_and_no_more(machine):
+    """The filter for CUDA differs by making, binding and listening alone; a socket of any other family is refused."""
+    plain, cuda = seccomp.build(machine), seccomp.build(machine, cuda=True)
+    arch, unix = ARCHES[machine], (1, 0, 0, 0, 0, 0)
+    differ = {n for n in range(500) if interpret(plain, arch, n, unix) != interpret(cuda, arch, n, unix)}
+    assert differ == {seccomp.number(name, machine) for name in ("socket", "bind", "listen")}
+    number = seccomp.number("socket", machine)
+    assert interpret(cuda, arch, number, unix) == ALLOW
+    for family in (0, 2, 10, 16, 17, 38, 40):
+        assert interpret(cuda, arch, number, (family, 0, 0, 0, 0, 0)) == EPERM
+
+
 def test_the_filter_fits_the_kernel():
     """A program is at most 4,096 instructions of 8 bytes."""
     for machine in ARCHES:
@@ -167,6 +180,44 @@ for attempt in (lambda: open({str(tmp_path / "out")!r}), lambda: open({str(tmp_p
     assert done.stdout.split() == ["shut", "shut"]
 
 
+def test_what_is_rewritable_can_be_written_and_nothing_made(tmp_path):
+    """Below a folder that is rewritable a thread may name itself, as a CUDA driver does; no file is made there."""
+    if landlock.abi() < 1:
+        pytest.skip("this kernel has no Landlock")
+    (tmp_path / "in").mkdir()
+    code = f"""
+import os, sys; sys.path.append({str(Path(sandbox.__file__).parent.parent)!r})
+from harness.isolation import kernel, landlock
+kernel.no_new_privileges()
+own = f"/proc/{{os.getpid()}}/task"
+landlock.restrict(["/proc"], [], rewritable=[own, {str(tmp_path / "in")!r}])
+with open(f"{{own}}/{{os.getpid()}}/comm", "w") as stream:
+    stream.write("cuda")
+print(open(f"{{own}}/{{os.getpid()}}/comm").read())
+for path in ({str(tmp_path / "in" / "new")!r}, f"/proc/{{os.getpid()}}/comm", "/proc/sys/kernel/hostname"):
+    try:
+        open(path, "w")
+    except PermissionError:
+        print("shut")
+"""
+    done = subprocess.run([*interpreter(), "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.split() == ["cuda", "shut", "shut", "shut"]
+
+
+def test_a_drivers_libraries_are_found_where_they_lie():
+    """The first place that the loader knows counts; what is in a mounted folder, or no driver's, is left out."""
+    listing = """3 libs found in cache `/etc/ld.so.cache'
+\tlibcudart.so.13 (libc6,x86-64) => /usr/local/cuda/lib/libcudart.so.13
+\tlibcuda.so.1 (libc6,x86-64) => /opt/driver/lib64/libcuda.so.1
+\tlibcuda.so.1 (libc6,x86-64) => /lib/libcuda.so.1
+\tlibnvidia-nvvm.so.4 (libc6,x86-64) => /opt/driver/lib64/libnvidia-nvvm.so.4
+\tlibnvidia-ml.so.1 (libc6,x86-64) => /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1
+"""
+    found = staging.driver_libraries(listing, ["/usr/lib/x86_64-linux-gnu", "/opt/dri"])
+    assert found == ["/opt/driver/lib64/libcuda.so.1", "/opt/driver/lib64/libnvidia-nvvm.so.4"]
+    assert staging.driver_libraries("", ["/usr"]) == []
+
+
 # the site
 
 
@@ -176,13 +227,22 @@ def minimal():
     return Site.minimal()
 
 
+OWN = {
+    f"harness/{name}"
+    for name in (
+        *("__init__.py", "context.py", "errors.py", "growth.py", "isolation"),
+        *("warmstart.py", "watching.py", "worker.py"),
+    )
+}
+
+
 def test_the_minimal_site_holds_no_package_with_labels(minimal):
     """What torch requires is there; data packages, test tools and the harness's secrets are not."""
     names = {name for name, _ in minimal.entries}
     assert {"torch", "numpy", "safetensors", "pydantic", "typing_extensions.py", "harness/worker.py"} <= names
     assert not {"wordfreq", "sklearn", "scikit_learn", "pytest", "cryptography", "harness"} & names
     mounted = {name for name in names if name.startswith("harness/")}
-    assert mounted == {"harness/__init__.py", "harness/errors.py", "harness/worker.py", "harness/isolation"}
+    assert mounted == OWN
 
 
 def test_the_site_on_disk_imports_alone(minimal):
@@ -220,7 +280,7 @@ def test_a_whole_package_can_be_mounted(tmp_path):
     """A package given by its path replaces the harness's inner files only if it is the harness."""
     (tmp_path / "mine").mkdir()
     names = {name for name, _ in Site.of((), packages=[tmp_path / "mine"]).entries}
-    assert names == {"mine", "harness/__init__.py", "harness/errors.py", "harness/worker.py", "harness/isolation"}
+    assert names == {"mine", *OWN}
     whole = Path(sandbox.__file__).parent
     assert {name for name, _ in Site.of((), packages=[whole]).entries} == {"harness"}
 

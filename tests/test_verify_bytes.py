@@ -181,11 +181,21 @@ def run():
         yield Run(Path(place))
 
 
-def changes(data, *, bits=False):
-    """Every byte changed, left out and doubled, and every front: (what, place, bytes)."""
+DEEP = os.environ.get("LOCKGATE_HYPOTHESIS") == "deep"
+
+
+def changes(data, *, bits=False, sparse=False):
+    """Every byte changed, left out and doubled, and every front: (what, place, bytes).
+
+    `sparse` is for files that are held against a digest: every byte is changed, and one in 16 left out, doubled and
+    cut, a different one in each file. `make deep` does all.
+    """
+    first = len(data) % 16
     for at in range(len(data)):
         for flip in [1 << bit for bit in range(8)] if bits else [1 << at % 8]:
             yield "changed", at, data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :]
+        if sparse and not DEEP and at % 16 != first:
+            continue
         yield "left out", at, data[:at] + data[at + 1 :]
         yield "doubled", at, data[: at + 1] + data[at:]
         yield "cut", at, data[:at]
@@ -238,25 +248,25 @@ def test_every_byte_of_the_key(run):
 
 
 def test_every_byte_of_tiles_and_entries(run):
-    """Every byte of the tile and of the entries changed, left out, doubled or cut is seen; superseded ones are not read."""
+    """Every changed byte of the tile and of the entries is seen, and what is left out or doubled; superseded ones are not read."""
     for path in run.files("log/tile"):
-        quiet = unnoticed(path, run.entries, "valid")
-        assert len(quiet) in (0, len(list(changes(path.read_bytes()))) - same(path))
+        quiet = unnoticed(path, run.entries, "valid", sparse=True)
+        assert len(quiet) in (0, len(list(changes(path.read_bytes(), sparse=True))) - same(path))
         assert bool(quiet) == (path.name == "3"), path
 
 
 def same(path):
     """Count the changes that change nothing: a byte left out or doubled beside its like is the same either way."""
     data = path.read_bytes()
-    return sum(changed == data for _, _, changed in changes(data))
+    return sum(changed == data for _, _, changed in changes(data, sparse=True))
 
 
 def test_every_byte_of_blobs_and_models(run):
-    """Every byte of every blob and of every file of a model changed, left out, doubled or cut is seen."""
+    """Every byte of every blob and of every file of a model that is changed is seen, and what is left out or doubled."""
     for top, ask in (("blobs", run.blobs), ("models", run.models)):
         assert ask() == "valid"
         for path in run.files(top):
-            assert not unnoticed(path, ask, "valid"), path
+            assert not unnoticed(path, ask, "valid", sparse=True), path
 
 
 def test_the_shortcuts_agree_with_whole_verifications(run):

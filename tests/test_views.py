@@ -115,7 +115,7 @@ def test_a_generation_is_told_whole():
 
 
 def test_the_archive_is_the_best_on_development():
-    """Proposers see at most sixteen candidates, the best of them on the development items first."""
+    """Proposers see the sixteen best candidates on the development items, then the versions that were live."""
     trail = Trail().begin()
     for number in range(1, ARCHIVE + 5):
         trail.add(trails.proposed(number), trails.screened(number), trails.built(number))
@@ -123,8 +123,9 @@ def test_the_archive_is_the_best_on_development():
         trail.add(trails.developed(number).model_copy(update={"development": means}))
         trail.add(trails.decided(number, "reject"))
     archive = ask_view(trail.state, Documents())["archive"]
-    assert len(archive) == ARCHIVE
+    assert len(archive) == ARCHIVE + 1
     assert [each["development"]["accuracy"] for each in archive[:2]] == [0.52, 0.519]
+    assert archive[-1]["digest"] == trail.state.versions[0].digest, "the base of the first proposals"
 
 
 def test_the_next_generation_is_the_open_one():

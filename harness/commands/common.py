@@ -25,6 +25,10 @@ Workers = Annotated[
 VaultKeyFile = Annotated[
     Path | None, typer.Option("--vault-key", help="32 bytes that order the held-out items; made when absent.")
 ]
+Replay = Annotated[
+    Path | None,
+    typer.Option("--replay", help="Another run: models are not asked, their replies are those recorded there."),
+]
 PassphraseFd = Annotated[
     int | None,
     typer.Option(
@@ -52,10 +56,40 @@ Generations = Annotated[
     int | None, typer.Option("--generations", min=1, help="How many in all, counted from the run's beginning.")
 ]
 Proposers = Annotated[
-    str | None, typer.Option("--proposers", help="Only these of the configured ones, separated by commas.")
+    str | None,
+    typer.Option(
+        "--proposers", metavar="NAME[=SLOTS],…", help="These alone, separated by commas; others than configured, too."
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option("--minutes", min=0.01, help="Begin generations for as long as this, instead of a number of them."),
 ]
 VERDICT = {"at-least-as-strict": "ok", "weaker": "WEAKER", "unknown": "unknown"}
 """Whether something is as strict as before, in a column."""
+
+
+def slots_of(text: str | None) -> dict[str, int | None] | None:
+    """Read `NAME[=SLOTS],…`; ConfigError for anything else."""
+    from harness.errors import ConfigError
+
+    if text is None:
+        return None
+    chosen: dict[str, int | None] = {}
+    for part in text.split(","):
+        name, given, count = (each.strip() for each in part.partition("="))
+        if (
+            not name
+            or name in chosen
+            or (given and not (count.isascii() and count.isdigit() and 1 <= int(count) <= 256))
+        ):
+            raise ConfigError(
+                f"{part.strip() or 'nothing'!r} is no proposer, or the second of its name, or takes no such slots",
+                where="--proposers",
+                remedy="write NAME or NAME=SLOTS (1 to 256), separated by commas",
+            )
+        chosen[name] = int(count) if given else None
+    return chosen
 
 
 def print_json(value: Any) -> None:

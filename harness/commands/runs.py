@@ -12,9 +12,11 @@ from harness.commands.common import (
     AWAITING,
     Generations,
     Json,
+    Minutes,
     Out,
     PassphraseFd,
     Proposers,
+    Replay,
     Run,
     SubjectArg,
     VaultKeyFile,
@@ -22,6 +24,7 @@ from harness.commands.common import (
     existing,
     print_json,
     read,
+    slots_of,
 )
 from harness.plain import plain
 
@@ -36,25 +39,41 @@ def run(
         int | None, typer.Option("--seed", min=0, help="All training starts from it; 0 when left out.")
     ] = None,
     generations: Generations = None,
+    minutes: Minutes = None,
     proposers: Proposers = None,
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
     passphrase_fd: PassphraseFd = None,
+    replay: Replay = None,
     json_: Json = False,
 ) -> None:
     """Run a guarded improvement loop over a subject; go on where its run stopped, if there is one."""
     folder = out or Path("runs") / subject.resolve().name
-    _loop(subject, folder, seed, generations, proposers, workers, vault_key, passphrase_fd, json_=json_)
+    _loop(
+        subject,
+        folder,
+        seed,
+        generations,
+        minutes,
+        proposers,
+        workers,
+        vault_key,
+        passphrase_fd,
+        json_=json_,
+        replay=replay,
+    )
 
 
 @app.command()
 def resume(
     run: Run,
     generations: Generations = None,
+    minutes: Minutes = None,
     proposers: Proposers = None,
     workers: Workers = None,
     vault_key: VaultKeyFile = None,
     passphrase_fd: PassphraseFd = None,
+    replay: Replay = None,
     json_: Json = False,
 ) -> None:
     """Go on with a run that was halted, interrupted or killed. Nothing that was finished is done again."""
@@ -66,12 +85,14 @@ def resume(
         run,
         None,
         generations,
+        minutes,
         proposers,
         workers,
         vault_key or key,
         passphrase_fd,
         json_=json_,
         lift_halt=True,
+        replay=replay,
     )
 
 
@@ -80,6 +101,7 @@ def _loop(
     out: Path,
     seed: int | None,
     generations: int | None,
+    minutes: float | None,
     proposers: str | None,
     workers: int | None,
     vault_key: Path | None,
@@ -87,6 +109,7 @@ def _loop(
     *,
     json_: bool,
     lift_halt: bool = False,
+    replay: Path | None = None,
 ) -> None:
     from rich.console import Console
 
@@ -110,11 +133,13 @@ def _loop(
             watcher,
             seed=seed,
             generations=generations,
-            proposers=[name.strip() for name in proposers.split(",")] if proposers else None,
+            minutes=minutes,
+            proposers=slots_of(proposers),
             workers=workers,
             vault_key=vault_key,
             passphrase=passphrase,
             lift_halt=lift_halt,
+            replay=replay,
         )
     if json_:
         print_json(result)

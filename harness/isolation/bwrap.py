@@ -122,7 +122,7 @@ def run(room: Room, executable: str, output_fd: int, cancel_fd: int | None = Non
     try:
         text, progress, built, go, info = pipe(), pipe(), pipe(), pipe(), pipe()
         texts = [memory(content.encode()) for _, content in room.texts]
-        rules = memory(seccomp.build(kernel.machine(), may_prepare=True))
+        rules = memory(seccomp.build(kernel.machine(), may_prepare=True, cuda=room.cuda))
         # what is inside needs no path of this machine
         inner = Room.from_json({**room.json_value(), "binds": [["", target] for _, target in room.binds], "texts": []})
         spec = memory(json.dumps(inner.json_value()).encode())

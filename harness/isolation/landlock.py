@@ -35,8 +35,16 @@ def abi() -> int:
         return 0
 
 
-def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable[str] = ()) -> int:
+def restrict(
+    readable: Iterable[str],
+    writable: Iterable[str],
+    devices: Iterable[str] = (),
+    *,
+    rewritable: Iterable[str] = (),
+) -> int:
     """Allow reading below `readable`, reading and writing below `writable`, using `devices`; nothing else.
+
+    Below `rewritable` files that are there may be written, and none made.
 
     Paths that do not exist are left out (they then stay forbidden). Needs no_new_privs. Returns the ABI;
     raises OSError where the kernel has no Landlock.
@@ -54,6 +62,8 @@ def restrict(readable: Iterable[str], writable: Iterable[str], devices: Iterable
             _add(ruleset, path, _READ & handled)
         for path in writable:
             _add(ruleset, path, (_READ | _WRITE_FILE | _TRUNCATE | _MAKE | _REFER) & handled)
+        for path in rewritable:
+            _add(ruleset, path, (_READ | _WRITE_FILE | _TRUNCATE) & handled)
         for path in devices:
             _add(ruleset, path, _FILE_RIGHTS & handled)
         kernel.syscall("landlock_restrict_self", ruleset, 0)

@@ -188,8 +188,11 @@ def give_up(room: Room) -> None:
     readable = [target for _, target in room.binds] + [JOB, "/proc", room.site]
     if room.cuda:
         readable.append("/sys")
-    landlock.restrict(readable, [SCRATCH, SHARED_MEMORY], [*(f"/dev/{name}" for name in DEVICES), *room.devices])
-    kernel.install_filter(seccomp.build(kernel.machine()))
+    devices = [*(f"/dev/{name}" for name in DEVICES), *room.devices]
+    # A CUDA driver names its threads when it starts, and gives up where it may not. Another process's stay shut.
+    threads = [f"/proc/{os.getpid()}/task"] if room.cuda else []
+    landlock.restrict(readable, [SCRATCH, SHARED_MEMORY], devices, rewritable=threads)
+    kernel.install_filter(seccomp.build(kernel.machine(), cuda=room.cuda))
 
 
 def close_in(room: Room, output_fd: int, progress_fd: int) -> None:

@@ -56,6 +56,9 @@ _DENIED: dict[str, tuple[int | None, int | None]] = {
     "lookup_dcookie": (212, 18), "nfsservctl": (180, 42), "move_pages": (279, 239), "migrate_pages": (256, 238),
     "sethostname": (170, 161), "setdomainname": (171, 162), "seccomp": (317, 277),
 }  # fmt: skip
+# A CUDA driver binds an abstract Unix socket when it starts, and gives up where it may not (error 304; measured with
+# driver 580 on an H200). It needs no `connect` and no `accept`, and the namespace of such names is the sandbox's own.
+_DRIVER = ("socket", "bind", "listen")
 _EXEC: dict[str, tuple[int | None, int | None]] = {"execve": (59, 221), "execveat": (322, 281)}
 _CLONE, _CLONE3, _IOCTL, _PRCTL, _SOCKETPAIR = (56, 220), (435, 435), (16, 29), (157, 167), (53, 199)
 _TIOCSTI, _TIOCLINUX, _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _AF_UNIX = 0x5412, 0x541C, 1, 22, 1
@@ -80,11 +83,12 @@ def _op(code: int, value: int, if_true: int = 0, if_false: int = 0) -> bytes:
     return struct.pack("=HBBI", code, if_true, if_false, value)
 
 
-def build(machine: str, *, may_prepare: bool = False) -> bytes:
+def build(machine: str, *, may_prepare: bool = False, cuda: bool = False) -> bytes:
     """Assemble the filter for `x86_64` or `aarch64`, 8 bytes an instruction.
 
     `may_prepare` leaves execve, seccomp(2) and the death signal to a stage that has still to start Python and
-    to install the stricter filter; what runs candidate code has none of them.
+    to install the stricter filter; what runs candidate code has none of them. `cuda` lets a driver have Unix sockets
+    that nobody can connect to; no other family.
     """
     column = 0 if machine == "x86_64" else 1
     refuse = _op(_RETURN, _ERRNO | _EPERM)
@@ -100,6 +104,8 @@ def build(machine: str, *, may_prepare: bool = False) -> bytes:
     table = {**_DENIED, **({} if may_prepare else _EXEC)}
     if may_prepare:
         del table["seccomp"]
+    if cuda:
+        table = {name: pair for name, pair in table.items() if name not in _DRIVER}
     for pair in table.values():
         value = pair[column]
         if value is not None:
@@ -112,7 +118,8 @@ def build(machine: str, *, may_prepare: bool = False) -> bytes:
     if not may_prepare:  # PR_SET_PDEATHSIG would let a candidate outlive its warden
         program += [_op(_EQUAL, _PRCTL[column], 0, 5), _op(_LOAD, _ARGUMENT0), _op(_EQUAL, _PR_SET_SECCOMP, 1, 0)]
         program += [_op(_EQUAL, _PR_SET_PDEATHSIG, 0, 1), refuse, allow]
-    program += [_op(_EQUAL, _SOCKETPAIR[column], 0, 4), _op(_LOAD, _ARGUMENT0), _op(_EQUAL, _AF_UNIX, 1, 0)]
-    program += [refuse, allow]
+    for call in (_SOCKETPAIR, _DENIED["socket"]) if cuda else (_SOCKETPAIR,):
+        program += [_op(_EQUAL, call[column] or 0, 0, 4), _op(_LOAD, _ARGUMENT0), _op(_EQUAL, _AF_UNIX, 1, 0)]
+        program += [refuse, allow]
     program += [allow]
     return b"".join(program)

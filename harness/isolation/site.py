@@ -28,7 +28,8 @@ WORKER = ("torch", "numpy", "safetensors", "pydantic")
 """The distributions that every worker needs."""
 
 _CODE = Path(__file__).resolve().parent.parent
-_OWN = ("__init__.py", "errors.py", "worker.py")  # of the harness, what runs inside: never guards, never keys
+# Of the harness, what runs inside: never guards, never keys
+_OWN = ("__init__.py", "context.py", "errors.py", "growth.py", "warmstart.py", "watching.py", "worker.py")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Site:
         """
         site = cls.of((*WORKER, *extra))
         preload = ("torch", "torch._dynamo", "torch.utils.flop_counter", "numpy", "safetensors.torch", "pydantic")
-        return cls(site.distributions, site.entries, (*preload, "harness.worker"))
+        return cls(site.distributions, site.entries, (*preload, "harness.warmstart", "harness.worker"))
 
     @classmethod
     def of(cls, distributions: Iterable[str], packages: Iterable[Path] = ()) -> Site:

@@ -10,9 +10,11 @@ import contextlib
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 from harness.errors import SandboxError
@@ -21,6 +23,14 @@ from harness.isolation.room import JOB, Room, environment, here_mode
 from harness.isolation.site import Farm, Python
 
 _PAYLOAD_BYTES = 32 << 20
+_DRIVER = (
+    "libcuda.so.1",
+    "libnvidia-ml.so.1",
+    "libnvidia-ptxjitcompiler.so.1",
+    "libnvidia-nvvm.so",
+    "libnvidia-gpucomp.so",
+)
+"""The libraries that come with a CUDA driver, and not with torch."""
 _FIRST_UID = 47001
 _UIDS_OF_ONE_LAUNCHER = 32
 
@@ -57,6 +67,12 @@ def furnish(
     if len(payload) > _PAYLOAD_BYTES:
         raise SandboxError(f"a payload of {len(payload)} bytes, where at most {_PAYLOAD_BYTES} are passed")
     visible = "" if device == "cpu" else device.partition(":")[2] or "0"
+    devices = _device_files(device)
+    variables = {"LOCKGATE_ENTRY": entry, "CUDA_VISIBLE_DEVICES": visible}
+    binds = (*python.binds, *farm.binds)
+    driver = driver_libraries(_known_libraries(), [target for _, target in binds]) if devices else []
+    if driver:  # the loader's own list is not in the room
+        variables["LD_LIBRARY_PATH"] = ":".join(sorted({str(Path(path).parent) for path in driver}))
     with _uid() as uid, _answer() as output, tempfile.TemporaryDirectory(prefix="lockgate-job-") as staging:
         staged = [(_staged(name, Path(path), mode, Path(staging)), f"{JOB}/{name}") for name, path in files.items()]
         yield (
@@ -64,14 +80,14 @@ def furnish(
                 module=module,
                 site=str(farm.path),
                 root=str(farm.root),
-                binds=(*python.binds, *farm.binds, *staged),
+                binds=(*binds, *((path, path) for path in driver), *staged),
                 covers=python.covers,
                 texts=((f"{JOB}/job.json", payload.decode()),),
-                environment=environment({"LOCKGATE_ENTRY": entry, "CUDA_VISIBLE_DEVICES": visible}),
+                environment=environment(variables),
                 limits=limits,
                 mode=mode,
                 uid=uid,
-                devices=_device_files(device),
+                devices=devices,
             ),
             output,
         )
@@ -86,6 +102,31 @@ def _device_files(device: str) -> tuple[str, ...]:
         raise SandboxError(f"no device {device!r} on this machine", remedy="set workers.device to cpu or auto")
     shared = ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia-uvm-tools")
     return (f"/dev/nvidia{index}", *(path for path in shared if Path(path).exists()))
+
+
+def driver_libraries(listing: str, mounted: Iterable[str]) -> list[str]:
+    """List the files of a CUDA driver that are in none of the `mounted` folders, from what `ldconfig -p` says.
+
+    Distributions put them among the other libraries, which a room has; containers and appliances often elsewhere.
+    """
+    folders = [folder.rstrip("/") + "/" for folder in mounted]
+    found: dict[str, str] = {}
+    for line in listing.splitlines():
+        name, _, path = line.strip().partition(" ")
+        path = path.rpartition("=> ")[2]
+        if name.startswith(_DRIVER) and path.startswith("/"):
+            found.setdefault(name, path)  # the first is what the loader takes
+    return sorted(path for path in found.values() if not any(path.startswith(folder) for folder in folders))
+
+
+@cache
+def _known_libraries() -> str:
+    """What the dynamic loader knows; nothing where there is no ldconfig."""
+    for program in ("/sbin/ldconfig", "/usr/sbin/ldconfig"):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run([program, "-p"], capture_output=True, text=True, check=True, timeout=20, env={})
+            return done.stdout
+    return ""
 
 
 def _staged(name: str, path: Path, mode: str, staging: Path) -> str:

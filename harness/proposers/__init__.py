@@ -5,32 +5,50 @@ generation and the history that the ask carries, so a run that is resumed propos
 proposed. It learns development metrics, the names of static rules that failed, and one bit from the
 held-out items: whether a candidate was promoted.
 
-Built in are `evolution`, `codegen`, `improver` and `scripted`; a package adds its own by an entry point of the group
-`lockgate.proposers` that names such a function:
+A proposer that needs a language model is a `Dialogue`: two such functions, with a conversation in between that
+others have (`harness.endpoint`), so that neither needs a network.
+
+Built in are `evolution`, `architecture`, `codegen`, `improver`, `llm`, `weights`, `reinforcement`, `random` and
+`scripted`; a package adds its own by an entry point of the group `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
     mine = "my_package.search:propose"
 
 A proposer whose settings others may change declares them as a pydantic model called `Settings` in its module.
 
-Nothing here imports torch. What a proposer returns is untrusted: `harness.proposing` runs it and bounds its
-answer, `harness.proposal` parses each document.
+Nothing here imports torch but the controller of `reinforcement`. What a proposer returns is untrusted:
+`harness.proposing` runs it and bounds its answer, `harness.proposal` parses each document.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, TypeAlias
 
 from pydantic import BaseModel, Field, ValidationError
 
+from harness.chat import ChatRequest, Reply
 from harness.errors import LockgateError, ProposerError
 from harness.records import Digest, Record, Stage, first_problem
 
-__all__ = ["GROUP", "Archived", "Ask", "Feedback", "Proposer", "find", "names", "propose", "settled"]
+__all__ = [
+    "GROUP",
+    "Archived",
+    "Ask",
+    "Dialogue",
+    "Drafts",
+    "Feedback",
+    "Proposer",
+    "conclude",
+    "find",
+    "names",
+    "propose",
+    "settled",
+]
 
 GROUP = "lockgate.proposers"
 """The entry-point group."""
@@ -70,11 +88,13 @@ class Ask(Record):
 
     `count` proposals are wanted. `schema_` (in JSON: `schema`) is `Recipe.model_json_schema()` of the
     incumbent. `objective` names the metric that is to grow (empty: the mean of all). `mutable` holds the globs
-    of the files that may be changed. `history` and `archive` are in the order in which things happened.
+    of the files that may be changed. `history` and `archive` are in the order in which things happened. `round`
+    counts how often this generation was asked for in vain, because no answer of a model led to a proposal.
     """
 
     seed: int
     generation: Annotated[int, Field(ge=0)]
+    round: Annotated[int, Field(ge=0)] = 0
     count: Annotated[int, Field(ge=1, le=256)]
     settings: dict[str, Any] = {}
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
@@ -96,7 +116,37 @@ class Ask(Record):
 Proposer: TypeAlias = Callable[[Ask], list[dict[str, Any]]]
 """A pure function: the same ask, the same proposal documents. It may return fewer than were asked for."""
 
-_BUILT_IN = ("codegen", "evolution", "improver", "scripted")
+
+class Drafts(Record):
+    """What replies led to: documents, and for each reply that led to none a short reason."""
+
+    documents: list[dict[str, Any]] = []
+    skipped: list[str] = []
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A proposer that asks a language model: what it asks, and what it makes of the replies. Both are pure.
+
+    The replies are in the order of the requests, one for each; `harness.proposing` has the requests answered.
+    """
+
+    requests: Callable[[Ask], list[ChatRequest]]
+    documents: Callable[[Ask, list[Reply]], Drafts]
+
+
+_BUILT_IN = {
+    "architecture": "architecture",
+    "codegen": "codegen",
+    "evolution": "evolution",
+    "improver": "improver",
+    "llm": "llm",
+    "random": "random_search",  # no module of ours hides one of the standard library's
+    "reinforcement": "reinforcement",
+    "scripted": "scripted",
+    "weights": "weights",
+}
+"""Name → module of this package."""
 
 
 def names() -> list[str]:
@@ -110,7 +160,7 @@ def find(name: str) -> EntryPoint:
     A built-in name cannot be taken by a package, and two packages cannot share a name.
     """
     if name in _BUILT_IN:
-        return EntryPoint(name=name, group=GROUP, value=f"harness.proposers.{name}:propose")
+        return EntryPoint(name=name, group=GROUP, value=f"harness.proposers.{_BUILT_IN[name]}:propose")
     found = list(entry_points(group=GROUP, name=name))
     if not found:
         raise ProposerError(f"no proposer is called {name!r}", remedy=f"there are: {', '.join(names())}")
@@ -140,20 +190,52 @@ def settled(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def propose(name: str, ask: Ask) -> list[dict[str, Any]]:
-    """Ask the named proposer, in this process; ProposerError for whatever goes wrong in it.
+def propose(name: str, ask: Ask) -> list[dict[str, Any]] | list[ChatRequest]:
+    """Ask the named proposer, in this process: its documents, or what a `Dialogue` wants a model to be asked.
 
-    The harness itself never calls this: `harness.proposing` does it in a sandbox.
+    ProposerError for whatever goes wrong in it. The harness itself never calls this: `harness.proposing` does it in a
+    sandbox.
     """
     where = f"proposer {name}"
+    found = _loaded(name)
+    if isinstance(found, Dialogue):
+        requests = _called(lambda: found.requests(ask), where)
+        if not isinstance(requests, list) or not all(isinstance(request, ChatRequest) for request in requests):
+            raise ProposerError("asked something else than a list of requests", where=where)
+        if len(requests) > ask.count:
+            raise ProposerError(f"has {len(requests)} requests where {ask.count} proposals are wanted", where=where)
+        return requests
+    return _documents(_called(lambda: found(ask), where), ask, where)
+
+
+def conclude(name: str, ask: Ask, replies: list[Reply]) -> Drafts:
+    """Give a `Dialogue` the replies to what it asked, in this process; ProposerError as for `propose`."""
+    where = f"proposer {name}"
+    found = _loaded(name)
+    if not isinstance(found, Dialogue):
+        raise ProposerError("asks no model, and was given replies", where=where)
+    drafts = _called(lambda: found.documents(ask, replies), where)
+    if not isinstance(drafts, Drafts):
+        raise ProposerError("answered something else than drafts", where=where)
+    _documents(drafts.documents, ask, where)
+    return drafts
+
+
+def _loaded(name: str) -> Any:
     point = find(name)
+    return _called(point.load, f"proposer {name}")
+
+
+def _called(action: Callable[[], Any], where: str) -> Any:
     try:
-        proposer = point.load()
-        documents = proposer(ask)
+        return action()
     except LockgateError:
         raise
     except Exception as error:
         raise ProposerError(f"{type(error).__name__}: {error}", where=where) from error
+
+
+def _documents(documents: Any, ask: Ask, where: str) -> list[dict[str, Any]]:
     if not isinstance(documents, list) or not all(isinstance(document, dict) for document in documents):
         raise ProposerError("answered something else than a list of documents", where=where)
     if len(documents) > ask.count:

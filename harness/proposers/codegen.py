@@ -1,10 +1,10 @@
 """Code proposals by typed rewrites of the incumbent's own files: the proposer of code that needs no language model.
 
-Each proposal applies one rewrite (`rewrites`) to one file, and carries the file's whole new text. It is a
-pure function of the ask: the seed and the generation order the rewrites, those that the history has seen least go
-first, and no text is proposed twice.
+Each proposal applies one rewrite (`rewrites`) to one file, or puts a definition of an archived candidate's file in the
+place of its namesake there (`crossover`), and carries the file's whole new text. It is a pure function of the ask: the
+seed and the generation order what there is, one of each kind before a second, and no text is proposed twice.
 
-Settings, optional: `rewrites` (names of those to use; default: all).
+Settings, optional: `rewrites` (names of those to use, `crossover` among them; default: all).
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from harness.proposers import Ask
 from harness.records import Record, first_problem
 
 __all__ = ["Settings", "propose"]
+
+
+CROSSOVER = "crossover"
 
 
 class Settings(Record):
@@ -45,13 +48,13 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
     seed = hashlib.sha256(f"lockgate/codegen/{ask.seed}/{ask.generation}".encode()).digest()
     rng = random.Random(int.from_bytes(seed[:8], "big"))  # noqa: S311 - a search, not a secret
     seen = _seen_trees(ask)
-    tried = [str(entry.proposal.get("rationale", "")) for entry in ask.history]
     pool = []
     for path in sorted(ask.incumbent.files):
         if path.endswith(".py") and is_mutable(path, ask.mutable):
             pool += [(name, why, path, text) for name, why, text in _texts(ask.incumbent.files[path], wanted)]
+            pool += [(CROSSOVER, why, path, text) for why, text in _crossed(ask, path)] if CROSSOVER in wanted else []
     rng.shuffle(pool)
-    uses = {name: sum(rationale.startswith(f"{name}:") for rationale in tried) for name in wanted}
+    uses = dict.fromkeys(wanted, 0)
     documents: list[dict[str, Any]] = []
     while pool and len(documents) < ask.count:
         name, why, path, text = min(pool, key=lambda item: uses[item[0]])
@@ -70,13 +73,30 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
 def _wanted(settings: Settings) -> list[str]:
     from harness.proposers.rewrites import REWRITES
 
-    known = [rewrite.name for rewrite in REWRITES]
+    known = [*(rewrite.name for rewrite in REWRITES), CROSSOVER]
     for name in settings.rewrites:
         if name not in known:
             raise ProposerError(
                 f"no rewrite is called {name!r}", where="codegen", remedy=f"there are: {', '.join(known)}"
             )
     return settings.rewrites or known
+
+
+def _crossed(ask: Ask, path: str) -> list[tuple[str, str]]:
+    """Return (why, new text) of every definition that an archived candidate has otherwise, the best donors first.
+
+    Of what several donors would make alike the first stays.
+    """
+    from harness.proposers.crossover import children
+
+    made: dict[str, str] = {}
+    for donor in ask.archive:
+        text = donor.files.get(path)
+        if text is None or text == ask.incumbent.files[path]:
+            continue
+        for name, child in children(ask.incumbent.files[path], text):
+            made.setdefault(child, f"{name} of candidate {donor.digest[7:19]}")
+    return [(why, child) for child, why in made.items()]
 
 
 def _texts(text: str, wanted: list[str]) -> list[tuple[str, str, str]]:

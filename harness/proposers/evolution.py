@@ -8,15 +8,16 @@ guarded loop can afford:
   (sizes and durations) rather grow, because a first version is more often too small and too briefly trained
   than too large.
 * **Sampling** of the whole space, crossed with the incumbent, by an optuna sampler that is told all of the
-  history: `tpe` (the tree-structured Parzen estimator, Bergstra et al. 2011) or `nsga2` (Deb et al. 2002).
+  history: `tpe` (the tree-structured Parzen estimator, Bergstra et al. 2011), `nsga2` (Deb et al. 2002) or `cmaes`
+  (for one objective; it moves numbers, and choices are drawn by `tpe`).
 
 It is a pure function of the ask. Optuna's study is rebuilt from the history each time, and every random
-number comes from (seed, generation, slot). Proposals that a static rule stopped, or that left nothing to measure,
-are told as infeasible: they repel.
+number comes from (seed, generation, slot). Proposals that a static rule or a property stopped, or that left nothing to
+measure, are told as infeasible, each with the constraints that it broke: they repel.
 
-Settings, all optional: `sampler` ("tpe" or "nsga2"), `objectives` (names of development metrics, all to grow
-but `parameters`, which is to shrink; default: the subject's objective), `explore` (share of a generation that
-the sampler draws, 0 to 1), `upward` (probability that an untried whole number grows).
+Settings, all optional: `sampler` ("tpe", "nsga2" or "cmaes"), `objectives` (names of development metrics; default: the
+subject's objective), `minimise` (those that are to shrink, such as a latency; `parameters` always is), `explore` (share
+of a generation that the sampler draws, 0 to 1), `upward` (probability that an untried whole number grows).
 """
 
 from __future__ import annotations
@@ -25,20 +26,34 @@ import hashlib
 import json
 import math
 import random
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
 from harness.errors import ProposerError
 from harness.proposers import Archived, Ask, Feedback
-from harness.proposers.space import Knob, Scalar, direction, options, ordered, read_space, same, snapped, uniform
+from harness.proposers.objectives import Objectives
+from harness.proposers.space import (
+    Knob,
+    Scalar,
+    active,
+    direction,
+    options,
+    ordered,
+    read_space,
+    same,
+    snapped,
+    uniform,
+)
 from harness.proposers.study import STARTUP, Sampler, Study, Trial
 from harness.records import Record, first_problem
 
-__all__ = ["Settings", "propose"]
+__all__ = ["Settings", "propose", "search"]
 
 _DRAWS = 64  # draws for one slot before it is left empty: in a small space everything may have been tried
-_MINIMISED = "parameters"
+_ARCHIVED = 0.2  # how often a parent comes from the archive
+_NEAR = 0.05  # of the objective: how much less a parent of other code may have
 
 
 class Settings(Record):
@@ -46,6 +61,7 @@ class Settings(Record):
 
     sampler: Sampler = "tpe"
     objectives: list[str] = []
+    minimise: list[str] = []
     explore: Annotated[float, Field(ge=0, le=1)] = 0.34
     upward: Annotated[float, Field(ge=0, le=1)] = 0.8
 
@@ -60,36 +76,50 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
     except ValidationError as error:
         place, message = first_problem(error)
         raise ProposerError(message, where=f"evolution: {place}") from error
-    space = {name: knob for name, knob in read_space(ask.schema_).items() if knob.searchable}
+    return search(ask, settings, who="evolution")
+
+
+def search(
+    ask: Ask, settings: Settings, *, who: str, of: Callable[[Knob], bool] = lambda _: True
+) -> list[dict[str, Any]]:
+    """Return up to `ask.count` proposals that change knobs `of` a kind alone, for a proposer called `who`.
+
+    Raises ProposerError where the Recipe has no such knob that could be searched, or an objective is not measured.
+    """
+    every = read_space(ask.schema_)
+    space = {name: knob for name, knob in every.items() if knob.searchable and of(knob)}
     if not space:
         raise ProposerError(
             "the Recipe has no knob to search",
-            where="evolution",
+            where=who,
             remedy="give fields bounds with Field(ge=…, le=…), or choices with Literal",
         )
-    search = _Search(ask, settings, space)
+    if settings.sampler == "cmaes" and len(settings.objectives) > 1:
+        raise ProposerError(
+            "CMA-ES searches for one objective", where=f"{who}: sampler", remedy="name one objective, or take nsga2"
+        )
+    Objectives(settings.objectives, settings.minimise).check(ask.incumbent.development, f"{who}: objectives")
+    found = _Search(ask, settings, space, every)
     # A sampler that has seen next to nothing draws blindly, which is the poorest of moves.
-    sampled = min(round(ask.count * settings.explore), ask.count) if len(search.trials) >= STARTUP else 0
-    documents = []
-    for slot in range(ask.count):
-        document = search.draw(slot, sample=slot >= ask.count - sampled)
-        if document is not None:
-            documents.append(document)
-    return documents
+    sampled = min(round(ask.count * settings.explore), ask.count) if len(found.trials) >= STARTUP else 0
+    drawn = (found.draw(slot, sample=slot >= ask.count - sampled) for slot in range(ask.count))
+    return [document for document in drawn if document is not None]
 
 
 class _Search:
     """One ask's search: the history as trials, and the points that are taken."""
 
-    def __init__(self, ask: Ask, settings: Settings, space: dict[str, Knob]) -> None:
+    def __init__(self, ask: Ask, settings: Settings, space: dict[str, Knob], every: dict[str, Knob]) -> None:
         self._ask = ask
+        self._every = every
         self._settings = settings
         self._space = dict(sorted(space.items()))  # canonical JSON has no order of fields: neither has the search
         self._known = {known.digest: known for known in (*ask.archive, ask.incumbent)}
-        self._objectives = settings.objectives or ([ask.objective] if ask.objective else [])
+        self._objectives = Objectives(
+            settings.objectives or ([ask.objective] if ask.objective else []), settings.minimise
+        )
+        self._taken = {self._name(known.recipe, self._point(known.recipe)) for known in self._known.values()}
         self.trials = [trial for entry in ask.history if (trial := self._trial(entry)) is not None]
-        points = [self._point(known.recipe) for known in self._known.values()]
-        self._taken = {_key(point) for point in (*points, *(trial.values for trial in self.trials))}
         # What has been tried, by knob: the incumbent's own value counts, and so does every proposal's.
         self._tried = {
             name: [
@@ -101,7 +131,7 @@ class _Search:
         self._measured = [
             (self._point(candidate.recipe), scores[0])
             for candidate in known
-            if (scores := self._scores(candidate.development)) is not None
+            if (scores := self._objectives.scores(candidate.development)) is not None
         ]
         self._credit = self._directions()
         self._study: Study | None = None
@@ -119,11 +149,18 @@ class _Search:
                 base = self._parent(rng)
                 point = self._mutated(rng, slot, self._point(base.recipe))
                 how = f"mutated from {'the incumbent' if base is self._ask.incumbent else 'an archived candidate'}"
-            if _key(point) in self._taken:
-                continue
-            self._taken.add(_key(point))
-            return self._document(base, point, how)
+            means = active(self._every, {**base.recipe, **point})
+            point = {name: value if name in means else base.recipe.get(name) for name, value in point.items()}
+            name = self._name(base.recipe, point)
+            if name not in self._taken:
+                self._taken.add(name)
+                return self._document(base, point, how)
         return None
+
+    def _name(self, recipe: dict[str, Any], point: dict[str, Scalar]) -> str:
+        """Name a point by the knobs that mean something in it: the others make no difference."""
+        means = active(self._every, {**recipe, **point})
+        return _key({name: value for name, value in point.items() if name in means})
 
     def _document(self, base: Archived, point: dict[str, Scalar], how: str) -> dict[str, Any]:
         before = self._point(base.recipe)
@@ -150,48 +187,37 @@ class _Search:
     # What the history says
 
     def _trial(self, entry: Feedback) -> Trial | None:
-        """Place an earlier proposal in the space; None where its base is not known."""
+        """Place an earlier proposal in the space, and take its point.
+
+        None where its base is not known, or where what it began with tells.
+        """
+        if entry.proposal.get("kind") == "weights":
+            return None
         base = entry.proposal.get("base")
         parent = self._ask.incumbent if base == "incumbent" else self._known.get(str(base))
         made = self._known.get(entry.candidate) if entry.candidate else None
         changes = entry.proposal.get("changes", {})
         if made is not None:
-            values = self._point(made.recipe)
+            recipe = made.recipe
         elif parent is not None and isinstance(changes, dict):
-            values = self._point({**parent.recipe, **changes})
+            recipe = {**parent.recipe, **changes}
         else:
             return None
+        values = self._point(recipe)
         if entry.proposal.get("kind") == "code" and self._same_point(values, parent):
             return None  # another text of the same point says nothing about the point
-        scores = self._scores(entry.development)
+        self._taken.add(self._name(recipe, values))
+        scores = self._objectives.scores(entry.development)
         return Trial(
             values=values,
             parent=self._point(parent.recipe) if parent else values,
             scores=scores,
-            gain=self._gain(entry.development, parent.development) if parent else None,
-            rejected=scores is None or bool(entry.failed_rules),
+            gain=self._objectives.gain(entry.development, parent.development) if parent else None,
+            broken=_broken(entry, scores),
         )
 
     def _same_point(self, values: dict[str, Scalar], parent: Archived | None) -> bool:
         return parent is not None and _key(values) == _key(self._point(parent.recipe))
-
-    def _scores(self, development: dict[str, float] | None) -> list[float] | None:
-        """Return the objectives, each to be maximised; None where one of them was not measured."""
-        if not development:
-            return None
-        metrics = self._objectives or sorted(name for name in development if name != _MINIMISED)
-        if not metrics or not all(name in development for name in metrics):
-            return None
-        signed = [-development[name] if name == _MINIMISED else development[name] for name in metrics]
-        return signed if self._objectives else [sum(signed) / len(signed)]
-
-    def _gain(self, development: dict[str, float] | None, before: dict[str, float]) -> float | None:
-        """Return what the first objective gained, less what other metrics lost: a gain bought elsewhere is none."""
-        scores, present = self._scores(development), self._scores(before)
-        if not development or scores is None or present is None:
-            return None
-        others = sorted((development.keys() & before.keys()) - {_MINIMISED, *self._objectives})
-        return scores[0] - present[0] + sum(min(0.0, development[name] - before[name]) for name in others)
 
     def _directions(self) -> dict[str, float]:
         """Return for each knob whether larger values went with gains (above 0) or losses, as far as measured."""
@@ -209,17 +235,31 @@ class _Search:
     # Mutation
 
     def _parent(self, rng: random.Random) -> Archived:
-        """Pick the incumbent, or one time in five a candidate of the same code that gained and lost nothing by it."""
+        """Pick the incumbent, or one time in five the best of three of the archive.
+
+        Those may be of its code, if they gained and lost nothing by it; or of other code that was once promoted. Other
+        code that never was has a fine score and a reason to be kept from children.
+        """
+        present = self._ask.incumbent
+        promoted = {entry.candidate for entry in self._ask.history if entry.promoted}
         others = [
             (gain, known.digest)
             for known in self._ask.archive
-            if known.files == self._ask.incumbent.files
-            and (gain := self._gain(known.development, self._ask.incumbent.development)) is not None
-            and gain > 0
+            if known.digest != present.digest
+            and self._fits(known)
+            and (gain := self._objectives.gain(known.development, present.development)) is not None
+            and (gain > 0 if known.files == present.files else gain > -_NEAR and known.digest in promoted)
         ]
-        if others and rng.random() < 0.2:
-            return self._known[max(others)[1]]
-        return self._ask.incumbent
+        if others and rng.random() < _ARCHIVED:
+            return self._known[max(rng.sample(others, min(3, len(others))))[1]]
+        return present
+
+    def _fits(self, known: Archived) -> bool:
+        """Whether a candidate's recipe is a point of the incumbent's space."""
+        recipe = known.recipe
+        return recipe.keys() == self._ask.incumbent.recipe.keys() and all(
+            knob.admits(recipe.get(name)) for name, knob in self._space.items()
+        )
 
     def _mutated(self, rng: random.Random, slot: int, point: dict[str, Scalar]) -> dict[str, Scalar]:
         """Change one leading knob and a few more; every second or third slot leads with an untried option."""
@@ -332,6 +372,14 @@ class _Search:
     def _crossed(self, rng: random.Random, point: dict[str, Scalar], drawn: dict[str, Scalar]) -> dict[str, Scalar]:
         """Take each knob from one of two points: a whole new point is too far from what is known to be good."""
         return {name: drawn[name] if rng.random() < 0.5 else point[name] for name in point}
+
+
+def _broken(entry: Feedback, scores: list[float] | None) -> list[str]:
+    """Name the constraints that an earlier proposal broke."""
+    names = [f"rule {rule}" for rule in entry.failed_rules] + [f"property {name}" for name in entry.refuted]
+    if scores is None and not names:
+        names.append("measured" if entry.stage == "built" else "built")
+    return names
 
 
 def _plain(value: Scalar) -> str:

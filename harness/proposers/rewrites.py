@@ -10,12 +10,11 @@ Not covered: whether a variant trains. A rewrite keeps to forms in which it shou
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
-
 import libcst as cst
 import libcst.matchers as m
 
+from harness.proposers.rewriting import Rewrite
+from harness.proposers.structure_rewrites import InputDropout, Residual
 from harness.proposers.syntax import (
     Names,
     argument,
@@ -46,17 +45,6 @@ __all__ = ["REWRITES", "Rewrite"]
 
 _ACTIVATIONS = {"relu": "ReLU", "gelu": "GELU", "silu": "SiLU", "elu": "ELU"}
 _NORMS = {"Linear": "LayerNorm", "Conv1d": "BatchNorm1d", "Conv2d": "BatchNorm2d"}
-
-
-class Rewrite(ABC):
-    """One idea for better code."""
-
-    name: ClassVar[str]
-    why: ClassVar[str]
-
-    @abstractmethod
-    def variants(self, module: cst.Module) -> list[cst.Module]:
-        """Return all modules that this rewrite makes of `module`, in a fixed order."""
 
 
 class ActivationSwap(Rewrite):
@@ -307,5 +295,7 @@ REWRITES: tuple[Rewrite, ...] = (
     Schedule(),
     LabelSmoothing(),
     GradientClipping(),
+    Residual(),
+    InputDropout(),
 )
 """All rewrites, in a fixed order."""

@@ -3,14 +3,16 @@
 A knob is a scalar field of the subject's `Recipe`. Its range comes from pydantic's own constraints
 (`ge`, `gt`, `le`, `lt`, `multiple_of`), its choices from `Literal` or an enum, its group and scale from
 `json_schema_extra={"group": "architecture" | "training", "scale": "log" | "linear"}` (training and linear
-where nothing is said).
+where nothing is said), and what it depends on from `json_schema_extra={"when": {"convolutions": [1, 2]}}`: the knob
+means something only while each of those has one of these values. A knob that means nothing keeps its value and is
+not searched.
 
 The schema was written by the candidate's code, so nothing in it is trusted: what cannot be read as a
 range or a choice becomes a knob of type `other`, which is never searched and whose values are left for the
 worker to judge.
 
-Not covered: dependencies between knobs. A knob that another one switches off is searched like any other;
-what then changes nothing is found out by the identical candidate.
+A condition is the author's word, so one that contradicts itself is an error: an unknown knob, a circle, a value
+that the other knob never has.
 """
 
 from __future__ import annotations
@@ -30,12 +32,14 @@ __all__ = [
     "Group",
     "Knob",
     "Scalar",
+    "active",
     "direction",
     "options",
     "ordered",
     "read_space",
     "same",
     "snapped",
+    "span",
     "uniform",
 ]
 
@@ -66,6 +70,8 @@ class Knob(Record):
     step: float | None = None
     log: bool = False
     choices: list[Scalar] = []
+    when: dict[str, list[Scalar]] = {}
+    """The values of other knobs with which it means something; none: with all."""
 
     @property
     def searchable(self) -> bool:
@@ -105,7 +111,8 @@ def same(left: Any, right: Any) -> bool:
 def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
     """Read the knobs of a Recipe, in the order in which they stand there, from `Recipe.model_json_schema()`.
 
-    Raises SubjectError when the schema describes no object, or one with more than MAX_KNOBS fields.
+    Raises SubjectError when the schema describes no object, or one with more than MAX_KNOBS fields, or a condition that
+    contradicts itself.
     """
     fields = schema.get("properties", {})
     if schema.get("type") != "object" or not isinstance(fields, Mapping):
@@ -113,13 +120,33 @@ def read_space(schema: Mapping[str, Any]) -> dict[str, Knob]:
     if len(fields) > MAX_KNOBS:
         raise SubjectError(f"a Recipe of {len(fields)} fields, where at most {MAX_KNOBS} are read")
     try:
-        return {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
+        space = {str(name): _knob(str(name), field, schema) for name, field in fields.items()}
     except (
         ArithmeticError,
         TypeError,
         ValueError,
     ) as error:  # a schema is a candidate's word: any number may stand in it
         raise SubjectError(f"the Recipe's JSON schema cannot be read: {error}") from error
+    for name, knob in space.items():
+        _check_condition(name, knob, space)
+    return space
+
+
+def active(space: Mapping[str, Knob], recipe: Mapping[str, Any]) -> dict[str, Knob]:
+    """Return the knobs that mean something in a recipe: their conditions hold, and so do those of what these name."""
+    found: dict[str, bool] = {}
+
+    def means(name: str) -> bool:
+        if name not in found:
+            knob = space[name]
+            found[name] = all(
+                any(same(recipe.get(other), value) for value in values) and means(other)
+                for other, values in knob.when.items()
+                if other in space  # a part of a space may be asked about
+            )
+        return found[name]
+
+    return {name: knob for name, knob in space.items() if means(name)}
 
 
 def options(knob: Knob) -> list[Scalar]:
@@ -174,15 +201,32 @@ def snapped(knob: Knob, target: Scalar, present: Scalar) -> Scalar:
     return round(value) if knob.type == "int" else value
 
 
-def uniform(rng: random.Random, knob: Knob) -> Scalar:
-    """Draw from the whole range of a number with two bounds, evenly on its scale."""
+def span(knob: Knob) -> tuple[float, float]:
+    """Return the range in which a number with two bounds is searched: of a logarithm, at most its upper six decades.
+
+    A bound such as `gt=0` admits numbers so small that most of the logarithm would be spent on them.
+    """
     low, high = knob.low or 0.0, knob.high or 0.0
+    if knob.log and low < high * 1e-6:
+        low = math.ceil(high * 1e-6) if knob.type == "int" else high * 1e-6
+    return low, high
+
+
+def uniform(rng: random.Random, knob: Knob) -> Scalar:
+    """Draw from the range of a number with two bounds, evenly on its scale."""
+    low, high = span(knob)
     drawn = math.exp(rng.uniform(math.log(low), math.log(high))) if knob.log else rng.uniform(low, high)
     return snapped(knob, drawn, drawn)
 
 
 def _knob(name: str, field: Any, schema: Mapping[str, Any]) -> Knob:
     described = _resolve(field, schema)
+    knob = _described(name, described)
+    when = _condition(name, described)
+    return knob.model_copy(update={"when": when}) if when else knob
+
+
+def _described(name: str, described: Mapping[str, Any]) -> Knob:
     group: Group = "architecture" if described.get("group") == "architecture" else "training"
     kind = described.get("type")
     choices = described.get("enum")
@@ -199,6 +243,39 @@ def _knob(name: str, field: Any, schema: Mapping[str, Any]) -> Knob:
     elif kind == "number":
         return _number(name, group, described, whole=False)
     return Knob(name=name, group=group, type="other")
+
+
+def _condition(name: str, described: Mapping[str, Any]) -> dict[str, list[Scalar]]:
+    when = described.get("when")
+    if when is None:
+        return {}
+    if not isinstance(when, Mapping) or not all(
+        isinstance(values, list) and 1 <= len(values) <= MAX_CHOICES and all(map(_is_scalar, values))
+        for values in when.values()
+    ):
+        raise SubjectError(
+            f"the condition of the knob {name!r} is no mapping of knobs to lists of values",
+            remedy='write json_schema_extra={"when": {"layers": [1, 2]}}',
+        )
+    return {str(other): list(values) for other, values in when.items()}
+
+
+def _check_condition(name: str, knob: Knob, space: Mapping[str, Knob]) -> None:
+    """Refuse a condition that no recipe can tell: an unknown knob, a value that it never has, a circle."""
+    for other, values in knob.when.items():
+        if other not in space:
+            raise SubjectError(f"the knob {name!r} depends on {other!r}, which the Recipe does not have")
+        for value in values:
+            if not space[other].admits(value):
+                raise SubjectError(f"the knob {name!r} depends on {other!r} being {value!r}, which it never is")
+    seen, waiting = set[str](), list(knob.when)
+    while waiting:
+        other = waiting.pop()
+        if other == name:
+            raise SubjectError(f"the knob {name!r} depends on itself")
+        if other not in seen:
+            seen.add(other)
+            waiting += space[other].when if other in space else ()
 
 
 def _number(name: str, group: Group, described: Mapping[str, Any], *, whole: bool) -> Knob:

@@ -309,6 +309,19 @@ def refuting(paper: Paper) -> list[Item]:
     return items[: place + 1] + items[end:]
 
 
+def declaring(paper: Paper) -> list[Item]:
+    """Tell the story of a run that records what builds read: the last candidate is not the one that was proposed."""
+    items = story(paper)
+    for item in items:
+        if item.kind == "built":
+            item.body["read"] = ["hidden", "lr"]
+    place = next(place for place, item in enumerate(items) if item.kind == "built" and item.body["number"] == 3)
+    end = next(place for place, item in enumerate(items) if item.kind == "decided" and item.body["number"] == 3)
+    reasons = [{"code": "undeclared", "text": "'lr' came out of the build as 0.05, and 0.01 was proposed"}]
+    items[end].body["decision"] = {"verdict": "reject", "reasons": reasons}
+    return items[: place + 1] + items[end:]
+
+
 ASKED = (*people.PEOPLE, *people.OTHERS)
 
 
