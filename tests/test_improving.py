@@ -88,7 +88,7 @@ def stepper(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def subject(digits, tmp_path_factory):
+def subject(digits, stepper, tmp_path_factory):
     """Vary the digits: the stepper beside the plan, a short window, and nothing is promoted."""
     return rigs.vary(
         digits,
