@@ -92,9 +92,11 @@ def rollback(
         process = SupervisorProcess(arguments, lambda _: None, unlock(folder, source, vault_key or folder.vault_key))
         try:
             connection = Connection(folder.root)
-            result = connection.ask(request)
-            connection.ask({"op": "stop"})
-            connection.close()
+            try:
+                result = connection.ask(request)
+                connection.ask({"op": "stop"})
+            finally:
+                connection.close()
         finally:
             process.close()
         return result
