@@ -69,7 +69,7 @@ PLAN = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def stepper(tmp_path_factory):
     """Install the proposer for this process and those that it starts."""
     folder = tmp_path_factory.mktemp("stepper")
@@ -88,7 +88,7 @@ def stepper(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def subject(digits, stepper, tmp_path_factory):
+def subject(digits, tmp_path_factory):
     """Vary the digits: the stepper beside the plan, a short window, and nothing is promoted."""
     return rigs.vary(
         digits,
