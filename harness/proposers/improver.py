@@ -90,9 +90,10 @@ def _settings_of(name: str, in_force: dict[str, Any]) -> tuple[dict[str, Any], d
     except (LockgateError, ImportError, ValidationError):
         return None  # of another package, or not as this version has them
     if name == "codegen":
+        from harness.proposers.codegen import CROSSOVER
         from harness.proposers.rewrites import REWRITES
 
-        names: list[Any] = [rewrite.name for rewrite in REWRITES]
+        names: list[Any] = [*(rewrite.name for rewrite in REWRITES), CROSSOVER]
         space["rewrites"] = Knob(name="rewrites", group="training", type="other", choices=names)
     return (present, space) if space else None
 
