@@ -185,7 +185,9 @@ def test_where_a_policy_applies_is_compared() -> None:
     other = policy("code.max_complexity < 90", name="other")
     found = compared(sets(wide, other), sets(narrow, other))
     assert found.verdict == "weaker"
-    assert [line.kinds for line in found.rules if line.witness] == [["hyperparameters", "architecture", "weights", "improver"]]
+    assert [line.kinds for line in found.rules if line.witness] == [
+        ["hyperparameters", "architecture", "weights", "improver"]
+    ]
     found = compared(sets(wide), sets(narrow))
     assert found.verdict == "at-least-as-strict"
     assert found.notes == [
