@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import symtable
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -38,9 +39,8 @@ class _File:
     def __init__(self, text: str) -> None:
         """Parse; raises what `_BROKEN` lists."""
         self.module = cst.parse_module(text)
-        self.trees = [
-            ast.parse(self.module.code_for_node(statement).strip() + "\n").body for statement in self.module.body
-        ]
+        self.texts = [self.module.code_for_node(statement).strip() + "\n" for statement in self.module.body]
+        self.trees = [ast.parse(text).body for text in self.texts]
         self.bound: dict[str, list[_Binding]] = {}
         self.assumed: set[str] = set()  # `from __future__` and star imports: what no name tells
         self.declared = {  # `global`: bound by no statement of the top level
@@ -63,7 +63,9 @@ class _File:
                     continue
                 line = cst.ensure_type(cst.parse_statement(f"{one}\n"), cst.SimpleStatementLine)
                 package = isinstance(only, ast.Import) and alias.asname is None
-                self.bound.setdefault(_called(alias), []).append(_Binding(one, line, package=package))
+                bindings = self.bound.setdefault(_called(alias), [])
+                if not bindings or bindings[-1].meaning != one:
+                    bindings.append(_Binding(one, line, package=package))
             return
         if any(isinstance(node, ast.alias) and node.name == "*" for root in nodes for node in ast.walk(root)):
             self.assumed.add(_dump(nodes))
@@ -101,7 +103,7 @@ def children(receiver: str, donor: str) -> Iterator[tuple[str, str]]:
 
 def _children(ours: _File, theirs: _File) -> Iterator[tuple[str, str]]:
     mine, other = ours.definitions(), theirs.definitions()
-    early = _early(ours.trees)
+    early = _early(ours)
     for name, (old, nodes) in mine.items():
         if name not in other or _dump(nodes) == _dump(other[name][1]):
             continue
@@ -111,13 +113,15 @@ def _children(ours: _File, theirs: _File) -> Iterator[tuple[str, str]]:
             continue
         text = _joined(ours.module, old, new, brought)
         compile(text, "model.py", "exec", dont_inherit=True)
-        if _early(_File(text).trees) <= early:
+        if _early(_File(text)) <= early:
             yield name, text
 
 
 def _brought(ours: _File, theirs: _File, name: str, tree: list[ast.stmt]) -> list[_Statement] | None:
     """What the donor's definition needs and the receiver lacks, in the donor's order; None where names clash."""
-    needed: dict[str, _Statement] = {}
+    if _looked_up(ast.unparse(ast.Module(tree, []))) - set(theirs.bound) - set(dir(builtins)):
+        return None  # it does not stand on its own feet where it comes from
+    needed: dict[int, _Statement] = {}
     seen, waiting = {name}, _used(tree)
     while waiting:
         used = waiting.pop()
@@ -139,7 +143,7 @@ def _brought(ours: _File, theirs: _File, name: str, tree: list[ast.stmt]) -> lis
                 return None
             continue
         for binding in missing:
-            needed[binding.meaning] = binding.statement
+            needed[id(binding.statement)] = binding.statement
             nodes = ast.parse(theirs.module.code_for_node(binding.statement).strip() + "\n").body
             waiting |= _used(nodes) | _binds(nodes)
     order = {id(statement): at for at, statement in enumerate(theirs.module.body)}
@@ -166,21 +170,23 @@ def _imports(statement: cst.CSTNode) -> bool:
     )
 
 
-def _early(trees: list[list[ast.stmt]]) -> set[tuple[str, str]]:
-    """Every (statement, name) where a name of the top level may be read before it is bound.
+def _early(file: _File) -> set[tuple[str, str]]:
+    """Every (statement, name) where a name may be read before it is bound, or is bound nowhere.
 
     A statement reads what stands in it outside of functions, and all that a definition which it names might read.
     """
-    binds = [_binds(nodes) for nodes in trees]
-    everything = set().union(*binds)
-    inside = {nodes[0].name: _used(nodes) for nodes in trees if isinstance(nodes[0], _NAMED)}
+    binds = [_binds(nodes) for nodes in file.trees]
+    inside: dict[str, set[str]] = {}
+    for text, nodes in zip(file.texts, file.trees, strict=True):
+        if isinstance(nodes[0], _NAMED):
+            inside.setdefault(nodes[0].name, set()).update(_looked_up(text))
     ready: set[str] = set()
     found = set()
-    for nodes, bound in zip(trees, binds, strict=True):
+    for nodes, bound in zip(file.trees, binds, strict=True):
         seen, waiting = set(bound), set(_read_at_once(nodes))
         while waiting:
             name = waiting.pop()
-            if name in seen or name not in everything:
+            if name in seen or (name not in file.bound and hasattr(builtins, name)):
                 continue
             seen.add(name)
             if name not in ready:
@@ -227,6 +233,21 @@ def _used(nodes: Sequence[ast.AST]) -> set[str]:
                     found |= _used([ast.parse(quoted.value.strip(), mode="eval")])
                 except _BROKEN:
                     continue
+    return found
+
+
+def _looked_up(text: str) -> set[str]:
+    """The names that a text looks up outside of its functions, as the compiler sees it."""
+    found, waiting = set(), [symtable.symtable(text, "model.py", "exec")]
+    while waiting:
+        table = waiting.pop()
+        waiting += table.get_children()
+        top = table.get_type() == "module"
+        found |= {
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if symbol.is_referenced() and (symbol.is_global() or top) and not (top and symbol.is_assigned())
+        }
     return found
 
 
