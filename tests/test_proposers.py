@@ -509,7 +509,6 @@ def test_every_rewrite_finds_its_pattern():
         ("label smoothing", 'data["y"],\n            label_smoothing=0.1'),
         ("weight decay", "torch.optim.SGD(model.parameters(), lr=recipe.lr, momentum=0.5, weight_decay=0.0001)"),
         ("L1 penalty", "        penalty = sum(part.abs().sum() for part in model.parameters())\n        (loss + 0.0001 * penalty).backward()\n"),
-        ("normalisation", "self.more = nn.ModuleList([nn.Linear(8, 8)])"),
         ("residual path", "            turned = F.relu(layer(h))\n            h = h + turned if turned.shape == h.shape else turned\n"),
         ("input dropout", "            model(x * (torch.rand(x.shape, device=x.device) >= 0.05).to(x.dtype)),\n"),
         ("gradient clipping", "        nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n        optimiser.step()\n"),

@@ -71,7 +71,7 @@ class Normalisation(Rewrite):
     why = "normalised features let the same number of steps get further"
 
     def variants(self, module: cst.Module) -> list[cst.Module]:
-        """One variant for each layer of a stack that an activation follows, each hidden `self.x = layer`, and each list."""
+        """One variant for each layer of a stack before an activation, each hidden `self.x = layer`, and each list."""
         names = Names(module)
         if names.nn is None:
             return []

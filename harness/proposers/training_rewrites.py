@@ -144,8 +144,8 @@ class Penalty(Rewrite):
             inner = {id(node) for node in m.findall(function, m.For())}
             for name, _, call in assigned_optimisers(function):
                 network = _network(module, call)
-                for _, _, loop in loops(module) if network else []:
-                    if id(loop) not in inner or not m.findall(loop, step_of(name)):
+                for optimiser, _, loop in loops(module) if network else []:
+                    if id(loop) not in inner or optimiser != name:
                         continue
                     backward = m.Call(func=m.Attribute(value=m.Name(), attr=m.Name("backward")), args=[])
                     for line in m.findall(loop, m.SimpleStatementLine(body=[m.Expr(backward)])):
