@@ -94,6 +94,8 @@ class Normalisation(Rewrite):
         width = argument(call, 1, "out_features" if norm == "LayerNorm" else "out_channels")
         if norm is None or width is None or not is_pure(width):
             return None
+        if m.matches(width, m.Integer("1")):
+            return None  # a feature that is normalised by itself is a constant
         return cst.Call(func=cst.parse_expression(f"{names.nn}.{norm}"), args=[cst.Arg(width)])
 
     @staticmethod
