@@ -6,6 +6,9 @@ import ast
 import builtins
 import dis
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
@@ -127,6 +130,22 @@ def test_what_is_brought_is_whole_and_in_its_order(receiver, donor, result):
 def test_no_child_where_a_name_would_be_missing_late_or_another(receiver, donor):
     """Builtins stay what they are, star imports tell nothing, and what is read at once has to be there."""
     assert "build" not in crossed(donor, receiver)
+
+
+def test_what_is_brought_is_in_one_order_whatever_the_hashes():
+    """Processes with other hash seeds make the same bytes."""
+    names = ["ceil", "exp", "floor", "fsum", "gcd", "log", "sqrt", "tan"]
+    donor = f"from math import {', '.join(names)}\n\n\ndef build():\n    return {', '.join(names)}\n"
+    program = "import sys; from harness.proposers.crossover import children; print(dict(children(*sys.argv[1:])))"
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", program, "def build():\n    return 0\n", donor],
+            env={**os.environ, "PYTHONHASHSEED": seed}, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(made) == 1
+    assert all(f"from math import {name}\\n" in next(iter(made)) for name in names)
 
 
 def test_nesting_that_no_parser_takes_has_no_child():

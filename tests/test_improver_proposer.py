@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from harness.errors import ProposerError
 from harness.proposal import Improver, parse_proposal
 from harness.proposers import Archived, Ask, Feedback, propose, settled
+from harness.proposers.rewrites import REWRITES
 from harness.proposers.space import same
 
 BESIDE = {
@@ -76,7 +77,7 @@ def test_a_rewrite_is_left_out_or_taken_back():
             assert everything is None
             names |= {len(kept)}
             assert len(set(kept)) == len(kept)
-    assert names == {10}, "eleven there are, and one is left out"
+    assert names == {len(REWRITES)}, "of these and crossover one is left out"
 
 
 def test_of_names_proposers_that_can_be_improved():

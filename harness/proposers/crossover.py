@@ -147,7 +147,8 @@ def _brought(ours: _File, theirs: _File, name: str, tree: list[ast.stmt]) -> lis
             nodes = ast.parse(theirs.module.code_for_node(binding.statement).strip() + "\n").body
             waiting |= _used(nodes) | _binds(nodes)
     order = {id(statement): at for at, statement in enumerate(theirs.module.body)}
-    return sorted(needed.values(), key=lambda statement: order.get(id(statement), -1))
+    code = theirs.module.code_for_node
+    return sorted(needed.values(), key=lambda statement: (order.get(id(statement), -1), code(statement)))
 
 
 def _joined(module: cst.Module, old: _Statement, new: _Statement, brought: Sequence[_Statement]) -> str:
