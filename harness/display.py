@@ -79,7 +79,9 @@ class RunDisplay:
         proposal = event.get("proposal")
         if proposal:
             self._rows[proposal["number"]] = proposal
-            ended = kind in ("promoted", "voided") or (kind == "decided" and proposal["verdict"] != "promote")
+            ended = kind in ("promoted", "voided", "improver-begun", "improver-ended") or (
+                kind == "decided" and proposal["verdict"] != "promote"
+            )
             if self._lines and ended:
                 self._console.print(Text.from_markup(_sentence(proposal, self._score(proposal))), soft_wrap=True)
         if kind == "held" and proposal:

@@ -104,10 +104,11 @@ class Improving(Desk):
 
     _proposing: Proposing | None = None
 
-    def change(self, proposal: Improver) -> Change:
-        """What a proposal of settings changes, by the proposer's own reading of them, defaults in place.
+    def change(self, number: int, proposal: Improver) -> tuple[Change, int | None]:
+        """What a proposal of settings changes, and by which earlier proposal of this epoch the same were tried.
 
-        Raises ProposalError where no trial of them can be made; SandboxError where no sandbox can be had.
+        Both by the proposer's own reading of them, with defaults in place. Raises ProposalError where no trial of them
+        can be made; SandboxError where no sandbox can be had.
         """
         state = self.state
         config, name = state.guarding.config, proposal.proposer
@@ -121,8 +122,16 @@ class Improving(Desk):
             raise ProposalError(f"{name} has one slot in a generation, and a pair needs two")
         if self._proposing is None:
             self._proposing = Proposing()
+        epoch = self._of(number).epoch
+        tried = {
+            other: found.begun.settings
+            for other, found in state.proposals.items()
+            if found.begun is not None and found.begun.proposer == name and found.epoch == epoch
+        }
         try:
-            before, after = self._proposing.settled(name, state.settings_of(name), proposal.settings)
+            before, after, *others = self._proposing.settled(
+                name, state.settings_of(name), proposal.settings, *tried.values()
+            )
         except ProposerError as error:
             raise ProposalError(str(error)[:1000]) from error
         knobs = [
@@ -132,17 +141,8 @@ class Improving(Desk):
         ]
         if len(knobs) > MAX_SETTINGS:
             raise ProposalError(f"{name} has more than {MAX_SETTINGS} settings")
-        return Change(knobs=knobs, files=[], lines_changed=0, unread=[], is_noop=not knobs)
-
-    def tried(self, number: int, proposal: Improver) -> int | None:
-        """An earlier proposal of this epoch by which the same settings were tried; None where there is none."""
-        epoch = self._of(number).epoch
-        for other, found in self.state.proposals.items():
-            if other < number and found.epoch == epoch and found.begun is not None:
-                tried = found.begun
-                if tried.proposer == proposal.proposer and same(tried.settings, proposal.settings):
-                    return other
-        return None
+        twin = next((other for other, read in zip(tried, others, strict=True) if same(read, after)), None)
+        return Change(knobs=knobs, files=[], lines_changed=0, unread=[], is_noop=not knobs), twin
 
     def begin(self, number: int, proposal: Improver) -> Decision | None:
         """Begin the trial, in the order of slots; what stands against it, where one is open."""

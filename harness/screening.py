@@ -81,12 +81,11 @@ class Screening(Desk):
         """The same of other settings for a proposer: they are judged as a change of the incumbent that leaves it be."""
         rooms, incumbent = self._rooms, self.state.incumbent
         try:
-            change = self._improving.change(proposal)
+            change, twin = self._improving.change(number, proposal)
         except ProposalError as error:
             return self._reject(number, reject("improver", str(error)))
         if change.is_noop:
             return self._reject(number, reject("no-op", f"these are the settings of {proposal.proposer} in force"))
-        twin = self._improving.tried(number, proposal)
         if twin is not None:
             return self._reject(number, reject("duplicate", f"proposal {twin} of this epoch tried the same settings"))
         files = {
@@ -153,9 +152,9 @@ class Screening(Desk):
     def _twin(self, number: int, recipe: dict[str, Any], source: Digest, change: Change) -> int | None:
         """An earlier proposal of the same epoch that asks for the same recipe, source and start."""
         for other, found in self.state.proposals.items():
-            earlier = other < number and found.epoch == self._of(number).epoch and found.begun is None
+            earlier = other < number and found.epoch == self._of(number).epoch
             if earlier and found.screened and (found.screened.recipe, found.screened.source) == (recipe, source):
-                _, theirs = change_of(self._rooms.blobs, found.screened.change)
-                if theirs.start == change.start:
+                kind, theirs = change_of(self._rooms.blobs, found.screened.change)
+                if kind != "improver" and theirs.start == change.start:
                     return other
         return None

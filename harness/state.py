@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from harness.chat import split
 from harness.entries import (
     Approved,
     Authorised,
@@ -154,9 +155,14 @@ class RunState(Order):
         return self._genesis().baseline
 
     def settings_of(self, proposer: str) -> dict[str, Any]:
-        """The settings of a proposer that are in force: of an adopted version, or what the configuration says."""
+        """The settings of a proposer that are in force: of an adopted version, or what the configuration says.
+
+        Those of the endpoint that it has asked are not among them: the configuration's are, whatever is adopted.
+        """
         version = self.tuning.get(proposer, 0)
-        return self.settings[version] if version else dict(self.guarding.config.proposer_settings.get(proposer, {}))
+        if version:
+            return self.settings[version]
+        return dict(split(self.guarding.config.proposer_settings.get(proposer, {}))[1])
 
     def candidates(self) -> dict[Digest, tuple[Candidate, dict[str, float]]]:
         """All candidates with development metrics, by digest: the archive that proposals may start from.

@@ -40,9 +40,17 @@ def told():
         items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
         stories = [
             tell(paper_run.Paper(paper_run.BlobStore(Path(place) / tell.__name__)))
-            for tell in (paper_run.asking, paper_run.changing, paper_run.freshly, paper_run.reaching)
+            for tell in (
+                paper_run.asking,
+                paper_run.changing,
+                paper_run.freshly,
+                paper_run.reaching,
+                paper_run.improving,
+            )
         ]
-    asked, changed, fresh, reached = ([{"kind": item.kind, "body": item.body} for item in told] for told in stories)
+    asked, changed, fresh, reached, tuned = (
+        [{"kind": item.kind, "body": item.body} for item in told] for told in stories
+    )
     among = copy.deepcopy(fresh)  # of several runs on a named vault: less is staked, of later items
     among[0]["body"]["vault_named"] = True
     for k, item in enumerate(each for each in among if each["kind"] == "staked"):
@@ -97,6 +105,8 @@ def told():
         fresh,
         among,
         reached,
+        tuned,
+        tuned[: next(n for n, each in enumerate(tuned) if each["kind"] == "improver-ended")],
         reached[: next(n for n, each in enumerate(reached) if each["kind"] == "authorised")],
     ]
 

@@ -45,6 +45,16 @@ def test_the_sum_is_that_of_the_configuration_and_nobody_starves(slots, history,
     assert min(found.values()) >= 1
 
 
+@given(SLOTS, HISTORIES, SEEDS, GENERATIONS, st.sampled_from(NAMES))
+def test_who_is_tried_in_pairs_has_a_pair(slots, history, seed, generation, paired):
+    """One of which other settings are tried has two slots, where there is one to spare; nobody starves for it."""
+    found = allot(slots, history, seed=seed, generation=generation, paired=paired)
+    assert sum(found.values()) == sum(slots.values())
+    assert min(found.values()) >= 1
+    if paired in slots and sum(slots.values()) > len(slots):
+        assert found[paired] >= 2
+
+
 @given(SLOTS, HISTORIES, SEEDS, GENERATIONS, st.randoms(use_true_random=False))
 def test_the_same_input_has_the_same_slots(slots, history, seed, generation, random):
     """The same history gives the same slots, in whatever order it is told."""

@@ -85,3 +85,22 @@ def test_of_names_proposers_that_can_be_improved():
     for wrong in ({"of": ["random"]}, {"of": ["somebody"]}, {"of": ["improver"]}, {"speed": 1}):
         with pytest.raises(ProposerError):
             propose("improver", asked(settings=wrong))
+
+
+@pytest.mark.parametrize("name", ["architecture", "codegen", "evolution", "random", "reinforcement", "weights"])
+def test_what_became_of_settings_changes_no_proposal_of_a_model(name):
+    """Each proposer of models says the same whether or not it is told of settings that were proposed."""
+    knobs = {
+        "lr": {"type": "number", "minimum": 0.01, "maximum": 1.0},
+        "width": {"type": "integer", "minimum": 1, "maximum": 64, "group": "architecture"},
+    }
+    schema = {"type": "object", "properties": knobs}
+    text = "import torch\n\n\ndef train(model):\n    return torch.optim.Adam(model.parameters(), lr=0.1)\n"
+    first = FIRST.model_copy(update={"recipe": {"lr": 0.1, "width": 8}, "files": {"model.py": text}})
+    document = {"kind": "improver", "proposer": name, "settings": {"explore": 0.25}}
+    told = [Feedback(generation=1, index=0, proposer="improver", proposal=document, stage="screened")]
+    asks = [
+        Ask(seed=5, generation=3, count=2, schema=schema, objective="accuracy", incumbent=first, history=history)
+        for history in ([], told)
+    ]
+    assert propose(name, asks[0]) == propose(name, asks[1]) != []

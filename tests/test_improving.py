@@ -14,17 +14,21 @@ from pathlib import Path
 
 import pytest
 import rigs
+import trails
 from retold import edited, told_again
 
 from harness.auditing import verify_run
-from harness.errors import AuditError, StateError
+from harness.config import parse_config
+from harness.errors import AuditError, ProposerError, StateError
 from harness.folder import RunFolder
 from harness.improving import Improving
 from harness.kinds import kind_of
 from harness.operating import rollback
 from harness.passphrase import PassphraseSource
+from harness.proposers import settled
 from harness.replay import replay_run
 from harness.run import Watcher, guarded_loop
+from harness.views import proposers_view
 
 pytestmark = pytest.mark.usefixtures("quick_disk")
 VERIFY = Path(__file__).parent.parent / "audits" / "verify.py"
@@ -35,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     steps: int = Field(62, ge=10, le=390)
+    loud: bool = False
 
 def propose(ask):
     steps = Settings(**ask.settings).steps
@@ -66,6 +71,7 @@ PLAN = [
     {"generation": 1, "label": "a second one", "proposal": improver(steps=250)},
     {"generation": 5, "label": "the same again", "proposal": improver(**GOOD)},
     {"generation": 5, "label": "bad", "proposal": improver(**BAD)},
+    {"generation": 6, "label": "the bad again, with a default", "proposal": improver(**BAD, loud=False)},
 ]
 
 
@@ -155,6 +161,7 @@ def test_what_can_be_no_trial_is_a_rejection_with_its_reason(tuned):
         "of one that declares none": "improver",
         "a second one": "improver",
         "the same again": "no-op",
+        "the bad again, with a default": "duplicate",
     }
     assert "stride" in reasons["no such setting"][1]
     assert "390" in reasons["out of its range"][1]
@@ -326,7 +333,7 @@ def guarded_in_process(rig, subject, run, last):
     from harness.proposing import Proposing
     from harness.run import proposer_settings, slots_of
     from harness.supervisor import Slot
-    from harness.views import ask_view, proposers_view
+    from harness.views import ask_view
 
     opened = rig.open(run, subject, seed=0)
     config, supervisor = load_config(subject), opened.supervisor
@@ -346,3 +353,34 @@ def guarded_in_process(rig, subject, run, last):
                 supervisor.settle(generation)
     finally:
         opened.close()
+
+
+@pytest.mark.usefixtures("stepper")
+def test_settings_that_were_screened_are_no_twin_of_a_model(rig, subject, tmp_path):
+    """A way back to the incumbent's recipe is no duplicate of settings that left the incumbent be: it is built."""
+    opened = rig.open(tmp_path / "run", plan(subject, PLAN), seed=0)
+    try:
+        rigs.generation(opened, 1, improver(**GOOD), improver(steps=250), rigs.knobs(steps=90))
+        there = opened.supervisor.state.proposals[3].built.candidate.digest
+        rigs.generation(opened, 2, rigs.knobs(base=there, steps=60))
+        state = opened.supervisor.state
+    finally:
+        opened.close()
+    assert state.proposals[2].decision.reasons[0].code == "improver"
+    assert state.proposals[2].screened is not None
+    assert state.proposals[4].built is not None
+    assert state.proposals[4].decision.reasons[0].code != "duplicate"
+
+
+def test_nobody_is_told_where_a_model_is():
+    """The settings in force of a proposer that asks a model are those of its prompt; its endpoint is not to be tried."""
+    config = parse_config(
+        trails.CONFIG_TEXT.replace("{scripted: 2}", "{scripted: 2, llm: 2}") + "improver: {}\n"
+        "proposer_settings: {llm: {endpoint: 'http://127.0.0.1:9/v1', model: m, budget_tokens: 9, temperature: 0.5}}\n"
+    )
+    state = trails.Trail().begin(trails.GENESIS.model_copy(update={"config": config})).state
+    assert state.settings_of("llm") == {"temperature": 0.5}
+    assert "127.0.0.1" not in json.dumps(proposers_view(state))
+    assert settled("llm", {"temperature": 0.25})["temperature"] == 0.25
+    with pytest.raises(ProposerError, match="endpoint"):
+        settled("llm", {"endpoint": "http://127.0.0.1:10/v1"})

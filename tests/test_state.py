@@ -545,6 +545,9 @@ KINDS = [
     "guard-answered",
     "guard-rejected",
     "guard-changed",
+    "improver-begun",
+    "improver-ended",
+    "improver-rolled-back",
 ]
 
 
@@ -578,6 +581,13 @@ def entry_of(kind, number, version, state, draw):
             return trails.guard_rejected(state)
         case "guard-changed" if state.change:
             return trails.guard_changed(state)
+        case "improver-begun":
+            return trails.tried(number, draw(st.sampled_from(("scripted", "evolution"))))
+        case "improver-ended":
+            trial = state.trial.number if state.trial else number
+            return trails.tried_out(trial, draw(st.sampled_from((None, len(state.tuned) + 1, version))))
+        case "improver-rolled-back":
+            return trails.taken_back(version, draw(st.sampled_from(("scripted", "evolution"))))
         case "built":
             return trails.built(number, draw(st.sampled_from((number, number, 1, "baseline"))))
         case "developed":
@@ -635,6 +645,8 @@ def natural(state):
     if state.unwatched:
         return "watched", 1
     for number, found in state.proposals.items():
+        if found.begun is not None:
+            continue
         if number in state.held:
             ready = len(found.hold.approvals) >= 2
             return (
@@ -673,6 +685,7 @@ def check(trail):
         None,
     )
     decided, permits, holds, going_on = {}, {}, {}, set()
+    trial, tuned, tuning = None, [], {}
     guard, change, answers, people = entries[0].guard, None, [], {each.name for each in entries[0].approvers}
     for index, entry in enumerate(entries):
         match kinds.kind_of(entry):
@@ -691,6 +704,7 @@ def check(trail):
                 assert all(kinds.kind_of(answer) == "approved" for answer in answers)
                 assert change.verdict == "at-least-as-strict" or len({answer.by for answer in answers}) >= 2
                 guard, people, change = change.guard, {each.name for each in change.approvers}, None
+                trial, tuning = None, {}
             case "held":
                 assert entry.guard == guard
                 assert entry.number not in holds
@@ -742,10 +756,27 @@ def check(trail):
                 used |= {index for index, permit in permits.items() if permit.number == entry.number}
                 going_on.remove(entry.number)
                 intent = None
+            case "improver-begun":
+                assert trial is None
+                trial = (entry.number, entry.proposer)
+                going_on.remove(entry.number)
+            case "improver-ended":
+                assert trial[0] == entry.number
+                if entry.verdict == "adopted":
+                    tuned.append(trial[1])
+                    tuning[trial[1]] = len(tuned)
+                trial = None
+            case "improver-rolled-back":
+                assert entry.version == 0 or tuned[entry.version - 1] == entry.proposer
+                tried = trial is not None and trial[1] == entry.proposer
+                assert tried or tuning.get(entry.proposer, 0) != entry.version
+                tuning[entry.proposer], trial = entry.version, None if tried else trial
             case "halted":
                 halt = True
             case "resumed":
                 halt = False
+    assert (state.trial, list(state.tuned)) == (trial, tuned)
+    assert dict(state.tuning) == {name: version for name, version in tuning.items() if version}
     assert state.live == live
     assert {version: found.digest for version, found in state.versions.items()} == versions
     assert state.open_stake == open_stake

@@ -27,7 +27,10 @@ from harness.proposers.prompt import messages, shown_files
 from harness.proposers.space import read_space
 from harness.records import first_problem
 
-__all__ = ["documents", "propose", "requests"]
+__all__ = ["Settings", "documents", "propose", "requests"]
+
+Settings = Prompting
+"""What proposals may change of its settings; those of its endpoint are the configuration's alone."""
 
 _RATIONALE = 400
 
