@@ -41,7 +41,9 @@ def edited(blobs, name, edit):
 
 
 def _known(entry, body):
-    """Give what of a changed body an entry's subjects follow from."""
+    """Give what of a changed body an entry's subjects follow from: digests, and what is left out."""
     return {
-        name: each for name, each in body.items() if isinstance(each, str) and isinstance(getattr(entry, name), str)
+        name: body.get(name)
+        for name in type(entry).model_fields
+        if isinstance(body.get(name), str | None) and isinstance(getattr(entry, name), str | None)
     }
