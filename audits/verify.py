@@ -615,7 +615,7 @@ BODIES = {
     "?properties {held}, ?counterexamples d, training d, vault_commitment d, "
     "vault_minimum i, vault_named b",
     "started": "nonce s, isolation s, device s, ledger_size i, ledger_root h",
-    "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d, ?arm old|new",
+    "proposed": "number i, generation i, index i, proposer s, scripted b, label s, document d",
     "screened": "number i, base d, recipe o, source d, change d, document d, judgement d, "
     "outcome pass|deny|hold|invalid, failed [s]",
     "held": "origin s, number i, stage screen|decide, incumbent d, guard d, policies d, document d, judgement d, "
@@ -643,9 +643,6 @@ BODIES = {
     "halted": "by s, reason s",
     "resumed": "by s",
     "key-rotated": "old s, new s, reason s",
-    "improver-begun": "number i, proposer s, settings o",
-    "improver-ended": "number i, verdict adopted|dropped, pairs i, evidence d, ?version i",
-    "improver-rolled-back": "proposer s, version i, by s, reason s",
 }
 RECORDS = {
     "C": "digest d, recipe o, source d, weights d, parameters i, bytes i, schema_digest d, ?flops i",
@@ -662,13 +659,12 @@ RECORDS = {
     "saved": "head s, state Z, digest d",
     "Z": "size i, keys [s], terms N, ?change K, guards [d], ?ledger l, count i, open {P}, versions [V], live i, "
     "epoch i, answered {b}, ?stake i, tests i, alphas n, burned i, used i, permits {U}, nonces [s], ?intent I, "
-    "unwatched b, halted b, time t, ?trial Y, tuned [s], tuning {i}, people {i}",
+    "unwatched b, halted b, time t, people {i}",
     "N": "origin s, guard d, policies d, vault_named b, promotions i, delta n, fresh b, gates [l], witnesses l, "
     "agree i, approvers [A], data d, vault_items i",
     "K": "hold H, by s, free b, terms N",
     "P": "?screened s, ?built C, ?developed b, ?staked T, ?measured M, ?verdict s, ?permit i, ended b, proposer s, "
     "?shown F, ?hold H, ?over d, asked b, approvals [d]",
-    "Y": "number i, proposer s",
     "F": "base d, recipe o, source d, change d, document d, judgement d",
     "H": "stage screen|decide|guard, incumbent d, expires t, digest d, approvals [d], refused b, answered [s]",
     "T": "epoch i, incumbent d, ?alpha n",
@@ -678,8 +674,7 @@ RECORDS = {
     "I": "action promote|rollback, version i, candidate d, ?authorisation i",
 }
 CODES = set(
-    "passed malformed unknown-base invalid-recipe no-op undeclared duplicate policy improver build-failed "  # noqa: SIM905
-    "build-timeout "
+    "passed malformed unknown-base invalid-recipe no-op undeclared duplicate policy build-failed build-timeout "  # noqa: SIM905
     "build-memory build-output non-finite predict-failed predict-output property development gate-objective "
     "gate-capability gate-alignment gate-robustness inconclusive hold-unanswered hold-refused vault-exhausted budget "
     "evaluator-failed judge-failed interrupted internal".split()
@@ -749,7 +744,7 @@ def beginning(keys: list[Key]) -> State:
         "size": 0, "keys": [key_line(*keys[0])], "terms": None, "change": None, "guards": [], "ledger": None,
         "count": 0, "open": {}, "versions": [], "live": 0, "epoch": 1, "answered": {}, "stake": None, "tests": 0,
         "alphas": 0.0, "burned": 0, "used": 0, "permits": {}, "nonces": [], "intent": None,
-        "unwatched": False, "halted": False, "time": "", "trial": None, "tuned": [], "tuning": {}, "people": {},
+        "unwatched": False, "halted": False, "time": "", "people": {},
     }  # fmt: skip
 
 
@@ -832,7 +827,6 @@ CLAUSES = {
     "intended": "§7.11", "promoted": "§7.12", "rolled-back": "§7.12", "watched": "§7.13", "voided": "§7.14",
     "halted": "§7.15", "resumed": "§7.15", "key-rotated": "§7.16", "held": "§7.17", "approved": "§7.17",
     "refused": "§7.17", "guard-proposed": "§7.18", "guard-rejected": "§7.18", "guard-changed": "§7.18",
-    "improver-begun": "§7.19", "improver-ended": "§7.19", "improver-rolled-back": "§7.19",
 }  # fmt: skip
 STAGES = ("screened", "built", "developed", "staked", "measured")
 UNTOUCHED = dict.fromkeys((*STAGES, "verdict", "permit", "shown", "hold", "over"))
@@ -871,9 +865,6 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
     elif kind in ("approved", "refused") and body.get("number") is None:
         found, clause = s["change"], "§7.18"
         need(found, clause, "no change of the guard is open")
-    elif kind == "improver-begun":
-        found = proposal(s, body, clause, None)
-        need(not found["hold"], clause, "held: people have not answered")
     elif kind in ("held", "approved", "refused"):
         found = proposal(s, body, clause, None)
         need(bool(found["hold"]) == (kind != "held"), clause, "held already, or not held")
@@ -893,8 +884,6 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             spend(s, body)
         case "proposed":
             must(body["number"] == s["count"] + 1, "a number that is not the next")
-            tried = s["trial"] and s["trial"]["proposer"] == body["proposer"]
-            must(body.get("arm") is None or tried, "a slot of a pair, and no trial of its proposer is open")
             s["count"] += 1
             fresh = {"proposer": body["proposer"], "ended": False, "asked": False, "approvals": []}
             s["open"][str(body["number"])] = UNTOUCHED | fresh
@@ -978,7 +967,7 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
                 must(body["approvals"] == hold["approvals"], "other approvals than those given")
                 known = {each["candidate"]["digest"] for each in s["versions"]}
                 must(body["development"].keys() <= known, "development metrics of what was never live")
-                s["terms"], s["trial"], s["tuning"] = new, None, {}
+                s["terms"] = new
                 next_epoch(s)
             s["change"] = None
         case "built":
@@ -1110,28 +1099,6 @@ def fold(s: State, kind: str, body: dict[str, Any], raw: bytes) -> None:
             must(own or not intent, "another intent is open")
             s["permits"].pop(str(found["permit"]), None)
             s["intent"], found["ended"] = None, True
-        case "improver-begun":
-            must(found["screened"] == "pass" and not found["built"], "not through the screen, or built")
-            must(s["trial"] is None, "a trial is open: there is one at a time")
-            s["trial"], found["ended"] = {"number": body["number"], "proposer": body["proposer"]}, True
-        case "improver-ended":
-            trial, version, adopted = s["trial"], body.get("version"), body["verdict"] == "adopted"
-            must(trial and trial["number"] == body["number"], "no such trial is open")
-            must(adopted or version is None, "dropped, and a version")
-            must(not adopted or (version == len(s["tuned"]) + 1 and body["pairs"]), "not the next version, or no pair")
-            s["trial"] = None
-            if adopted:
-                s["tuned"].append(trial["proposer"])
-                s["tuning"][trial["proposer"]] = version
-        case "improver-rolled-back":
-            name, version = body["proposer"], body["version"]
-            own = version == 0 or s["tuned"][version - 1 : version] == [name]
-            must(own, "a version that was never adopted for this proposer")
-            tried = s["trial"] and s["trial"]["proposer"] == name
-            must(tried or version != s["tuning"].get(name, 0), "in force already")
-            s["tuning"].pop(name, None)
-            s["tuning"] |= {name: version} if version else {}
-            s["trial"] = None if tried else s["trial"]
         case "halted":
             s["halted"] = True
         case "resumed":

@@ -28,19 +28,11 @@ MEMORY: Final = 0.9
 """What a slot of one generation ago counts, beside one of the last."""
 
 
-def allot(
-    slots: Mapping[str, int],
-    history: Iterable[Feedback],
-    *,
-    seed: int,
-    generation: int,
-    paired: str | None = None,
-) -> dict[str, int]:
+def allot(slots: Mapping[str, int], history: Iterable[Feedback], *, seed: int, generation: int) -> dict[str, int]:
     """Slots of a generation by proposer, in the order of `slots`, the configured ones; the sum is the same.
 
     `history` is what became of the proposals of earlier generations, in any order. A generation to which a proposer
-    brought nothing counts as one slot in vain, or silence would pay. `paired` is one of which other settings are being
-    tried, side by side: it has two slots, where there are more slots than proposers.
+    brought nothing counts as one slot in vain, or silence would pay.
     """
     if not slots:
         return {}
@@ -49,9 +41,7 @@ def allot(
     digest = hashlib.sha256(f"lockgate/allotting/{seed}/{generation}".encode()).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))  # noqa: S311 - a search, not a secret
     allotted = dict.fromkeys(slots, 1)
-    if paired is not None and paired in slots and total > len(slots):
-        allotted[paired] += 1
-    for _ in range(total - sum(allotted.values())):
+    for _ in range(total - len(slots)):
         draws = {
             name: rng.betavariate(len(slots) * slots[name] / total + won[name], 1 + tried[name] - won[name])
             for name in slots

@@ -52,7 +52,7 @@ def change(order: Order, entry: GuardProposed | GuardRejected | GuardChanged, il
         raise illegal("other approvals than those given")
     if not entry.development.keys() <= {made.digest for made in order.versions.values()}:
         raise illegal("development metrics of what was never live")
-    return {"terms": found.terms, "change": None, "trial": None, "tuning": {}, **next_epoch(order)}
+    return {"terms": found.terms, "change": None, **next_epoch(order)}
 
 
 def why_not(order: Order, found: Change, time: str) -> str | None:

@@ -181,14 +181,7 @@ class PolicyRef(Record):
     params: dict[str, Any] = {}
 
 
-class ImproverRule(Record):
-    """How a trial of a proposer's other settings is judged: its own error, and after how many generations it ends."""
-
-    alpha: Share = 0.1
-    window: Annotated[int, Field(gt=0, le=1000)] = 10
-
-
-LATER = frozenset({"allotment", "efficiency", "evals", "improver"})
+LATER = frozenset({"allotment", "efficiency", "evals"})
 
 
 class Config(Record):
@@ -209,8 +202,6 @@ class Config(Record):
     proposer_settings: dict[Name, dict[str, Any]] = {}
     allotment: Literal["fixed", "bandit"] = "fixed"
     """Whether `proposers` are the slots of every generation, or what a bandit begins with (`allotting`)."""
-    improver: ImproverRule | None = None
-    """Whether proposals may change the settings of proposers (`improving`)."""
     policies: Annotated[list[str | PolicyRef], Field(min_length=1)] = ["baseline"]
     development: DevelopmentRule = DevelopmentRule()
     budgets: Budgets = Budgets()

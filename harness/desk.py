@@ -163,8 +163,6 @@ class Desk:
 
 def finished(found: ProposalState) -> bool:
     """Whether nothing more happens to a proposal."""
-    if found.begun is not None:
-        return True
     if found.decision is None:
         return False
     return found.decision.verdict == "reject" or (found.decision.verdict == "promote" and found.outcome is not None)

@@ -42,7 +42,7 @@ class Entry(Record):
         return {name: each for name, each in value.items() if each is not None or name not in LATER}
 
 
-LATER = frozenset({"arm", "asked", "charged", "timed", "properties", "counterexamples", "read"})
+LATER = frozenset({"asked", "charged", "timed", "properties", "counterexamples", "read"})
 
 
 class Guarding(Entry):
@@ -98,9 +98,6 @@ class Started(Entry):
 
 class ProposedEntry(Entry, Proposed):
     """One slot of a generation is filled."""
-
-    arm: Literal["old", "new"] | None = None
-    """Of a pair of slots in the trial of a proposer's settings: made with those in force, or with the others."""
 
 
 class Screened(Entry):

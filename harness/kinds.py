@@ -39,7 +39,6 @@ from harness.entries import (
     Watched,
 )
 from harness.errors import AuditError
-from harness.improver_entries import ImproverBegun, ImproverEnded, ImproverRolledBack
 from harness.records import Candidate, first_problem
 
 KINDS: dict[str, type[Entry]] = {
@@ -68,9 +67,6 @@ KINDS: dict[str, type[Entry]] = {
     "halted": Halted,
     "resumed": Resumed,
     "key-rotated": KeyRotated,
-    "improver-begun": ImproverBegun,
-    "improver-ended": ImproverEnded,
-    "improver-rolled-back": ImproverRolledBack,
 }
 _NAMES = {body: kind for kind, body in KINDS.items()}
 

@@ -50,7 +50,6 @@ from harness.entries import (
 from harness.errors import KeyFileError, StateError
 from harness.fresh_ledger import share
 from harness.holds import expired
-from harness.improver_entries import ImproverBegun, ImproverEnded, ImproverRolledBack
 from harness.keys import Verifier
 from harness.ledger import gamma
 from harness.order import (
@@ -69,7 +68,6 @@ from harness.order import (
     undecided,
     with_proposal,
 )
-from harness.tuning import check_arm, tune
 
 
 def advance(order: Some, index: int, entry: Entry) -> Some:
@@ -107,7 +105,6 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
         case ProposedEntry():
             if entry.number != order.proposed + 1:
                 raise illegal(f"expected number {order.proposed + 1}")
-            check_arm(order, entry, illegal)
             return {"proposed": entry.number, "open": order.open.with_value(entry.number, Open(entry.proposer))}
         case Held():
             return hold(order, entry, illegal)
@@ -140,8 +137,6 @@ def _changes(order: Order, index: int, entry: Entry, illegal: Illegal) -> dict[s
             if not order.halted:
                 raise illegal("the run is not halted")
             return {"halted": False}
-        case ImproverBegun() | ImproverEnded() | ImproverRolledBack():
-            return tune(order, entry, illegal)
         case KeyRotated():
             return {"keys": _rotated(order.keys, entry, illegal)}
     raise illegal("unknown kind of entry")
@@ -169,7 +164,6 @@ CLAUSES: dict[type[Entry], str] = {
             [KeyRotated],
             [Held, Approved, Refused],
             [GuardProposed, GuardRejected, GuardChanged],
-            [ImproverBegun, ImproverEnded, ImproverRolledBack],
         ),
         start=1,
     )

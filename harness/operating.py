@@ -74,10 +74,9 @@ def rollback(
     *,
     subject: Path | None,
     vault_key: Path | None,
-    proposer: str = "",
 ) -> dict[str, Any]:
-    """Roll back through the supervisor at work, or through one started for it; the settings of a proposer, if named."""
-    request = {"op": "rollback", "version": version, "reason": reason, "proposer": proposer}
+    """Roll back through the supervisor at work, or through one started for it."""
+    request = {"op": "rollback", "version": version, "reason": reason}
     try:
         connection = Connection(folder.root)
     except ServiceError:
@@ -92,11 +91,9 @@ def rollback(
         process = SupervisorProcess(arguments, lambda _: None, unlock(folder, source, vault_key or folder.vault_key))
         try:
             connection = Connection(folder.root)
-            try:
-                result = connection.ask(request)
-                connection.ask({"op": "stop"})
-            finally:
-                connection.close()
+            result = connection.ask(request)
+            connection.ask({"op": "stop"})
+            connection.close()
         finally:
             process.close()
         return result

@@ -143,14 +143,6 @@ class Open:
     """Of the holds that it was released from, in the order of the log."""
 
 
-class Trial(NamedTuple):
-    """Other settings of a proposer are tried beside those in force."""
-
-    number: int
-    """The proposal of them."""
-    proposer: str
-
-
 class Permit(Protocol):
     """What is asked of an authorisation before it is used."""
 
@@ -221,12 +213,6 @@ class Order:
     """The proposed change of the guard that is open."""
     guards: tuple[Digest, ...] = ()
     """Of all changes of the guard that were proposed, what people signed: what was said of one is said of no other."""
-    trial: Trial | None = None
-    """The trial of a proposer's settings that is open."""
-    tuned: tuple[str, ...] = ()
-    """Whose settings each version of settings is, from version 1 on."""
-    tuning: Mapping[str, int] = field(default_factory=dict)
-    """Proposer → the version of its settings in force, where it is not 0: what the configuration says."""
     people: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
     """(name, role, key) of those who have answered holds → the entry of their first answer."""
     last_time: str = ""

@@ -41,7 +41,6 @@ __all__ = [
     "Code",
     "FileChange",
     "Hyperparameters",
-    "Improver",
     "KnobChange",
     "Proposal",
     "Weights",
@@ -62,8 +61,6 @@ MAX_TEXT_BYTES = 128 * 1024
 MAX_FILES = 16
 MAX_CHANGES = 64
 MAX_STRING = 200
-MAX_SETTINGS = 64
-MAX_SETTINGS_BYTES = 16 * 1024
 _MAX_DIFF_WORK = 1_000_000  # lines times lines: beyond it difflib takes seconds on text made to be slow
 
 KnobName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
@@ -85,10 +82,8 @@ _WHOLE_RECIPE = re.compile(
 )
 
 
-ProposerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
-
-
-class _Explained(Record):
+class _Common(Record):
+    base: Base
     rationale: Annotated[str, StringConstraints(max_length=2000)] = ""
 
     @field_validator("rationale")
@@ -101,10 +96,6 @@ class _Explained(Record):
     def document(self) -> dict[str, Any]:
         """Return the proposal as the JSON document that parses to it."""
         return self.json_value()
-
-
-class _Common(_Explained):
-    base: Base
 
 
 class Hyperparameters(_Common):
@@ -159,25 +150,9 @@ class Weights(_Common):
         return self
 
 
-class Improver(_Explained):
-    """Other settings for a proposer: all of them, not only those that change. It has no base, for no model changes."""
-
-    kind: Literal["improver"]
-    proposer: ProposerName
-    settings: Annotated[dict[KnobName, Any], Field(max_length=MAX_SETTINGS)]
-
-    @field_validator("settings")
-    @classmethod
-    def _small(cls, settings: dict[str, Any]) -> dict[str, Any]:
-        if len(canonical_bytes(settings)) > MAX_SETTINGS_BYTES:
-            raise ValueError(f"settings of more than {MAX_SETTINGS_BYTES} bytes")
-        return settings
-
-
-ModelProposal: TypeAlias = Hyperparameters | Architecture | Code | Weights
-AnyProposal: TypeAlias = ModelProposal | Improver
+AnyProposal: TypeAlias = Hyperparameters | Architecture | Code | Weights
 Proposal: TypeAlias = Annotated[AnyProposal, Field(discriminator="kind")]
-"""What a proposer may ask for: one of these kinds, told apart by `kind`."""
+"""What a proposer may ask for: one of four kinds, told apart by `kind`."""
 
 _PROPOSAL: TypeAdapter[AnyProposal] = TypeAdapter(Proposal)
 
@@ -223,13 +198,10 @@ def _matches(parts: tuple[str, ...], globs: tuple[str, ...]) -> bool:
 
 
 class KnobChange(Record):
-    """One knob with another value; `old` and `new` are canonical JSON. `unknown`: the base has no such knob.
-
-    Of the group `proposer` it is a setting of a proposer, called `PROPOSER.SETTING`.
-    """
+    """One knob with another value; `old` and `new` are canonical JSON. `unknown`: the base has no such knob."""
 
     name: str
-    group: Group | Literal["unknown", "proposer"]
+    group: Group | Literal["unknown"]
     old: str
     new: str
 
@@ -261,7 +233,7 @@ class Change(Record):
         return value
 
 
-def start_of(proposal: ModelProposal, base: Digest, incumbent: Digest) -> AnyStart | None:
+def start_of(proposal: AnyProposal, base: Digest, incumbent: Digest) -> AnyStart | None:
     """Where the training of a proposal's candidate begins, by digests; None from scratch.
 
     `base` and `incumbent` are the candidates that it starts from and that is live. Raises ProposalError where two
@@ -282,7 +254,7 @@ def start_of(proposal: ModelProposal, base: Digest, incumbent: Digest) -> AnySta
 def effective_change(
     base_recipe: Mapping[str, Any],
     base_files: Mapping[str, str],
-    proposal: ModelProposal,
+    proposal: AnyProposal,
     *,
     schema: Mapping[str, Any],
     start: AnyStart | None = None,
@@ -331,7 +303,7 @@ def effective_change(
 
 
 def successor(
-    base_recipe: Mapping[str, Any], base_files: Mapping[str, str], proposal: ModelProposal
+    base_recipe: Mapping[str, Any], base_files: Mapping[str, str], proposal: AnyProposal
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the recipe and the files that the proposal makes of its base's; neither argument is changed."""
     files = proposal.files if isinstance(proposal, Code) else {}
@@ -349,7 +321,7 @@ def unified_diff(path: str, old: str, new: str) -> str:
     return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines)
 
 
-def _check_kind(proposal: ModelProposal, knobs: list[KnobChange]) -> None:
+def _check_kind(proposal: AnyProposal, knobs: list[KnobChange]) -> None:
     shaping = [knob.name for knob in knobs if knob.group == "architecture"]
     if isinstance(proposal, Hyperparameters | Weights) and shaping:
         raise ProposalError(f"{proposal.kind}, but it changes the architecture: {', '.join(shaping)}", where="kind")

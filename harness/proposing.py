@@ -90,7 +90,7 @@ class Proposing:
         and SandboxError when no sandbox can be had. A model that fails raises nothing: there are fewer documents.
         """
         where = f"proposer {name}"
-        outcome = self._run(name, _asking(name, ask, None))
+        outcome = self._run(name, ask, None)
         if "requests" not in outcome.header:
             return Answers(documents_of(outcome, ask.count, where), [])
         model = self._models.get(name)
@@ -105,26 +105,17 @@ class Proposing:
         for number, request in enumerate(requests, 1):
             told(f"{name}: request {number} of {len(requests)} to its model")
             replies.append(model.ask(request))
-        outcome = self._run(name, _asking(name, ask, replies))
+        outcome = self._run(name, ask, replies)
         return Answers(documents_of(outcome, ask.count, where), _skipped(outcome.header, ask.count))
 
-    def settled(self, name: str, *settings: dict[str, Json]) -> list[dict[str, Json]]:
-        """Return settings with all defaults, as the named proposer's own `Settings` reads each of them.
-
-        Raises ProposerError where it declares none, or does not take them; and SandboxError as above.
-        """
-        outcome = self._run(name, {"proposer": name, "settings": list(settings)})
-        found = documents_of(outcome, len(settings), f"proposer {name}")
-        if len(found) != len(settings):
-            raise ProposerError("answered fewer settings than it was asked for", where=f"proposer {name}")
-        return found
-
-    def _run(self, name: str, payload: dict[str, Json]) -> Outcome:
+    def _run(self, name: str, ask: Ask, replies: list[Reply] | None) -> Outcome:
+        """Run a proposer once; `replies` are to what it asked before."""
         site = self._site(name)
+        told: list[Json] | None = None if replies is None else [reply.json_value() for reply in replies]
         job = Job(
             entry="propose",
             module="harness.proposers.__main__",
-            payload=payload,
+            payload={"proposer": name, "ask": ask.json_value(), "replies": told},
             limits=self._limits,
             site=None if find(name).dist is None else site,
         )
@@ -159,12 +150,6 @@ class Proposing:
     def __exit__(self, *problem: object) -> None:
         """Close it."""
         self.close()
-
-
-def _asking(name: str, ask: Ask, replies: list[Reply] | None) -> dict[str, Json]:
-    """The job of one ask; `replies` are to what the proposer asked before."""
-    told: list[Json] | None = None if replies is None else [reply.json_value() for reply in replies]
-    return {"proposer": name, "ask": ask.json_value(), "replies": told}
 
 
 def documents_of(outcome: Outcome, count: int, where: str) -> list[dict[str, Json]]:

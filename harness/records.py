@@ -15,8 +15,8 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 Count = Annotated[int, Field(ge=0)]
 
-Kind = Literal["hyperparameters", "architecture", "code", "weights", "improver"]
-"""The kinds of proposal: of the model, and `improver`, of the settings of a proposer."""
+Kind = Literal["hyperparameters", "architecture", "code", "weights"]
+"""The kinds of proposal that this version builds."""
 
 StartMethod = Literal["scratch", "inherit", "continue", "average", "low-rank", "reinforce"]
 """Where the training of a candidate begins: from drawn weights, or by one of the methods of `starting`."""
@@ -60,7 +60,6 @@ Reason = Literal[
     "undeclared",
     "duplicate",
     "policy",
-    "improver",
     "build-failed",
     "build-timeout",
     "build-memory",
@@ -95,7 +94,6 @@ REASONS: dict[str, str] = {
     "undeclared": "what was built differs from its base in more than the proposal says",
     "duplicate": "the same candidate was proposed before in this epoch",
     "policy": "a policy rule was not satisfied",
-    "improver": "its settings are none of that proposer, or no trial of them can begin",
     "build-failed": "building or training raised an error in the sandbox",
     "build-timeout": "building or training made no progress, or ran past its deadline",
     "build-memory": "building or training used more memory than its budget",

@@ -8,7 +8,6 @@ It shares the fold, the rules and the statistics with the supervisor on purpose:
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,8 +39,6 @@ from harness.genesis import guard_of, policies_of
 from harness.guard_change import ITEMS, compare_guards
 from harness.history import History
 from harness.holds import Hold
-from harness.improver_entries import ImproverBegun, ImproverEnded
-from harness.improving import improver_of, weigh
 from harness.journal import read_run
 from harness.judge import Judge
 from harness.judgement import Judgement
@@ -154,8 +151,6 @@ def _replay_moments(entries: list[Entry], state: RunState, blobs: BlobStore) -> 
                 )
         if isinstance(entry, (Staked, Decided)):
             _replay_development(folded, entry)
-        if isinstance(entry, (ImproverBegun, ImproverEnded)):
-            _replay_settings(folded, entry, blobs)
         if isinstance(entry, (ProposedEntry, Measured)):
             begun[number] = index
         folded = fold(folded, index, entry)
@@ -178,24 +173,6 @@ def _replay_development(before: RunState, entry: Staked | Decided) -> None:
     _same(where, "what the development items show", short, logged)
 
 
-def _replay_settings(before: RunState, entry: ImproverBegun | ImproverEnded, blobs: BlobStore) -> None:
-    """That what is tried is what was proposed, and that the trial's verdict follows from the pairs so far."""
-    where = f"proposal {entry.number}"
-    if isinstance(entry, ImproverBegun):
-        proposal = improver_of(blobs.get(before.proposals[entry.number].proposed.document))
-        told = None if proposal is None else (proposal.proposer, proposal.settings)
-        _same(where, "what is tried", told, (entry.proposer, entry.settings))
-        return
-    last = max(each.proposed.generation for each in before.proposals.values())
-    again, shown = weigh(before, last), _plain(blobs, entry.evidence)
-    derived, log_e = again.evidence, shown.pop("log_e", None)
-    if not isinstance(log_e, float | int) or not math.isclose(derived.pop("log_e"), log_e, rel_tol=1e-9, abs_tol=1e-9):
-        raise AuditError("the evidence of a trial of settings is not that of its pairs", where=where)
-    _same(where, "the trial's evidence", derived, shown)
-    _same(where, "the trial's pairs", len(again.evidence["differences"]), entry.pairs)
-    _same(where, "the trial's verdict", again.verdict, entry.verdict)
-
-
 def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: PolicySet, judge: Judge) -> int:
     """One proposal: judge its documents again, check gates against evidence and answers, decide again."""
     found = state.proposals[number]
@@ -209,8 +186,6 @@ def _replay_proposal(state: RunState, number: int, blobs: BlobStore, policies: P
         if "screen" in held:
             _replay_shown(where, held["screen"], found.screened.document, blobs)
         against = judged(again, answered="screen" in held)
-        if found.begun is not None and against:
-            raise AuditError("settings are tried that the rules do not let pass", where=where)
         if found.decision is not None and against and found.hold is None:
             _same(where, "the decision", found.decision.reasons, against)
     _replay_effect(where, state, found, blobs)

@@ -6,13 +6,12 @@ first vault test begins, so that it cannot time one. Where a proposer asks a lan
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,8 @@ def guarded_loop(
             # What is filled already, from before a crash, is not asked for a second time.
             slots = None
             if not asked["filled"]:
-                slots = _filled(asked, generation, config, allotment, plans, proposing, models, watcher)
+                slots_of = _allotted(config, allotment, asked["ask"])
+                slots = _filled(asked["ask"], generation, slots_of, plans, proposing, models, watcher)
             if slots is not None and not slots:
                 watcher.note(f"generation {generation}: no proposer has anything to propose")
                 break
@@ -131,10 +131,17 @@ def guarded_loop(
         process.close()
 
 
+def _allotted(config: Config, allotment: dict[str, int], asked: dict[str, Any]) -> dict[str, int]:
+    """Slots by proposer: by a bandit they follow from what is asked with, so that a resumed run has the same."""
+    if config.allotment == "fixed":
+        return allotment
+    history = [Feedback.parse(told) for told in asked["history"]]
+    return allot(allotment, history, seed=asked["seed"], generation=asked["generation"])
+
+
 def _filled(
-    answer: dict[str, Any],
+    asked: dict[str, Any],
     generation: int,
-    config: Config,
     allotment: dict[str, int],
     plans: dict[str, dict[str, Any]],
     proposing: Proposing,
@@ -149,8 +156,9 @@ def _filled(
     rounds, fresh = 0, 0
     while True:
         before = sum(model.fresh for model in models.values())
-        asked = {**answer, "ask": {**answer["ask"], "round": rounds}}
-        slots, failed, in_vain = slots_of(asked, generation, config, allotment, plans, proposing, models, watcher)
+        slots, failed, in_vain = _slots(
+            {**asked, "round": rounds}, generation, allotment, plans, proposing, models, watcher
+        )
         rounds += 1
         fresh += sum(model.fresh for model in models.values()) > before  # replies from the record cost no round
         if slots or not in_vain:
@@ -160,108 +168,48 @@ def _filled(
             return []
 
 
-@dataclass
-class _Asking:
-    """One generation's asks: what all proposers are asked with, and what became of it."""
-
-    asked: dict[str, Any]
-    generation: int
-    proposing: Proposing
-    models: dict[str, Broker]
-    watcher: Watcher
-    failed: list[dict[str, Any]] = field(default_factory=list)
-    in_vain: int = 0
-
-    def slots(self, name: str, count: int, settings: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
-        """What a proposer answers, as slots; none where it fails, or is asked for none."""
-        if not count:
-            return []
-        ask = Ask.parse({**self.asked, "count": count, "settings": settings, **more})
-        self.watcher.note(f"asking {name} for {count}")
-        try:
-            documents = self.proposing.propose(name, ask, self.watcher.note)
-            reasons = dict(Counter(documents.skipped).most_common())
-            if reasons:
-                self.models[name].skipped(ask.generation, ask.round, reasons)
-        except (ProposerError, SandboxError) as error:
-            self.watcher.note(f"proposer {name} failed: {error}")
-            self.failed.append(_failure(name, f"failed: {error}"))
-            return []
-        if reasons:
-            self.in_vain += len(documents.skipped)
-            told = "; ".join(why if times == 1 else f"{times} times {why}" for why, times in reasons.items())
-            said = f"{len(documents.skipped)} of {count} replies led to no proposal: {told}"
-            self.watcher.note(f"{name}: {said}")
-            self.failed.append(_failure(name, said))
-            self.watcher.event(
-                {"event": "skipped", "generation": self.generation, "proposer": name, "reasons": reasons}
-            )
-        labels = settings.get("plan") if name == "scripted" else None
-        return [
-            {
-                "proposer": name,
-                "document": json.dumps(document),
-                "scripted": name == "scripted",
-                "label": _label(labels, self.generation, index),
-            }
-            for index, document in enumerate(documents)
-        ]
-
-    def pairs(self, name: str, count: int, old: dict[str, Any], trial: dict[str, Any]) -> list[dict[str, Any]]:
-        """The slots of a proposer of which other settings are tried: in pairs, and one more with the old where odd.
-
-        Each arm draws by a seed of its own, or both would propose the same; a coin says which of a pair comes first,
-        for of two proposals of one candidate the second is a duplicate.
-        """
-        half = count // 2
-        arms = {
-            arm: self.slots(name, half, settings, seed=self._drawn(f"{trial['proposal']}/{arm}"))
-            for arm, settings in (("old", old), ("new", trial["settings"]))
-        }
-        slots = []
-        for index in range(max(map(len, arms.values()))):
-            pair = [{**made[index], "arm": arm} for arm, made in arms.items() if index < len(made)]
-            slots += pair[::-1] if self._drawn(f"{trial['proposal']}/{self.generation}/{index}") % 2 else pair
-        return slots + self.slots(name, count - 2 * half, old)
-
-    def _drawn(self, purpose: str) -> int:
-        text = f"lockgate/pairs/{self.asked['seed']}/{purpose}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big")
-
-
-def slots_of(
-    answer: dict[str, Any],
+def _slots(
+    asked: dict[str, Any],
     generation: int,
-    config: Config,
     allotment: dict[str, int],
     plans: dict[str, dict[str, Any]],
     proposing: Proposing,
     models: dict[str, Broker],
     watcher: Watcher,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
-    """Slots in the order of the configuration, slots of what failed, and how many replies of models led to none.
-
-    They are a function of what the supervisor answers to `ask`, so a run which is resumed asks as it would have: by a
-    bandit, with the settings in force, and in pairs where others are tried.
-    """
-    asked, tuning = answer["ask"], answer["proposers"]
+    """Slots in the order of the configuration, slots of what failed, and how many replies of models led to none."""
     if asked["generation"] != generation:
         raise ProposerError(f"the run is at generation {asked['generation']}, not {generation}")
-    trial = tuning["trial"]
-    if config.allotment == "bandit":
-        history = [Feedback.parse(told) for told in asked["history"]]
-        paired = trial["proposer"] if trial else None
-        allotment = allot(allotment, history, seed=asked["seed"], generation=generation, paired=paired)
-    asking = _Asking(asked, generation, proposing, models, watcher)
-    slots = list[dict[str, Any]]()
+    slots, failed, in_vain = [], list[dict[str, Any]](), 0
     for name, count in allotment.items():
-        found = tuning["in_force"].get(name, {"version": 0})
-        settings = found["settings"] if found["version"] else plans[name]
-        if trial and trial["proposer"] == name and count > 1:
-            slots += asking.pairs(name, count, settings, trial)
-        else:
-            slots += asking.slots(name, count, settings)
-    return slots, asking.failed, asking.in_vain
+        ask = Ask.parse({**asked, "count": count, "settings": plans[name]})
+        watcher.note(f"asking {name} for {count}")
+        try:
+            documents = proposing.propose(name, ask, watcher.note)
+            reasons = dict(Counter(documents.skipped).most_common())
+            if reasons:
+                models[name].skipped(ask.generation, ask.round, reasons)
+        except (ProposerError, SandboxError) as error:
+            watcher.note(f"proposer {name} failed: {error}")
+            failed.append(_failure(name, f"failed: {error}"))
+            continue
+        if reasons:
+            in_vain += len(documents.skipped)
+            told = "; ".join(why if times == 1 else f"{times} times {why}" for why, times in reasons.items())
+            watcher.note(f"{name}: {len(documents.skipped)} of {count} replies led to no proposal: {told}")
+            failed.append(_failure(name, f"{len(documents.skipped)} of {count} replies led to no proposal: {told}"))
+            watcher.event({"event": "skipped", "generation": generation, "proposer": name, "reasons": reasons})
+        labels = plans[name].get("plan") if name == "scripted" else None
+        slots += [
+            {
+                "proposer": name,
+                "document": json.dumps(document),
+                "scripted": name == "scripted",
+                "label": _label(labels, generation, index),
+            }
+            for index, document in enumerate(documents)
+        ]
+    return slots, failed, in_vain
 
 
 def _failure(name: str, why: str) -> dict[str, Any]:

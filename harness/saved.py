@@ -18,7 +18,7 @@ from harness.errors import CanonicalError, KeyFileError, LockgateError
 from harness.holds import Hold
 from harness.keys import Verifier
 from harness.logreader import LogReader
-from harness.order import Change, Measurement, Open, Order, Shown, Stake, Terms, Trial
+from harness.order import Change, Measurement, Open, Order, Shown, Stake, Terms
 from harness.pages import Numbered
 from harness.quorum import Approver
 from harness.records import Candidate, Count, Digest, Record, Verdict
@@ -130,11 +130,6 @@ class _Swap(Record):
     authorisation: Count | None
 
 
-class _Trial(Record):
-    number: Count
-    proposer: str
-
-
 class _State(Record):
     size: Count
     keys: list[str]
@@ -160,9 +155,6 @@ class _State(Record):
     unwatched: bool
     halted: bool
     time: str
-    trial: _Trial | None
-    tuned: list[str]
-    tuning: dict[str, Count]
     people: dict[str, Count]
     """`NAME ROLE TYPE BASE64` of each who has answered."""
 
@@ -253,9 +245,6 @@ def _state(order: Order, reader: LogReader) -> dict[str, Any]:
         "unwatched": order.unwatched,
         "halted": order.halted,
         "time": order.last_time,
-        "trial": None if order.trial is None else order.trial._asdict(),
-        "tuned": list(order.tuned),
-        "tuning": dict(order.tuning),
         "people": {" ".join(who): index for who, index in order.people.items()},
     }
 
@@ -350,9 +339,6 @@ def _order(state: _State) -> Order:
         unwatched=state.unwatched,
         halted=state.halted,
         last_time=state.time,
-        trial=None if state.trial is None else Trial(state.trial.number, state.trial.proposer),
-        tuned=tuple(state.tuned),
-        tuning=state.tuning,
         people={_person(who): index for who, index in state.people.items()},
     )
     _check(order)
@@ -432,8 +418,6 @@ def _check(order: Order) -> None:
         raise ValueError("parts that do not fit each other")
     if not all(1 <= number <= order.proposed for number in numbers):
         raise ValueError("a proposal that was not made")
-    if not all(order.tuned[version - 1] == name for name, version in order.tuning.items() if version):
-        raise ValueError("settings that were not adopted")
     for permit in order.authorised.values():
         _ = order.open[permit.number]
     if order.intent is not None and order.intent.action == "promote":

@@ -11,10 +11,9 @@ from harness.effect import change_of
 from harness.entries import Decided, Screened
 from harness.errors import ProposalError
 from harness.holding import Answered, Holding, judged_document
-from harness.improving import Improving
 from harness.judgement import Judgement
-from harness.proposal import Change, Improver, effective_change, parse_proposal, start_of, successor
-from harness.records import Candidate, Decision, Digest
+from harness.proposal import Change, effective_change, parse_proposal, start_of, successor
+from harness.records import Decision, Digest
 from harness.rules import screen_document
 from harness.workshop import sound_recipe
 
@@ -22,11 +21,10 @@ from harness.workshop import sound_recipe
 class Screening(Desk):
     """The first stage of a proposal's life."""
 
-    def __init__(self, rooms: Rooms, holding: Holding, improving: Improving) -> None:
-        """Ask people through `holding`, where the rules ask for them; `improving` reads settings of proposers."""
+    def __init__(self, rooms: Rooms, holding: Holding) -> None:
+        """Ask people through `holding`, where the rules ask for them."""
         super().__init__(rooms)
         self._holding = holding
-        self._improving = improving
 
     def screen(self, number: int) -> None:
         """Parse the bytes, work out the effective change, judge it by the static rules."""
@@ -44,8 +42,6 @@ class Screening(Desk):
             proposal = parse_proposal(rooms.blobs.get(found.proposed.document), mutable=rooms.config.mutable)
         except ProposalError as error:
             return self._reject(number, reject("malformed", str(error)))
-        if isinstance(proposal, Improver):
-            return self._settings(number, proposal)
         known = state.candidates()
         wanted = state.incumbent.digest if proposal.base == "incumbent" else proposal.base
         if wanted not in known:
@@ -74,42 +70,18 @@ class Screening(Desk):
         twin = self._twin(number, recipe, source, change)
         if twin is not None:
             return self._reject(number, reject("duplicate", f"proposal {twin} of this epoch is the same candidate"))
-        made = base.model_copy(update={"recipe": recipe, "source": source})
-        return self._judge(number, proposal.kind, proposal.rationale, change, new_files, made)
-
-    def _settings(self, number: int, proposal: Improver) -> None:
-        """The same of other settings for a proposer: they are judged as a change of the incumbent that leaves it be."""
-        rooms, incumbent = self._rooms, self.state.incumbent
-        try:
-            change = self._improving.change(proposal)
-        except ProposalError as error:
-            return self._reject(number, reject("improver", str(error)))
-        if change.is_noop:
-            return self._reject(number, reject("no-op", f"these are the settings of {proposal.proposer} in force"))
-        twin = self._improving.tried(number, proposal)
-        if twin is not None:
-            return self._reject(number, reject("duplicate", f"proposal {twin} of this epoch tried the same settings"))
-        files = {
-            path: content.decode("utf-8", "replace")
-            for path, content in rooms.workshop.load_source(incumbent.source).items()
-        }
-        return self._judge(number, proposal.kind, proposal.rationale, change, files, incumbent)
-
-    def _judge(
-        self, number: int, kind: str, rationale: str, change: Change, files: dict[str, str], made: Candidate
-    ) -> None:
-        """Judge a change by the static rules; `made` is its base with the recipe and source that it leads to."""
-        rooms, state, found = self._rooms, self.state, self._of(number)
-        document = screen_document(state, rooms.config, found, kind, made.digest, rationale, change, files)
-        judgement = rooms.judge.decide(rooms.policies, "screen", kind, document)
+        document = screen_document(
+            state, rooms.config, found, proposal.kind, base.digest, proposal.rationale, change, new_files
+        )
+        judgement = rooms.judge.decide(rooms.policies, "screen", proposal.kind, document)
         asks = judgement.outcome == "hold" and self._holding.possible
         reasons = [] if asks else judged(judgement)
         screened = Screened(
             number=number,
-            base=made.digest,
-            recipe=made.recipe,
-            source=made.source,
-            change=rooms.blobs.put(canonical_bytes({"change": change.json_value(), "kind": kind})),
+            base=base.digest,
+            recipe=recipe,
+            source=source,
+            change=rooms.blobs.put(canonical_bytes({"change": change.json_value(), "kind": proposal.kind})),
             document=rooms.blobs.put(canonical_bytes(document)),
             judgement=rooms.blobs.put(canonical_bytes(judgement.json_value())),
             outcome=judgement.outcome,
@@ -126,6 +98,7 @@ class Screening(Desk):
             self._journal.commit(screened)
             if asks:
                 self._holding.hold(number, "screen", judgement, screened.document, screened.judgement)
+        return None
 
     def _answer(self, number: int) -> None:
         """Go on with a screen that asked for people: put on hold, waiting, answered."""
@@ -153,7 +126,7 @@ class Screening(Desk):
     def _twin(self, number: int, recipe: dict[str, Any], source: Digest, change: Change) -> int | None:
         """An earlier proposal of the same epoch that asks for the same recipe, source and start."""
         for other, found in self.state.proposals.items():
-            earlier = other < number and found.epoch == self._of(number).epoch and found.begun is None
+            earlier = other < number and found.epoch == self._of(number).epoch
             if earlier and found.screened and (found.screened.recipe, found.screened.source) == (recipe, source):
                 _, theirs = change_of(self._rooms.blobs, found.screened.change)
                 if theirs.start == change.start:

@@ -37,7 +37,7 @@ from harness.opening import Opened, open_run
 from harness.passphrase import Passphrase
 from harness.records import Record, first_problem
 from harness.supervisor import Slot
-from harness.views import ask_view, event_view, next_generation, proposers_view, summary
+from harness.views import ask_view, event_view, next_generation, summary
 
 MAX_FRAME = 16 << 20
 """Bytes of one line: a generation of whole source files fits, a flood does not."""
@@ -51,7 +51,6 @@ class SlotFrame(Record):
     document: str
     scripted: bool = False
     label: str = ""
-    arm: Literal["old", "new"] | None = None
 
 
 class StatusRequest(Record):
@@ -100,8 +99,6 @@ class RollbackRequest(Record):
     op: Literal["rollback"]
     version: int
     reason: str = ""
-    proposer: str = ""
-    """Whose settings are meant, and no model."""
 
 
 class StopRequest(Record):
@@ -201,10 +198,9 @@ class Service:
             case AskRequest():
                 asked = await self._do(lambda: ask_view(supervisor.state, rooms.blobs))
                 filled = bool(supervisor.state.generation(asked["generation"]))
-                tuning = proposers_view(supervisor.state)
-                await self._send(writer, {"ok": {"ask": asked, "filled": filled, "proposers": tuning}})
+                await self._send(writer, {"ok": {"ask": asked, "filled": filled}})
             case SubmitRequest():
-                slots = [Slot(s.proposer, s.document.encode(), s.scripted, s.label, s.arm) for s in request.slots]
+                slots = [Slot(s.proposer, s.document.encode(), s.scripted, s.label) for s in request.slots]
                 await self._do(lambda: supervisor.submit(request.generation, slots))
                 await self._send(writer, {"ok": {"generation": request.generation}})
             case SettleRequest():
@@ -217,11 +213,7 @@ class Service:
                 await self._send(writer, {"ok": {"halted": False, "generation": next_generation(supervisor.state)}})
             case RollbackRequest():
                 why = request.reason or "by request"
-                if request.proposer:
-                    arguments = (request.proposer, request.version)
-                    await self._do(lambda: supervisor.rollback_settings(*arguments, by="operator", reason=why))
-                else:
-                    await self._do(lambda: supervisor.rollback(request.version, by="operator", reason=why))
+                await self._do(lambda: supervisor.rollback(request.version, by="operator", reason=why))
                 await self._send(writer, {"ok": {"live": supervisor.state.live}})
             case StopRequest():
                 self.stopped.set()

@@ -42,7 +42,6 @@ from harness.entries import (
 from harness.errors import StateError
 from harness.history import History
 from harness.holds import Hold
-from harness.improver_entries import ImproverBegun, ImproverEnded, ImproverRolledBack
 from harness.legality import advance
 from harness.order import BASELINE, Order
 from harness.pages import Numbered
@@ -70,20 +69,13 @@ class ProposalState:
     version: int | None = None
     """The version that it became."""
     outcome: str | None = None
-    """`promoted` or `voided`, once an authorisation has come to an end; `adopted` or `dropped`, once a trial has."""
+    """`promoted` or `voided`, once an authorisation has come to an end."""
     epoch: int = 1
     """The epoch in which it was proposed."""
     hold: Hold | None = None
     """The hold that is open, or that ended in its rejection."""
     released: tuple[Hold, ...] = ()
     """The holds from which people have let it go on."""
-    begun: ImproverBegun | None = None
-    """The trial of a proposer's settings that it led to: then nothing more is decided of it."""
-
-    @property
-    def undecided(self) -> bool:
-        """Whether it has neither been decided, nor led to a trial of settings."""
-        return self.decision is None and self.begun is None
 
     @property
     def approvals(self) -> list[Digest]:
@@ -95,8 +87,6 @@ class ProposalState:
         """The name of the last stage passed."""
         if self.decision:
             return "decided"
-        if self.begun:
-            return "screened"
         for name in ("measured", "staked", "developed", "built", "screened"):
             if getattr(self, name) is not None:
                 return name
@@ -125,8 +115,6 @@ class RunState(Order):
     """The live model failed its smoke test and was not rolled back yet."""
     rescored: dict[Digest, dict[str, float]] = field(default_factory=dict)
     """Development metrics of candidates that were live, as evals had them that changed since."""
-    settings: dict[int, dict[str, Any]] = field(default_factory=dict)
-    """Version of a proposer's settings → the settings, from version 1 on."""
     ended: str | None = None
     """What ended the epoch, but for a promotion, by kind and index; None once something was staked since."""
     halt: Halted | None = None
@@ -152,11 +140,6 @@ class RunState(Order):
     def baseline(self) -> Candidate:
         """The first version of all."""
         return self._genesis().baseline
-
-    def settings_of(self, proposer: str) -> dict[str, Any]:
-        """The settings of a proposer that are in force: of an adopted version, or what the configuration says."""
-        version = self.tuning.get(proposer, 0)
-        return self.settings[version] if version else dict(self.guarding.config.proposer_settings.get(proposer, {}))
 
     def candidates(self) -> dict[Digest, tuple[Candidate, dict[str, float]]]:
         """All candidates with development metrics, by digest: the archive that proposals may start from.
@@ -233,8 +216,7 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
             return {} if entry.number is None else of(entry.number, hold=after.open[entry.number].hold)
         case GuardChanged() if state.change is not None:
             guard = state.change.hold.guard
-            changed = {"guard": guard, "rescored": state.rescored | entry.development, "ended": f"guard/{index}"}
-            return changed | (of(state.trial.number, outcome="dropped") if state.trial else {})
+            return {"guard": guard, "rescored": state.rescored | entry.development, "ended": f"guard/{index}"}
         case Built():
             return of(entry.number, built=entry)
         case Developed():
@@ -263,14 +245,6 @@ def _record(state: RunState, index: int, entry: Entry, after: RunState) -> dict[
             return of(entry.number, outcome="voided")
         case RolledBack():
             return {"failed_watch": False, "ended": f"rollback/{index}"}
-        case ImproverBegun():
-            return of(entry.number, begun=entry)
-        case ImproverEnded():
-            begun, version = state.proposals[entry.number].begun, entry.version
-            made = {} if version is None or begun is None else {version: begun.settings}
-            return of(entry.number, outcome=entry.verdict) | {"settings": state.settings | made}
-        case ImproverRolledBack() if state.trial and after.trial is None:
-            return of(state.trial.number, outcome="dropped")
         case Halted():
             return {"halt": entry}
         case Resumed():

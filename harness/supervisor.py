@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from harness.canonical import canonical_bytes
 from harness.decision import ceilings, decide, refuted, reject
@@ -34,15 +34,12 @@ from harness.errors import (
     StoppingError,
 )
 from harness.holding import Answered, Holding, judged_document
-from harness.improving import Improving, improver_of
 from harness.promotion import Promotion
-from harness.proposal import Improver
 from harness.records import Digest, Reason
 from harness.rules import decide_document
 from harness.screening import Screening
-from harness.state import ProposalState
 from harness.trial import Trial
-from harness.views import next_generation, properties_of
+from harness.views import properties_of
 from harness.workshop import Failure
 
 
@@ -54,8 +51,6 @@ class Slot:
     document: bytes
     scripted: bool = False
     label: str = ""
-    arm: Literal["old", "new"] | None = None
-    """Of a pair, in the trial of its proposer's settings."""
 
 
 PASSING = (Halt, AuditError, StateError, PromotionError, SandboxError, DiskError, StoppingError, OSError)
@@ -69,8 +64,7 @@ class Supervisor(Desk):
         """Take over the rooms; `recover` must be called before anything else."""
         super().__init__(rooms)
         self._holding = Holding(rooms)
-        self._improving = Improving(rooms)
-        self._screening = Screening(rooms, self._holding, self._improving)
+        self._screening = Screening(rooms, self._holding)
         self._trial = Trial(rooms)
         self._promotion = Promotion(rooms)
         self._pool = ThreadPoolExecutor(rooms.workers, thread_name_prefix="slot")
@@ -93,7 +87,6 @@ class Supervisor(Desk):
                 scripted=slot.scripted,
                 label=slot.label,
                 document=self._rooms.blobs.put(slot.document),
-                arm=slot.arm,
             )
             for index, slot in enumerate(slots)
         ]
@@ -124,8 +117,6 @@ class Supervisor(Desk):
             if self.state.held - {number}:
                 break  # tests run in order, and none while people are asked
             self._guarded(number, self._conclude)
-        if self.settled(generation):
-            self._improving.judge(generation)
         self.show_witnesses()
         return sorted(self.state.held)
 
@@ -157,7 +148,7 @@ class Supervisor(Desk):
         """Build the candidate and measure it on the development items, each in a sandbox of its own."""
         rooms = self._rooms
         found = self._of(number)
-        if found.screened is None or found.screened.outcome != "pass" or found.decision or self._settings_in(found):
+        if found.screened is None or found.screened.outcome != "pass" or found.decision:
             return None
         self._check_halt()
         left = self._seconds_left()
@@ -211,10 +202,6 @@ class Supervisor(Desk):
             return self._reject(number, refuted(properties_of(found.developed, rooms.blobs)))
         return None
 
-    def _settings_in(self, found: ProposalState) -> Improver | None:
-        """What it proposes for a proposer, where it proposes that: nothing is built of it."""
-        return improver_of(self._rooms.blobs.get(found.proposed.document))
-
     def _counterexamples(self, generation: int) -> dict[int, Digest]:
         """What earlier proposals had against properties. AuditError where it is damaged: no candidate is to blame."""
         before = self.state.counterexamples(generation)
@@ -237,10 +224,6 @@ class Supervisor(Desk):
             return self._reject(number, reject("interrupted", "a rollback ended the epoch of its test"))
         if found.hold is not None and found.hold.stage == "screen":
             return None
-        settings = self._settings_in(found)
-        if settings is not None:
-            against = self._improving.begin(number, settings)
-            return None if against is None else self._reject(number, against)
         if found.built is None or found.developed is None:
             return self._reject(number, reject("interrupted", "it was not built"))
         if found.staked is None and {hold.incumbent for hold in found.released} - {self.state.incumbent.digest}:
@@ -304,18 +287,10 @@ class Supervisor(Desk):
     def recover(self) -> None:
         """Bring disk, vault and log into step after any crash; before anything else."""
         self._promotion.recover()
-        last = next_generation(self.state) - 1
-        if not self.state.halted and self.settled(last):
-            self._improving.judge(last)  # cut between the last slot's end and the trial's
 
     def rollback(self, version: int, *, by: str, reason: str) -> None:
         """Make an earlier version live again; see `promotion.py`."""
         self._promotion.rollback(version, by=by, reason=reason)
-        self.show_witnesses()
-
-    def rollback_settings(self, proposer: str, version: int, *, by: str, reason: str) -> None:
-        """Put earlier settings of a proposer in force again; a trial of others ends."""
-        self._improving.rollback(proposer, version, by=by, reason=reason)
         self.show_witnesses()
 
     def show_witnesses(self) -> str | None:
@@ -324,7 +299,6 @@ class Supervisor(Desk):
 
     def close(self) -> None:
         """Stop the slot threads."""
-        self._improving.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -37,7 +37,6 @@ from harness.entries import (
     Watched,
 )
 from harness.errors import ConfigError, LockgateError
-from harness.improver_entries import ImproverRolledBack
 from harness.journal import Step
 from harness.kinds import kind_of
 from harness.merkle import leaf_hash
@@ -122,16 +121,7 @@ class Notebook:
             case RolledBack():
                 self.undone.setdefault(self._live, line)
                 self.events.append((line, entry))
-            case (
-                ImproverRolledBack()
-                | Started()
-                | Halted()
-                | Resumed()
-                | KeyRotated()
-                | GuardProposed()
-                | GuardRejected()
-                | GuardChanged()
-            ):
+            case Started() | Halted() | Resumed() | KeyRotated() | GuardProposed() | GuardRejected() | GuardChanged():
                 self.events.append((line, entry))
         self._live = step.state.live
 

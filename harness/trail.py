@@ -7,7 +7,6 @@ Not covered: whether the trail holds together (`auditing`), and one entry in ful
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,8 +42,7 @@ def told(entry: Entry) -> str:
             return f"supervisor {body.nonce}, workers by {body.isolation} on {body.device}"
         case "proposed":
             name = f" “{body.label}”" if body.label else ""
-            arm = f", {body.arm} settings" if body.arm else ""
-            return f"no. {body.number} by {body.proposer}{' (scripted)' if body.scripted else ''}{name}{arm}"
+            return f"no. {body.number} by {body.proposer}{' (scripted)' if body.scripted else ''}{name}"
         case "screened":
             return f"no. {body.number}: {body.outcome}" + (f", failed {', '.join(body.failed)}" if body.failed else "")
         case "held":
@@ -94,13 +92,6 @@ def told(entry: Entry) -> str:
             return f"version {body.version} is live: candidate {short(body.candidate)}"
         case "watched":
             return f"version {body.version} {'gives' if body.ok else 'DOES NOT give'} the answers that were measured"
-        case "improver-begun":
-            return f"no. {body.number}: other settings of {body.proposer} are tried: {json.dumps(body.settings)}"
-        case "improver-ended":
-            version = "" if body.version is None else f" as version {body.version} of settings"
-            return f"no. {body.number}: {body.verdict}{version}, after {body.pairs} pairs"
-        case "improver-rolled-back":
-            return f"version {body.version} of the settings of {body.proposer} is in force ({body.by}: {body.reason})"
         case _:
             return ", ".join(f"{k} {v}" for k, v in entry.json_value().items() if k != "time" and v not in ("", None))
 

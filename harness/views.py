@@ -72,7 +72,7 @@ def summary(state: RunState, blobs: BlobStore | None = None) -> dict[str, Any]:
         "voided": sum(p.outcome == "voided" for p in state.proposals.values()),
         "holds": [hold_view(state, number) for number in sorted(state.held)],
         "guard_change": None if state.change is None else change_view(state),
-        "undecided": sum(p.undecided for p in state.proposals.values()),
+        "undecided": sum(p.decision is None for p in state.proposals.values()),
         "epoch": state.epoch,
         "live": version_view(state, state.live),
         "versions": [version_view(state, version) for version in sorted(state.versions)],
@@ -86,7 +86,6 @@ def summary(state: RunState, blobs: BlobStore | None = None) -> dict[str, Any]:
             "delta": genesis.config.ledger.delta,
             "scope": "the life of the named vault" if genesis.vault_named else "this run alone: it names no vault",
         },
-        **({} if config.improver is None else {"proposers": proposers_view(state)}),
         "details": [proposal_view(found) for _, found in sorted(state.proposals.items())],
     }
 
@@ -98,7 +97,7 @@ def _rest(state: RunState) -> str:
         return "halted"
     if state.held:
         return "awaiting approval"
-    if any(p.undecided for p in state.proposals.values()):
+    if any(p.decision is None for p in state.proposals.values()):
         return "in a generation"
     return "at rest"
 
@@ -151,25 +150,6 @@ def _names(guard: Guarding) -> list[str]:
     return sorted({f"{each.name} ({each.role})" for each in guard.approvers})
 
 
-def proposers_view(state: RunState) -> dict[str, Any]:
-    """The settings of each proposer in force and their version, all versions, and the trial that is open."""
-    trial = state.trial
-    begun = None if trial is None else state.proposals[trial.number].begun
-    return {
-        "in_force": {
-            name: {"version": state.tuning.get(name, 0), "settings": state.settings_of(name)}
-            for name in state.guarding.config.proposers
-        },
-        "versions": [
-            {"version": version, "proposer": state.tuned[version - 1], "settings": settings}
-            for version, settings in sorted(state.settings.items())
-        ],
-        "trial": None
-        if trial is None or begun is None
-        else {"proposal": trial.number, "proposer": trial.proposer, "settings": begun.settings},
-    }
-
-
 def version_view(state: RunState, version: int) -> dict[str, Any]:
     """One version that is or was live."""
     candidate = state.versions[version]
@@ -192,7 +172,7 @@ def version_view(state: RunState, version: int) -> dict[str, Any]:
 def proposal_view(found: ProposalState) -> dict[str, Any]:
     """One proposal: who, what stage, what came of it and why."""
     decision = found.decision
-    verdict = ("on trial" if found.begun else None) if decision is None else decision.verdict
+    verdict = None if decision is None else decision.verdict
     return {
         "number": found.proposed.number,
         "generation": found.proposed.generation,
@@ -375,8 +355,7 @@ def next_generation(state: RunState) -> int:
     """The generation to propose for, or to finish: the last one while a slot of it is undecided, else the next."""
     last = max((p.proposed.generation for p in state.proposals.values()), default=0)
     open_slots = any(
-        p.undecided or (p.decision is not None and p.decision.verdict == "promote" and p.outcome is None)
-        for p in state.proposals.values()
+        p.decision is None or (p.decision.verdict == "promote" and p.outcome is None) for p in state.proposals.values()
     )
     return last if open_slots else last + 1
 
@@ -404,17 +383,7 @@ def ask_view(state: RunState, blobs: BlobStore) -> dict[str, Any]:
         "incumbent": archived(incumbent, known[incumbent.digest][1], blobs).json_value(),
         "archive": [archived(candidate, metrics, blobs).json_value() for candidate, metrics in best],
         "history": _bounded([feedback(found, blobs).json_value() for found in before]),
-        **_tuning(state),
     }
-
-
-def _tuning(state: RunState) -> dict[str, Any]:
-    """What an improver is asked with: the proposers with their settings in force, and whose others are tried."""
-    config = state.guarding.config
-    if config.improver is None:
-        return {}
-    settings = {name: state.settings_of(name) for name in config.proposers}
-    return {"proposers": settings, "trial": state.trial.proposer if state.trial else ""}
 
 
 def _bounded(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -77,7 +77,6 @@ class Vectors:
             "fresh": told(paper_run.freshly),
             "properties": told(paper_run.refuting),
             "ceilings": told(paper_run.reaching),
-            "improver": told(paper_run.improving),
         }
         with tempfile.TemporaryDirectory() as place:
             self.items = paper_run.story(paper_run.Paper(paper_run.BlobStore(Path(place))))
@@ -1483,34 +1482,6 @@ def declared(v: Vectors) -> None:
         v.illegal(name, "the fields that a build read are names", "§6", [*v.upto("built"), built])
 
 
-def settings(v: Vectors) -> None:
-    """§7.19: other settings of a proposer, tried, adopted, dropped and taken back."""
-    v.valid("improver", "settings of a proposer are adopted, dropped and taken back", v.bases["improver"], live=0)
-    with tempfile.TemporaryDirectory() as place:
-        items = paper_run.improving(paper_run.Paper(paper_run.BlobStore(Path(place))))
-
-    def case(name: str, why: str, kind: str, nth: int = 0, **changes: Any) -> None:
-        at = [place for place, item in enumerate(items) if item.kind == kind][nth]
-        last = copy.deepcopy(items[at])
-        last.body |= changes
-        v.illegal(f"improver-{name}", why, "§7.19", [*items[:at], last], base="improver")
-
-    case("version-not-the-next", "an adopted version that is not the next", "improver-ended", version=2)
-    case("adopted-without-a-version", "adopted, and no version", "improver-ended", version=None)
-    case("adopted-without-a-pair", "adopted, and no pair was compared", "improver-ended", pairs=0)
-    case("dropped-with-a-version", "dropped, and a version", "improver-ended", 1, version=2)
-    case("end-of-another-trial", "the end of a trial that is not open", "improver-ended", 1, number=1)
-    case("back-to-nothing", "back to a version that never was", "improver-rolled-back", version=2)
-    case(
-        "back-to-anothers",
-        "back to a version of another proposer",
-        "improver-rolled-back",
-        proposer="codegen",
-        version=1,
-    )
-    case("back-to-the-same", "back to the version in force", "improver-rolled-back", version=1)
-
-
 def models(v: Vectors) -> None:
     """§8 and §9."""
     plain = v.plain
@@ -1627,8 +1598,7 @@ def main() -> None:
         shutil.rmtree(folder / group, ignore_errors=True)
     vectors = Vectors(folder)
     for part in (
-        valid, answers, ceilings, fresh, lists, guards, heads, tiles, envelopes, order, properties, declared, settings, models,
-        links,
+        valid, answers, ceilings, fresh, lists, guards, heads, tiles, envelopes, order, properties, declared, models, links
     ):  # fmt: skip
         part(vectors)
     counts = {group: len(list((folder / group).glob("*.json"))) for group in ("valid", "invalid")}

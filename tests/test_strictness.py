@@ -185,13 +185,11 @@ def test_where_a_policy_applies_is_compared() -> None:
     other = policy("code.max_complexity < 90", name="other")
     found = compared(sets(wide, other), sets(narrow, other))
     assert found.verdict == "weaker"
-    assert [line.kinds for line in found.rules if line.witness] == [
-        ["hyperparameters", "architecture", "weights", "improver"]
-    ]
+    assert [line.kinds for line in found.rules if line.witness] == [["hyperparameters", "architecture", "weights"]]
     found = compared(sets(wide), sets(narrow))
     assert found.verdict == "at-least-as-strict"
     assert found.notes == [
-        "no rule of NEW applies to hyperparameters, architecture, weights, improver at decide: nothing can pass there"
+        "no rule of NEW applies to hyperparameters, architecture, weights at decide: nothing can pass there"
     ]
     assert compared(sets(narrow), sets(wide)).verdict == "weaker"
     assert compared(sets(wide), sets(policy("code.parses", stage="screen"))).verdict == "weaker"

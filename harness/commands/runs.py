@@ -222,9 +222,6 @@ def halt(
 def rollback(
     run: Run,
     version: Annotated[int, typer.Option("--to", min=0, help="The version to make live again; 0 is the baseline.")],
-    proposer: Annotated[
-        str, typer.Option("--proposer", help="Whose settings to take back; 0 are the configuration's.")
-    ] = "",
     reason: Annotated[str, typer.Option("--reason", help="For the log.")] = "by request",
     subject: Annotated[
         Path | None, typer.Option("--subject", help="Where the subject lies now, if it was moved.")
@@ -233,18 +230,13 @@ def rollback(
     passphrase_fd: PassphraseFd = None,
     json_: Json = False,
 ) -> None:
-    """Make an earlier version live again, bit-identical; or settings of a proposer. The operator's act, and logged."""
+    """Make an earlier version live again, bit-identical. Ends the epoch; the operator's act, logged as such."""
     from harness.operating import rollback as roll
     from harness.passphrase import PassphraseSource
 
     source = PassphraseSource(passphrase_fd)
-    result = roll(existing(run), version, reason, source, subject=subject, vault_key=vault_key, proposer=proposer)
-    if json_:
-        print_json(result)
-    elif proposer:
-        print(plain(f"version {version} of the settings of {proposer} is in force", 200))
-    else:
-        print(f"version {result['live']} is live")
+    result = roll(existing(run), version, reason, source, subject=subject, vault_key=vault_key)
+    print_json(result) if json_ else print(f"version {result['live']} is live")
 
 
 @app.command()

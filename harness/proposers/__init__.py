@@ -8,13 +8,11 @@ held-out items: whether a candidate was promoted.
 A proposer that needs a language model is a `Dialogue`: two such functions, with a conversation in between that
 others have (`harness.endpoint`), so that neither needs a network.
 
-Built in are `evolution`, `architecture`, `codegen`, `improver`, `llm`, `weights`, `reinforcement`, `random` and
-`scripted`; a package adds its own by an entry point of the group `lockgate.proposers` that names such a function:
+Built in are `evolution`, `architecture`, `codegen`, `llm`, `weights`, `reinforcement`, `random` and `scripted`; a
+package adds its own by an entry point of the group `lockgate.proposers` that names such a function:
 
     [project.entry-points."lockgate.proposers"]
     mine = "my_package.search:propose"
-
-A proposer whose settings others may change declares them as a pydantic model called `Settings` in its module.
 
 Nothing here imports torch but the controller of `reinforcement`. What a proposer returns is untrusted:
 `harness.proposing` runs it and bounds its answer, `harness.proposal` parses each document.
@@ -22,18 +20,16 @@ Nothing here imports torch but the controller of `reinforcement`. What a propose
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from harness.chat import ChatRequest, Reply
 from harness.errors import LockgateError, ProposerError
-from harness.records import Digest, Record, Stage, first_problem
+from harness.records import Digest, Record, Stage
 
 __all__ = [
     "GROUP",
@@ -47,7 +43,6 @@ __all__ = [
     "find",
     "names",
     "propose",
-    "settled",
 ]
 
 GROUP = "lockgate.proposers"
@@ -103,10 +98,6 @@ class Ask(Record):
     incumbent: Archived
     archive: list[Archived] = []
     history: list[Feedback] = []
-    proposers: dict[str, dict[str, Any]] = {}
-    """The settings in force of each proposer, by name, where proposals may change them."""
-    trial: str = ""
-    """The proposer of which other settings are being tried; none begin meanwhile."""
 
     def json_value(self) -> dict[str, Any]:
         """Return the ask as a JSON value, under the names that it is parsed by."""
@@ -139,7 +130,6 @@ _BUILT_IN = {
     "architecture": "architecture",
     "codegen": "codegen",
     "evolution": "evolution",
-    "improver": "improver",
     "llm": "llm",
     "random": "random_search",  # no module of ours hides one of the standard library's
     "reinforcement": "reinforcement",
@@ -167,27 +157,6 @@ def find(name: str) -> EntryPoint:
     if len(found) > 1:
         raise ProposerError(f"{len(found)} packages install a proposer {name!r}", remedy="uninstall all but one")
     return found[0]
-
-
-def settled(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings with all defaults, as the named proposer's `Settings` reads them; ProposerError.
-
-    The harness itself never calls this: `harness.proposing` does it in a sandbox.
-    """
-    where, module = f"proposer {name}", find(name).module
-    try:
-        record = getattr(import_module(module), "Settings", None)
-        found: dict[str, Any] | None = None
-        if isinstance(record, type) and issubclass(record, BaseModel):
-            found = record.model_validate_json(json.dumps(settings)).model_dump(mode="json")
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"{where}: {place}") from error
-    except Exception as error:
-        raise ProposerError(f"{type(error).__name__}: {error}", where=where) from error
-    if found is None:
-        raise ProposerError("declares no Settings, so nobody can say which there may be", where=where)
-    return found
 
 
 def propose(name: str, ask: Ask) -> list[dict[str, Any]] | list[ChatRequest]:

@@ -2,8 +2,7 @@
 
 The job's document is `{"proposer": NAME, "ask": {…}, "replies": […] or null}`. The answer's header is `{"proposals": N,
 "skipped": [WHY, …]}`, and the N documents follow it as one JSON array; `{"requests": N}` and N requests, where a model
-is to be asked before; or `{"error": {"type", "message", "where"}}` where the proposer failed. Or the job is
-`{"proposer": NAME, "settings": [{…}, …]}`, and each comes back with all defaults, in place of a proposal.
+is to be asked before; or `{"error": {"type", "message", "where"}}` where the proposer failed.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from harness.chat import ChatRequest, Reply
 from harness.errors import LockgateError, ProposerError
 from harness.isolation import inside
-from harness.proposers import Ask, conclude, propose, settled
+from harness.proposers import Ask, conclude, propose
 from harness.records import first_problem
 
 __all__ = ["main"]
@@ -44,9 +43,6 @@ def _problem(message: str, where: str | None, kind: str) -> dict[str, str]:
 
 def _answer(job: Any) -> tuple[dict[str, Any], list[Any]]:
     """Return the header, and what follows it."""
-    if isinstance(job, dict) and set(job) == {"proposer", "settings"}:
-        read = [settled(str(job["proposer"]), each) for each in job["settings"]]
-        return {"proposals": len(read), "skipped": []}, read
     if not isinstance(job, dict) or set(job) != {"proposer", "ask", "replies"} or not isinstance(job["proposer"], str):
         raise ProposerError("the job names no proposer, ask and replies")
     try:

@@ -67,8 +67,6 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
 
 
 def _document(ask: Ask, step: Step) -> dict[str, Any]:
-    if step.proposal.get("kind") == "improver":
-        return {"rationale": step.label, **step.proposal}  # of no model, so it has no base
     base = _base(ask, step)
     document: dict[str, Any] = {"rationale": step.label, **step.proposal, "base": base.digest}
     files = document.get("files")

@@ -31,9 +31,6 @@ FATES = {
     "hold": "on hold",
     "promote": "allowed",
     "open": "not decided yet",
-    "trial": "settings on trial",
-    "adopted": "settings adopted",
-    "dropped": "settings tried, and dropped",
 }
 
 GUARDS = {
@@ -64,8 +61,6 @@ class Pages:
             return "undone" if found.version in self.notebook.undone else "promoted"
         if found.outcome == "voided":
             return "voided"
-        if found.begun is not None:
-            return found.outcome or "trial"
         if found.decision is None:
             return "hold" if found.hold is not None else "open"
         return found.decision.verdict

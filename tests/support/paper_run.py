@@ -322,24 +322,6 @@ def declaring(paper: Paper) -> list[Item]:
     return items[: place + 1] + items[end:]
 
 
-def improving(paper: Paper) -> list[Item]:
-    """Tell of other settings for a proposer: tried and adopted, tried and dropped, and taken back."""
-    tell = Teller(paper, paper.candidate("base"))
-    tell.begin()
-    for number, version in ((1, 1), (3, None)):
-        tell.propose(number)
-        tell.add("improver-begun", number=number, proposer="scripted", settings={"explore": number})
-        tell.propose(number + 1, "deny")
-        tell.items[-2].body["arm"] = "new"
-        tell.decide(number + 1, "reject", "policy")
-        ended = {"verdict": "adopted", "version": version} if version else {"verdict": "dropped"}
-        tell.add("improver-ended", number=number, pairs=1, evidence=paper.blob(f"pairs of {number}"), **ended)
-    tell.add("improver-rolled-back", proposer="scripted", version=0, by="operator", reason="a look")
-    for place, item in enumerate(tell.items):
-        item.body["time"] = f"2026-01-02T03:{place // 60:02}:{place % 60:02}Z"
-    return copy.deepcopy(tell.items)
-
-
 ASKED = (*people.PEOPLE, *people.OTHERS)
 
 

@@ -10,7 +10,6 @@ import people
 from harness import entries as e
 from harness.config import parse_config
 from harness.holds import Hold
-from harness.improver_entries import ImproverBegun, ImproverEnded, ImproverRolledBack
 from harness.keys import Signer
 from harness.ledger import gamma
 from harness.records import Candidate, Decision, GateVerdict, Why
@@ -272,23 +271,6 @@ def rollback(state: RunState, version: int, **changes: object) -> e.Intended:
     return e.Intended(**{**fields, "by": "operator", "reason": "a test", **changes})
 
 
-def tried(number: int, proposer: str = "scripted") -> e.Entry:
-    """Try other settings."""
-    return ImproverBegun(number=number, proposer=proposer, settings={"explore": 0.5, "names": ["a"]})
-
-
-def tried_out(number: int, version: int | None = 1, **changes: object) -> e.Entry:
-    """Adopt them, or drop them where there is no version."""
-    verdict = "dropped" if version is None else "adopted"
-    fields = {"number": number, "verdict": verdict, "pairs": 9, "evidence": sha("pairs"), "version": version}
-    return ImproverEnded(**{**fields, **changes})
-
-
-def taken_back(version: int = 0, proposer: str = "scripted") -> e.Entry:
-    """Put earlier settings in force."""
-    return ImproverRolledBack(proposer=proposer, version=version, by="operator", reason="a test")
-
-
 def hold_of(state: RunState, number: int | None) -> Hold:
     """Find the hold of a proposal; without a number, of the change of the guard."""
     return state.change.hold if number is None else state.proposals[number].hold
@@ -369,9 +351,7 @@ def samples() -> list[e.Entry]:
     trail.propose_guard(verdict="weaker").answer(None, PEOPLE[0], verdict="refuse").add(guard_rejected(trail.state))
     trail.propose_guard(verdict="unknown", reason="another").answer(None, *PEOPLE[:2]).change_guard()
     trail.add(proposed(3), screened(3, "hold")).add(held(3, trail.state, "screen")).answer(3, PEOPLE[1])
-    trail.answer(3, PEOPLE[2], verdict="refuse").add(decided(3, "reject", "hold-refused"))
-    trail.add(proposed(4), screened(4), tried(4), proposed(5).model_copy(update={"arm": "new"}))
-    return trail.add(tried_out(4), taken_back()).entries
+    return trail.answer(3, PEOPLE[2], verdict="refuse").add(decided(3, "reject", "hold-refused")).entries
 
 
 def answered_again(entry: e.Entry, state: RunState) -> e.Entry:
