@@ -95,7 +95,7 @@ def _crossed(ask: Ask, path: str) -> list[tuple[str, str]]:
         if text is None or text == ask.incumbent.files[path]:
             continue
         for name, child in children(ask.incumbent.files[path], text):
-            made.setdefault(child, f"{name} of candidate {donor.digest[7:19]}")
+            made.setdefault(child, f"{name} of candidate {donor.digest[7:19]} in {ask.incumbent.digest[7:19]}")
     return [(why, child) for child, why in made.items()]
 
 
