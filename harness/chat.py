@@ -8,6 +8,7 @@ sandbox again. The proposer never sees where the model is, and the broker never 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -15,7 +16,18 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from harness.records import Record
 
-__all__ = ["MAX_PROMPT", "MAX_TEXT", "ChatRequest", "Endpoint", "Message", "Prompting", "Reply", "Settings", "split"]
+__all__ = [
+    "MAX_PROMPT",
+    "MAX_TEXT",
+    "ChatRequest",
+    "Endpoint",
+    "Message",
+    "Prompting",
+    "Reply",
+    "Settings",
+    "key_variables",
+    "split",
+]
 
 MAX_PROMPT = 512 * 1024
 """Bound on all messages of one request together, in bytes of UTF-8."""
@@ -140,3 +152,8 @@ def split(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         return {}, settings
     of_endpoint = {name: value for name, value in settings.items() if name in Endpoint.model_fields}
     return of_endpoint, {name: value for name, value in settings.items() if name not in Endpoint.model_fields}
+
+
+def key_variables(settings: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """Return the environment variables that hold keys of endpoints, in the settings of all proposers by name."""
+    return {str(each["api_key_env"]) for each in settings.values() if each.get("api_key_env")}

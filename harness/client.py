@@ -8,11 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from harness import errors
+from harness.chat import key_variables
+from harness.config import load_config
 from harness.errors import ConfigError, LockgateError, ServiceError
 from harness.passphrase import Passphrase
 
@@ -85,14 +87,15 @@ class SupervisorProcess:
         arguments: dict[str, Any],
         note: Callable[[str], None],
         passphrase: Passphrase | None = None,
-        without: Collection[str] = (),
     ) -> None:
         """Start it and wait until it is ready; its error is raised here. `note` is told what takes time.
 
         The passphrase of its keys goes through its standard input: arguments can be read by everybody here. It gets
-        this process's environment but for the variables in `without`.
+        this process's environment but for the variables that hold keys of endpoints, whoever is asked this time: they
+        are for the loop alone, and not for the supervisor, nor for the evals that it starts.
         """
         run = Path(arguments["out"])
+        without = key_variables(load_config(Path(arguments["subject"])).proposer_settings)
         arguments = {**arguments, "unlock": passphrase is not None}
         try:
             run.mkdir(parents=True, exist_ok=True)

@@ -98,11 +98,6 @@ class Broker:
         self._replies: Replies | None = None
         self._source: Replies | None = None
 
-    @property
-    def key_variable(self) -> str | None:
-        """The environment variable that holds the key."""
-        return self._endpoint.api_key_env
-
     def _read_key(self, where: str) -> str:
         variable = self._endpoint.api_key_env
         if variable is None:

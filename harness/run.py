@@ -82,9 +82,7 @@ def guarded_loop(
         "workers": workers,
         "vault_key": str(vault_key.absolute()) if vault_key else None,
     }
-    # Keys of endpoints are for this process alone, and not for the supervisor, nor for the evals that it starts.
-    keys = {model.key_variable for model in models.values() if model.key_variable}
-    process = SupervisorProcess(arguments, watcher.note, passphrase, without=keys)
+    process = SupervisorProcess(arguments, watcher.note, passphrase)
     rooms = ExitStack()
     try:
         connection = Connection(out)

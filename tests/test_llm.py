@@ -473,6 +473,19 @@ def test_the_key_is_in_no_file_of_a_run(ran):
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
+def test_the_key_is_kept_from_a_supervisor_whoever_is_asked(server, tmp_path):
+    """A start that asks no model, and one by another command, keep the key from the supervisor and its evals, too."""
+    folder, out = subject(tmp_path / "digits", server.url), tmp_path / "run"
+    result = run(folder, out, "--generations", "1", "--proposers", "random=1")
+    assert [row["proposer"] for row in result["details"]] == ["random"]
+    command = [sys.executable, "-m", "harness.cli", "halt", str(out), "--reason", "a look", "--json"]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    command = [sys.executable, "-m", "harness.cli", "rollback", str(out), "--to", "0", "--reason", "a look", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CHAT_KEY": KEY})
+    assert "the key is here" not in done.stdout + done.stderr
+    assert KEY not in done.stdout + done.stderr
+
+
 def proposed(out: Path) -> list[str]:
     """The digests of all documents of a run, in order."""
     return [entry.document for entry in rigs.trail_of(out)[1] if kind_of(entry) == "proposed"]
