@@ -160,7 +160,12 @@ def test_it_learns_from_its_own_proposals_alone(proposer):
     ]  # fmt: skip
     alone, beside = propose(NAME, asked([], generation=2)), propose(NAME, asked(theirs, generation=2))
     assert all(each["changes"] != document["changes"] for each in beside)
-    assert [each for each in alone if each["changes"] != document["changes"]] == beside[: len(alone)] or alone == beside
+    assert alone != propose(NAME, asked([theirs[0].model_copy(update={"proposer": NAME})], generation=2)), (
+        "own ones count"
+    )
+    assert [mine for mine in alone if mine["changes"] != document["changes"]] == [
+        each for mine, each in zip(alone, beside, strict=True) if mine["changes"] != document["changes"]
+    ]
 
 
 def test_a_controller_that_diverges_is_one_error():
@@ -180,12 +185,14 @@ def test_a_controller_that_diverges_is_one_error():
 
 
 def test_what_is_not_finite_is_found():
-    """A reward that is not finite raises Diverged, before any parameter has changed."""
+    """An advantage that is not finite raises Diverged, before any parameter has changed."""
     controller = Controller([3], seed=1, hidden=8, lr=0.01, entropy=0.0, keep=0.5)
-    before = controller.chances()
+    before = [each.tolist() for each in controller._network.parameters()]
     with pytest.raises(Diverged, match="loss"):
-        controller.learn([Episode([1], math.nan)], 0.0, 1.0)
-    assert controller.chances() == before
+        controller.learn([Episode([1], math.nan)])
+    assert [each.tolist() for each in controller._network.parameters()] == before
+    controller.learn([Episode([1], 1.0)])
+    assert [each.tolist() for each in controller._network.parameters()] != before
 
 
 @given(seed=st.integers(0, 2**32))

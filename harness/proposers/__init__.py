@@ -23,13 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from harness.chat import ChatRequest, Reply
 from harness.errors import LockgateError, ProposerError
-from harness.records import Digest, Record, Stage
+from harness.records import Digest, Record, Stage, first_problem
 
 __all__ = [
     "GROUP",
@@ -43,6 +43,7 @@ __all__ = [
     "find",
     "names",
     "propose",
+    "settings_of",
 ]
 
 GROUP = "lockgate.proposers"
@@ -102,6 +103,18 @@ class Ask(Record):
     def json_value(self) -> dict[str, Any]:
         """Return the ask as a JSON value, under the names that it is parsed by."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+Declared = TypeVar("Declared", bound=Record)
+
+
+def settings_of(ask: Ask, declared: type[Declared], who: str) -> Declared:
+    """Return an ask's settings as the proposer called `who` declares them; ProposerError names what does not fit."""
+    try:
+        return declared.parse(ask.settings)
+    except ValidationError as error:
+        place, message = first_problem(error)
+        raise ProposerError(message, where=f"{who}: {place}") from error
 
 
 Proposer: TypeAlias = Callable[[Ask], list[dict[str, Any]]]

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
-
-from harness.errors import ProposerError
-from harness.proposers import Ask, evolution
-from harness.records import first_problem
+from harness.proposers import Ask, evolution, settings_of
 
 __all__ = ["Settings", "propose"]
 
@@ -31,10 +27,6 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
 
     Raises ProposerError for settings that do not fit, or a Recipe without a knob of the architecture.
     """
-    try:
-        settings = Settings.parse(ask.settings)
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"architecture: {place}") from error
+    settings = settings_of(ask, Settings, "architecture")
     documents = evolution.search(ask, settings, who="architecture", of=lambda knob: knob.group == "architecture")
     return [{**document, "inherit": True} for document in documents] if settings.inherit else documents

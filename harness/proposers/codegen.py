@@ -15,12 +15,10 @@ import random
 import warnings
 from typing import Any
 
-from pydantic import ValidationError
-
 from harness.errors import ProposerError
 from harness.proposal import MAX_TEXT_BYTES, is_mutable
-from harness.proposers import Ask
-from harness.records import Record, first_problem
+from harness.proposers import Ask, settings_of
+from harness.records import Record
 
 __all__ = ["Settings", "propose"]
 
@@ -39,11 +37,7 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
 
     None at all where no pattern stands in the files. Raises ProposerError for settings that do not fit.
     """
-    try:
-        settings = Settings.parse(ask.settings)
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"codegen: {place}") from error
+    settings = settings_of(ask, Settings, "codegen")
     wanted = _wanted(settings)
     seed = hashlib.sha256(f"lockgate/codegen/{ask.seed}/{ask.generation}".encode()).digest()
     rng = random.Random(int.from_bytes(seed[:8], "big"))  # noqa: S311 - a search, not a secret

@@ -11,7 +11,7 @@ between machines: torch's own kernels, so equal proposals are promised for one b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,10 +30,10 @@ class Diverged(Exception):  # noqa: N818 - what happened to it
 
 @dataclass(frozen=True)
 class Episode:
-    """One earlier proposal: its tokens, and its reward (any finite number)."""
+    """One earlier proposal: its tokens, and its advantage (any finite number)."""
 
     tokens: list[int]
-    reward: float
+    advantage: float
 
 
 def values(knob: Knob, bins: int) -> list[Scalar]:
@@ -121,12 +121,12 @@ class Controller:
             entropies = entropies - (chances.exp() * chances).sum(1)
         return logs, entropies
 
-    def learn(self, episodes: Sequence[Episode], baseline: float, scale: float) -> None:
-        """Take one step on a generation's episodes: the advantage is (reward - baseline) / scale. Raises Diverged."""
+    def learn(self, episodes: Sequence[Episode]) -> None:
+        """Take one step on a generation's episodes. Raises Diverged."""
         tokens = torch.tensor([episode.tokens for episode in episodes])
-        rewards = torch.tensor([episode.reward for episode in episodes], dtype=torch.float32)
+        advantages = torch.tensor([episode.advantage for episode in episodes], dtype=torch.float32)
         logs, entropies = self._told(tokens)
-        loss = -(((rewards - baseline) / scale) * logs + self._entropy * entropies).mean()
+        loss = -(advantages * logs + self._entropy * entropies).mean()
         if not bool(torch.isfinite(loss)):
             raise Diverged("its loss is not finite")
         self._optimiser.zero_grad()
@@ -150,9 +150,3 @@ class Controller:
                 before = torch.multinomial(chances, 1, generator=generator)[:, 0]
                 drawn.append(int(before))
         return drawn
-
-    def chances(self) -> Mapping[int, list[float]]:
-        """Return the first knob's probabilities by token: what a test of learning looks at."""
-        with torch.no_grad():
-            logits, _ = self._network(0, None, torch.zeros(1, self._network.hidden))
-        return {0: torch.softmax(logits, 1)[0].tolist()}

@@ -29,10 +29,10 @@ import random
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.errors import ProposerError
-from harness.proposers import Archived, Ask, Feedback
+from harness.proposers import Archived, Ask, Feedback, settings_of
 from harness.proposers.objectives import Objectives
 from harness.proposers.space import (
     Knob,
@@ -47,7 +47,7 @@ from harness.proposers.space import (
     uniform,
 )
 from harness.proposers.study import STARTUP, Sampler, Study, Trial
-from harness.records import Record, first_problem
+from harness.records import Record
 
 __all__ = ["Settings", "propose", "search"]
 
@@ -71,11 +71,7 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
 
     Raises ProposerError for settings that do not fit, or a Recipe without a knob that could be searched.
     """
-    try:
-        settings = Settings.parse(ask.settings)
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"evolution: {place}") from error
+    settings = settings_of(ask, Settings, "evolution")
     return search(ask, settings, who="evolution")
 
 

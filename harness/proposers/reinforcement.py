@@ -22,12 +22,12 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.errors import ProposerError
-from harness.proposers import Ask, Feedback
+from harness.proposers import Ask, Feedback, settings_of
 from harness.proposers.points import Points
-from harness.records import Record, first_problem
+from harness.records import Record
 
 __all__ = ["MAX_EPISODES", "Settings", "propose"]
 
@@ -55,11 +55,7 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
     Raises ProposerError for settings that do not fit, for a Recipe without a knob to search, and where the controller
     diverges.
     """
-    try:
-        settings = Settings.parse(ask.settings)
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"{_NAME}: {place}") from error
+    settings = settings_of(ask, Settings, _NAME)
     points = Points(ask, _NAME)
     from harness.proposers.controller import Diverged
 
@@ -85,14 +81,14 @@ def _drawn(ask: Ask, settings: Settings, points: Points) -> list[dict[str, Any]]
     )
     for told in _lessons(ask, settings.bonus):
         episodes = []
-        for entry, reward in told:
+        for entry, advantage in told:
             changes = entry.proposal.get("changes", {})
             tokens = [
                 nearest(knob, every[name], changes[name]) if name in changes else 0
                 for name, knob in points.knobs.items()
             ]
-            episodes.append(Episode(tokens, reward))
-        controller.learn(episodes, baseline=0.0, scale=1.0)
+            episodes.append(Episode(tokens, advantage))
+        controller.learn(episodes)
     before = points.present
     documents = []
     for slot in range(ask.count):

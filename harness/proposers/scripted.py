@@ -24,11 +24,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from harness.errors import ProposerError
-from harness.proposers import Archived, Ask
-from harness.records import Record, first_problem
+from harness.proposers import Archived, Ask, settings_of
+from harness.records import Record
 
 __all__ = ["Step", "propose"]
 
@@ -51,11 +51,7 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
     Raises ProposerError for a plan that is malformed, has more proposals than the generation has room for,
     or replaces text that does not stand exactly once in the base's file.
     """
-    try:
-        plan = _Plan.parse(ask.settings).plan
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"scripted: {place}") from error
+    plan = settings_of(ask, _Plan, "scripted").plan
     steps = [step for step in plan if step.generation == ask.generation]
     if len(steps) > ask.count:
         raise ProposerError(

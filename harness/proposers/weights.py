@@ -23,12 +23,11 @@ from collections.abc import Callable
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from harness.errors import ProposerError
-from harness.proposers import Archived, Ask, Feedback
+from harness.proposers import Archived, Ask, Feedback, settings_of
 from harness.proposers.space import Knob, Scalar, options, read_space, same, snapped
-from harness.records import Record, first_problem
+from harness.records import Record
 from harness.starting import TRAINING, TensorName
 
 __all__ = ["Settings", "propose"]
@@ -54,11 +53,7 @@ def propose(ask: Ask) -> list[dict[str, Any]]:
 
     Raises ProposerError for settings that do not fit.
     """
-    try:
-        settings = Settings.parse(ask.settings)
-    except ValidationError as error:
-        place, message = first_problem(error)
-        raise ProposerError(message, where=f"weights: {place}") from error
+    settings = settings_of(ask, Settings, "weights")
     search = _Search(ask, settings)
     drawn = (search.draw(slot) for slot in range(ask.count))
     return [document for document in drawn if document is not None]
