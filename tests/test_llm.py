@@ -18,6 +18,7 @@ from chat_server import chat_server, finished_by, raw, status
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from harness import client
 from harness.chat import Reply
 from harness.display import model_line
 from harness.endpoint import Broker
@@ -28,6 +29,7 @@ from harness.proposers import Archived, Ask, Feedback
 from harness.proposers.answers import read_answer
 from harness.proposers.llm import documents, requests
 from harness.proposing import Proposing
+from harness.run import Watcher, guarded_loop
 
 DIGITS = Path(__file__).parent / "subjects" / "digits"
 MODEL = (DIGITS / "model.py").read_text()
@@ -473,17 +475,20 @@ def test_the_key_is_in_no_file_of_a_run(ran):
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
 
 
-def test_the_key_is_kept_from_a_supervisor_whoever_is_asked(server, tmp_path):
-    """A start that asks no model, and one by another command, keep the key from the supervisor and its evals, too."""
-    folder, out = subject(tmp_path / "digits", server.url), tmp_path / "run"
-    result = run(folder, out, "--generations", "1", "--proposers", "random=1")
-    assert [row["proposer"] for row in result["details"]] == ["random"]
-    command = [sys.executable, "-m", "harness.cli", "halt", str(out), "--reason", "a look", "--json"]
-    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
-    command = [sys.executable, "-m", "harness.cli", "rollback", str(out), "--to", "0", "--reason", "a look", "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CHAT_KEY": KEY})
-    assert "the key is here" not in done.stdout + done.stderr
-    assert KEY not in done.stdout + done.stderr
+def test_the_key_is_kept_from_a_supervisor_whoever_is_asked(server, tmp_path, monkeypatch):
+    """A supervisor gets this process's environment but for keys, whether or not the model is asked at this start."""
+    folder, given_ = subject(tmp_path / "digits", server.url), []
+    monkeypatch.setenv("CHAT_KEY", KEY)
+    monkeypatch.setenv("LANTERN", "lit")
+    monkeypatch.setattr(client.subprocess, "Popen", lambda *_args, env, **_more: given_.append(env) or 1 / 0)
+    for start in (
+        lambda: guarded_loop(folder, tmp_path / "run", Watcher(print, print), proposers={"random": 1}),
+        lambda: client.SupervisorProcess({"out": str(tmp_path / "run"), "subject": str(folder)}, print),
+    ):
+        with pytest.raises(ZeroDivisionError):
+            start()
+    assert [env.get("LANTERN") for env in given_] == ["lit", "lit"]
+    assert [name for env in given_ for name, value in env.items() if KEY in value] == []
 
 
 def proposed(out: Path) -> list[str]:
